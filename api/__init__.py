@@ -1,0 +1,1 @@
+"""HTTP only: the application, one folder per resource."""

@@ -1,0 +1,1 @@
+"""Model -> smaller model: anatomy, calibration, one method a file, recipes, export."""

@@ -1,0 +1,143 @@
+"""The complete description of one candidate model: data only, no torch.
+
+A :class:`Recipe` and the content of (model, calibration) determine the bytes of the candidate. Recipes are JSON in the
+database, in manifests and over the API; ``Recipe.digest`` names a candidate everywhere.
+"""
+
+import hashlib
+import json
+from typing import Annotated
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+
+Bits = Literal[4, 8, 16, 32]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AttentionRecipe(_Frozen):
+    """What happens to one layer's attention branch."""
+
+    heads: Annotated[int, Field(ge=0)] | None = None
+    """Heads that are kept; ``None``: all; ``0``: the branch and its output bias are removed."""
+    rank: Annotated[int, Field(ge=1)] | None = None
+    """Rank of the query, key, value and output projections; ``None``: full."""
+    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the surviving weights that is set to zero."""
+    bits: Bits = 32
+    """Weight bit-width of the branch's linear layers."""
+
+
+class FeedForwardRecipe(_Frozen):
+    """What happens to one layer's feed-forward branch."""
+
+    intermediate_size: Annotated[int, Field(ge=0)] | None = None
+    """Channels that are kept; ``None``: all; ``0``: the branch and its output bias are removed."""
+    rank: Annotated[int, Field(ge=1)] | None = None
+    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    bits: Bits = 32
+
+
+class LayerRecipe(_Frozen):
+    """One transformer layer. A layer with both branches removed is the identity and is left out of the graph."""
+
+    attention: AttentionRecipe = AttentionRecipe()
+    feed_forward: FeedForwardRecipe = FeedForwardRecipe()
+    removed: bool = False
+    """The whole layer, normalisations included, is dropped."""
+
+
+class QuantizationRecipe(_Frozen):
+    """How the layers whose ``bits`` are below 16 are quantised."""
+
+    scheme: Literal["dynamic", "static", "weight_only"] = "dynamic"
+    """``dynamic``: int8 weights per output channel, activation scales at run time. ``static``: calibrated QDQ. ``weight_only``:
+    block-wise weights, float activations."""
+    attention_products: bool = False
+    """Also quantise the two activation x activation products of attention (dynamic scheme only)."""
+    embedding_bits: Literal[8, 32] = 32
+    """Storage of the embedding tables."""
+
+
+class GraphRecipe(_Frozen):
+    """Which of the equivalent graphs is written for the same weights. The fastest depends on the device."""
+
+    packed_qkv: bool = True
+    """One matrix product for query, key and value."""
+    fused_attention: bool = False
+    """ONNX Runtime's fused attention operator in place of the elementary products."""
+    fused_skip_norm: bool = False
+    """``SkipLayerNormalization`` in place of ``Add`` + ``LayerNormalization``."""
+    gelu: Literal["erf", "fused", "tanh"] = "fused"
+    """``erf``: elementary operators; ``fused``: one exact operator; ``tanh``: the fast approximation (changes the result slightly)."""
+    first_token_head: bool = True
+    """Compute the last layer only where the task's head reads it (sequence classification on the first token)."""
+    static_shape: bool = False
+    """Write the workload's batch and sequence length into the graph; an extra artifact beside the dynamic one."""
+
+
+class Recipe(_Frozen):
+    """A candidate model, completely."""
+
+    version: Literal[1] = 1
+    layers: tuple[LayerRecipe, ...]
+    """One entry for each layer of the dense model, in order."""
+    criterion: Literal["obs", "magnitude", "taylor"] = "obs"
+    """The order in which heads and channels are removed."""
+    compensation: Literal["least_squares", "none"] = "least_squares"
+    """Whether the surviving weights are re-solved against the calibration Gram matrix."""
+    mask: Literal["wanda", "magnitude", "sparsegpt"] = "wanda"
+    """How the zeros are chosen where ``sparsity`` > 0."""
+    pattern: Literal["unstructured", "2:4"] = "unstructured"
+    factorization: Literal["whitened", "plain"] = "whitened"
+    """``whitened``: activation-aware SVD on the Gram matrix; ``plain``: SVD of the weights."""
+    quantization: QuantizationRecipe = QuantizationRecipe()
+    graph: GraphRecipe = GraphRecipe()
+    precision: Literal["f32", "bf16"] = "f32"
+    """Arithmetic that the device is asked for where it runs floating point (OpenVINO's hint, CUDA's dtype)."""
+    weights: str | None = None
+    """sha256 of the blob with trained weights for exactly this structure (recovery training); ``None``: computed from the dense model."""
+    seed: int = 0
+
+    @classmethod
+    def dense(cls, layers: int) -> "Recipe":
+        """Return the recipe that changes nothing in a model of ``layers`` layers."""
+        return cls(layers=tuple(LayerRecipe() for _ in range(layers)))
+
+    def canonical_json(self) -> str:
+        """Return the JSON text that the digest is taken of: sorted keys, no blanks."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hexadecimal) of :meth:`canonical_json`."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+class RecipeCandidate(_Frozen):
+    """A candidate that Paretune builds from a recipe."""
+
+    kind: Literal["recipe"] = "recipe"
+    recipe: Recipe
+
+
+class BaselineCandidate(_Frozen):
+    """What the user could have had in one line; built the way the user would build it."""
+
+    kind: Literal["baseline"] = "baseline"
+    name: Literal["fp32", "int8_one_liner", "openvino_bf16", "openvino_int8"]
+
+
+Candidate = Annotated[RecipeCandidate | BaselineCandidate, Field(discriminator="kind")]
+
+
+def candidate_digest(candidate: RecipeCandidate | BaselineCandidate) -> str:
+    """sha256 that names a candidate, of either kind."""
+    if isinstance(candidate, RecipeCandidate):
+        return candidate.recipe.digest
+    return hashlib.sha256(f"baseline:{candidate.name}".encode()).hexdigest()

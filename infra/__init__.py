@@ -1,0 +1,1 @@
+"""Foundations that every other package may use: settings, errors, database, artifact store, queue, embedded servers."""

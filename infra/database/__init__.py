@@ -1,0 +1,1 @@
+"""Tables, engines, sessions and migrations. SQLite and PostgreSQL, the same code."""

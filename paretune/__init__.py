@@ -1,0 +1,1 @@
+"""The client: SDK, command line, and the loader for compressed torch artifacts."""

@@ -1,0 +1,1 @@
+"""Artifact + device + workload -> measurement with uncertainty; also the quality of a deployed artifact."""

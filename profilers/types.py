@@ -1,0 +1,114 @@
+"""What a measurement is: descriptions only, light to import, shared with ``search`` and the database.
+
+Latency is always a *ratio* of two artifacts that were run in the same interleaved blocks on the same device:
+``ratio = candidate / reference``, below 1 when the candidate is faster. Milliseconds are shown for orientation and
+drift with the machine; the ratio and its interval are the result.
+"""
+
+from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Workload(_Frozen):
+    """What the deployed model will be asked to do."""
+
+    batch: int = Field(default=1, ge=1, le=1024)
+    sequence_length: int = Field(default=128, ge=1, le=8192)
+    threads: int = Field(default=1, ge=1, le=256)
+
+
+class Estimate(_Frozen):
+    """A value with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Measurement(_Frozen):
+    """One candidate, timed against the dense reference on one device."""
+
+    status: Literal["ok", "noisy", "slower_than_front"]
+    """``noisy``: the control or the interval missed its target, do not trust the ratio. ``slower_than_front``: measuring
+    stopped early, because the interval already lies above what could matter."""
+    ratio: Estimate
+    """candidate / reference, p50 over blocks."""
+    latency_ms: float
+    reference_ms: float
+    p90_ratio: float
+    control_ratio: Estimate
+    """The reference against itself in the same blocks; must contain 1."""
+    blocks: int
+    dropped_blocks: int
+    seconds: float
+    """What the measurement took."""
+    processes: int = 1
+    """Fresh processes whose results are combined in the interval."""
+    peak_memory_mb: float | None = None
+    fusion: dict[str, int] = Field(default_factory=dict)
+    """Operator histogram of the graph that the runtime really executed."""
+    facts: dict[str, Any] = Field(default_factory=dict)
+    """Machine, runtime, versions, threads, affinity, clocks: everything that the number was taken under."""
+
+    @property
+    def speedup(self) -> float:
+        """reference / candidate: 2.0 means twice as fast as the dense reference."""
+        return 1.0 / self.ratio.value
+
+
+class Quality(_Frozen):
+    """Quality of a deployed artifact on one split, paired with the dense model on the same examples."""
+
+    metric: str
+    """``accuracy`` | ``fidelity`` (mean cosine to the dense embedding, or agreement with the dense prediction)."""
+    value: Estimate
+    dense: float
+    """The dense model's value on the same examples."""
+    drop: Estimate
+    """dense - value, interval paired over examples; positive is worse."""
+    divergence: float
+    """Label-free distance to the dense model: mean KL(dense || candidate) in nats of the class probabilities, or 1 - mean cosine."""
+    fidelity: float
+    """Closeness to the dense model in [0, 1]: share of equal predictions, or mean cosine of the embeddings."""
+    details: dict[str, float] = Field(default_factory=dict)
+    """Further numbers, such as ``neighbour_overlap``, ``cosine_p01``, ``flips``, ``mcnemar_p``."""
+    examples: int
+    split: Literal["calibration", "search", "holdout"]
+    padded: bool
+    """Whether examples were padded to the workload's sequence length, as they are when latency is measured."""
+
+
+class Capabilities(_Frozen):
+    """What a profiler plugin can run and gain from; the search space is intersected with it before sampling."""
+
+    profiler: str
+    """Entry-point name: ``onnxruntime``, ``openvino``, ``torch_cuda``."""
+    available: bool
+    reason: str = ""
+    """Why it is not available, and what to install."""
+    formats: tuple[Literal["onnx", "torch"], ...] = ("onnx",)
+    bits: tuple[int, ...] = (32, 8)
+    precisions: tuple[Literal["f32", "bf16"], ...] = ("f32",)
+    schemes: tuple[Literal["dynamic", "static", "weight_only"], ...] = ("dynamic",)
+    sparse_speedup: bool = False
+    low_rank: bool = True
+    raw_samples: bool = True
+    baselines: tuple[str, ...] = ("fp32", "int8_one_liner")
+    """Names of :class:`compressors.recipe.BaselineCandidate` that make sense on this device."""
+
+
+class DeviceProfile(_Frozen):
+    """A registered device: which plugin, with which options."""
+
+    name: str
+    profiler: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Plugin options, such as ``{"affinity": [1]}``."""

@@ -1,0 +1,1 @@
+"""What to try next and what is best: spaces, strategies, coordinator, Pareto front, goals."""

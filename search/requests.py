@@ -1,0 +1,88 @@
+"""What a user asks for: the typed body of a job. Light to import; shared by the API, the coordinator and the workers."""
+
+from typing import Annotated
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+from pydantic import model_validator
+
+from profilers.types import Workload
+
+Task = Literal["sequence-classification", "embedding"]
+Strategy = Literal["guided", "direct", "random"]
+Sampler = Literal["tpe", "nsga2", "gp", "random"]
+Kind = Literal["heads", "ffn", "depth", "rank", "sparsity", "bits"]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Goal(_Request):
+    """What counts as the best model. Without either field the whole front is the answer."""
+
+    max_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed loss of quality against the dense model, as a fraction: 0.01 is one point. The fastest such model is best."""
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    """Latency ceiling at the workload; the model of highest quality below it is best."""
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> "Goal":
+        if self.max_drop is not None and self.max_latency_ms is not None:
+            raise ValueError("give max_drop or max_latency_ms, not both")
+        return self
+
+
+class Budget(_Request):
+    """When to stop searching. The job's total time includes preparation and the final measurements."""
+
+    seconds: Annotated[float, Field(gt=0, le=7 * 86400)] | None = 600.0
+    trials: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> "Budget":
+        if self.seconds is None and self.trials is None:
+            raise ValueError("give seconds, trials, or both")
+        return self
+
+
+class Space(_Request):
+    """Which kinds of compression the search may use, and how finely."""
+
+    kinds: tuple[Kind, ...] = ("heads", "ffn", "depth", "rank", "sparsity", "bits")
+    head_step: Annotated[int, Field(ge=1)] = 1
+    ffn_step: Annotated[int, Field(ge=1)] = 64
+    min_layers: Annotated[int, Field(ge=1)] = 1
+
+
+class Columns(_Request):
+    """Columns that are read from the dataset."""
+
+    text_column: str = "text"
+    second_text_column: str | None = None
+    label_column: str | None = "label"
+    """``None``, or a column that does not exist and was not asked for explicitly, means unlabelled data."""
+
+
+class JobRequest(_Request):
+    """One compression job."""
+
+    model_id: str
+    dataset_id: str
+    calibration_id: str | None = None
+    """Unlabelled text for calibration; without it a part of the evaluation data is set aside."""
+    task: Task = "sequence-classification"
+    device: str = "local-cpu"
+    """Name of a registered device."""
+    columns: Columns = Columns()
+    workload: Workload = Workload()
+    goal: Goal = Goal()
+    budget: Budget = Budget()
+    space: Space = Space()
+    strategy: Strategy = "direct"
+    sampler: Sampler = "tpe"
+    seed: int = 0
+    name: Annotated[str, Field(max_length=200)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] = 5

@@ -1,0 +1,1 @@
+"""Celery only: claim a step, do it in a runner, finish it."""
