@@ -1,8 +1,11 @@
 """The neutral form of an encoder: what every method edits and every exporter writes.
 
-An adapter (:mod:`compressors.anatomy`) turns a Hugging Face model into an :class:`EncoderNetwork`; methods return edited copies;
-exporters turn it into ONNX or torch. All tensors are torch, float32, on the CPU. Shapes: ``hidden`` is the residual width,
-``heads`` the number of heads of *this* layer, ``head_size`` their width, ``intermediate`` the FFN width of *this* layer.
+An adapter (:mod:`compressors.anatomy`) turns a Hugging Face model into an :class:`EncoderNetwork`; methods return
+edited copies;
+exporters turn it into ONNX or torch. All tensors are torch, float32, on the CPU. Shapes: ``hidden`` is the residual
+width,
+``heads`` the number of heads of *this* layer, ``head_size`` their width, ``intermediate`` the FFN width of *this*
+layer.
 """
 
 from dataclasses import dataclass
@@ -44,7 +47,10 @@ class Norm:
 
 @dataclass
 class Attention:
-    """Self-attention with ``heads`` heads. Query, key, value: ``[heads * head_size, hidden]``, head-major; output: ``[hidden, heads * head_size]``."""
+    """Self-attention with ``heads`` heads.
+
+    Query, key, value: ``[heads * head_size, hidden]``, head-major; output: ``[hidden, heads * head_size]``.
+    """
 
     query: Linear
     key: Linear
@@ -65,7 +71,10 @@ class FeedForward:
 
 @dataclass
 class Layer:
-    """Post-norm transformer layer: ``x = norm(x + branch(x))``, twice. A removed branch is ``None``; its norm stays (``x = norm(x)``)."""
+    """Post-norm transformer layer: ``x = norm(x + branch(x))``, twice.
+
+    A removed branch is ``None``; its norm stays (``x = norm(x)``).
+    """
 
     index: int
     """Index in the dense model."""
@@ -113,8 +122,10 @@ class PoolingHead:
 class EncoderNetwork:
     """A whole encoder with its task head.
 
-    Inputs of every exported form: ``input_ids`` and ``attention_mask`` int64 ``[batch, sequence]``, and ``token_type_ids`` where
-    ``embeddings.token_type`` has more than one row. Output: ``logits`` ``[batch, labels]`` or ``sentence_embedding`` ``[batch, hidden]``,
+    Inputs of every exported form: ``input_ids`` and ``attention_mask`` int64 ``[batch, sequence]``, and
+    ``token_type_ids`` where
+    ``embeddings.token_type`` has more than one row. Output: ``logits`` ``[batch, labels]`` or ``sentence_embedding``
+    ``[batch, hidden]``,
     float32.
     """
 

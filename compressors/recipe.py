@@ -56,7 +56,8 @@ class QuantizationRecipe(_Frozen):
     """How the layers whose ``bits`` are below 16 are quantised."""
 
     scheme: Literal["dynamic", "static", "weight_only"] = "dynamic"
-    """``dynamic``: int8 weights per output channel, activation scales at run time. ``static``: calibrated QDQ. ``weight_only``:
+    """``dynamic``: int8 weights per output channel, activation scales at run time. ``static``: calibrated QDQ.
+    ``weight_only``:
     block-wise weights, float activations."""
     attention_products: bool = False
     """Also quantise the two activation x activation products of attention (dynamic scheme only)."""
@@ -74,7 +75,8 @@ class GraphRecipe(_Frozen):
     fused_skip_norm: bool = False
     """``SkipLayerNormalization`` in place of ``Add`` + ``LayerNormalization``."""
     gelu: Literal["erf", "fused", "tanh"] = "fused"
-    """``erf``: elementary operators; ``fused``: one exact operator; ``tanh``: the fast approximation (changes the result slightly)."""
+    """``erf``: elementary operators; ``fused``: one exact operator; ``tanh``: the fast approximation (changes the
+    result slightly)."""
     first_token_head: bool = True
     """Compute the last layer only where the task's head reads it (sequence classification on the first token)."""
     static_shape: bool = False
@@ -101,7 +103,8 @@ class Recipe(_Frozen):
     precision: Literal["f32", "bf16"] = "f32"
     """Arithmetic that the device is asked for where it runs floating point (OpenVINO's hint, CUDA's dtype)."""
     weights: str | None = None
-    """sha256 of the blob with trained weights for exactly this structure (recovery training); ``None``: computed from the dense model."""
+    """sha256 of the blob with trained weights for exactly this structure (recovery training); ``None``: computed from
+    the dense model."""
     seed: int = 0
 
     @classmethod

@@ -37,7 +37,8 @@ class Measurement(_Frozen):
     """One candidate, timed against the dense reference on one device."""
 
     status: Literal["ok", "noisy", "slower_than_front"]
-    """``noisy``: the control or the interval missed its target, do not trust the ratio. ``slower_than_front``: measuring
+    """``noisy``: the control or the interval missed its target, do not trust the ratio. ``slower_than_front``:
+    measuring
     stopped early, because the interval already lies above what could matter."""
     ratio: Estimate
     """candidate / reference, p50 over blocks."""
@@ -75,7 +76,8 @@ class Quality(_Frozen):
     drop: Estimate
     """dense - value, interval paired over examples; positive is worse."""
     divergence: float
-    """Label-free distance to the dense model: mean KL(dense || candidate) in nats of the class probabilities, or 1 - mean cosine."""
+    """Label-free distance to the dense model: mean KL(dense || candidate) in nats of the class probabilities, or 1 -
+    mean cosine."""
     fidelity: float
     """Closeness to the dense model in [0, 1]: share of equal predictions, or mean cosine of the embeddings."""
     details: dict[str, float] = Field(default_factory=dict)

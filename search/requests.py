@@ -1,4 +1,7 @@
-"""What a user asks for: the typed body of a job. Light to import; shared by the API, the coordinator and the workers."""
+"""What a user asks for: the typed body of a job.
+
+Light to import; shared by the API, the coordinator and the workers.
+"""
 
 from typing import Annotated
 from typing import Literal
@@ -24,7 +27,8 @@ class Goal(_Request):
     """What counts as the best model. Without either field the whole front is the answer."""
 
     max_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest allowed loss of quality against the dense model, as a fraction: 0.01 is one point. The fastest such model is best."""
+    """Largest allowed loss of quality against the dense model, as a fraction: 0.01 is one point. The fastest such
+    model is best."""
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None
     """Latency ceiling at the workload; the model of highest quality below it is best."""
 

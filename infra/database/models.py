@@ -1,7 +1,9 @@
 """Every table. Rows are not validated here: what comes from outside is validated by pydantic models before.
 
-The life of a job is written in ``job``, ``step``, ``trial`` and ``event``. A *step* is the unit of work that a worker claims:
-short, idempotent, leased. A *trial* is one candidate of a job. A *blob* is content-addressed bytes in the artifact store.
+The life of a job is written in ``job``, ``step``, ``trial`` and ``event``. A *step* is the unit of work that a worker
+claims:
+short, idempotent, leased. A *trial* is one candidate of a job. A *blob* is content-addressed bytes in the artifact
+store.
 """
 
 from datetime import datetime
@@ -194,7 +196,8 @@ class Step(SQLModel, table=True):
     job_id: str = _reference("job.id")
     trial_id: str | None = _reference("trial.id", nullable=True)
     kind: str
-    """``inspect`` | ``prepare`` | ``table`` | ``tick`` | ``evaluate`` | ``measure`` | ``finalise`` | ``export`` | ``recover``."""
+    """``inspect`` | ``prepare`` | ``table`` | ``tick`` | ``evaluate`` | ``measure`` | ``finalise`` | ``export`` |
+    ``recover``."""
     key: str
     """Unique within the job: creating the same step twice is refused by the database."""
     queue: str = Field(index=True)
@@ -219,7 +222,8 @@ class Step(SQLModel, table=True):
 class Trial(SQLModel, table=True):
     """One candidate of a job.
 
-    States: ``queued`` -> ``evaluated`` -> ``complete``, or ``rejected`` (clearly worse, not measured), ``failed``, ``cancelled``.
+    States: ``queued`` -> ``evaluated`` -> ``complete``, or ``rejected`` (clearly worse, not measured), ``failed``,
+    ``cancelled``.
     """
 
     __tablename__ = "trial"
