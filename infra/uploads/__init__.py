@@ -1,0 +1,1 @@
+"""Verification of what users upload, in plain Python, before any library opens a file."""
