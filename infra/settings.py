@@ -33,7 +33,8 @@ def broker_socket(home: Path) -> Path:
 
 
 def _default_database(values: dict[str, Any]) -> str:
-    return f"sqlite:///{values['home'] / 'paretune.db'}"
+    home: Path = values["home"]
+    return f"sqlite:///{home / 'paretune.db'}"
 
 
 def _default_broker(values: dict[str, Any]) -> str:
@@ -41,7 +42,8 @@ def _default_broker(values: dict[str, Any]) -> str:
 
 
 def _default_store(values: dict[str, Any]) -> str:
-    return (values["home"] / "blobs").as_uri()
+    home: Path = values["home"]
+    return (home / "blobs").as_uri()
 
 
 def _most_of_memory() -> int:
@@ -67,7 +69,7 @@ class Settings(BaseSettings):
     broker_url: str = Field(default_factory=_default_broker, repr=False)
     """``redis://``, ``rediss://`` or ``redis+socket://`` URL of a Redis or Valkey server."""
     store_url: str = Field(default_factory=_default_store, repr=False)
-    """``file://`` directory, or ``s3://bucket/prefix``, ``gs://...``, ``az://...`` (credentials from the environment)."""
+    """``file://`` directory, or ``s3://bucket/prefix``, ``gs://...``, ``az://...`` (credentials: environment)."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8765

@@ -127,6 +127,8 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
+        if "readonly" in str(error.orig):  # a mistake of ours, not of the database
+            raise
         raise UnavailableError(
             f"The database is not available: {str(error.orig).strip()}.",
             hint="Try again in a moment; if it stays so, look at the database server or at the disk.",

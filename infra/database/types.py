@@ -33,5 +33,5 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 def json_type() -> Any:
-    """JSON column: ``jsonb`` on PostgreSQL, text elsewhere."""
-    return JSON().with_variant(JSONB(), "postgresql")
+    """JSON column: ``jsonb`` on PostgreSQL, text elsewhere; Python's ``None`` is SQL's ``NULL``."""
+    return JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
