@@ -35,6 +35,33 @@ class Linear:
     right: Tensor | None = None
     bits: int = 32
 
+    @property
+    def outputs(self) -> int:
+        """Width of ``y``."""
+        matrix = self.weight if self.left is None else self.left
+        assert matrix is not None
+        return int(matrix.shape[0])
+
+    @property
+    def inputs(self) -> int:
+        """Width of ``x``."""
+        matrix = self.weight if self.right is None else self.right
+        assert matrix is not None
+        return int(matrix.shape[1])
+
+    @property
+    def rank(self) -> int | None:
+        """Number of columns of ``left``; ``None`` when the layer is not factorised."""
+        return None if self.left is None else int(self.left.shape[1])
+
+    def matrix(self) -> Tensor:
+        """Return the ``[out, in]`` matrix that the layer multiplies by, multiplied out when factorised."""
+        if self.weight is not None:
+            return self.weight
+        assert self.left is not None
+        assert self.right is not None
+        return self.left @ self.right
+
 
 @dataclass
 class Norm:
@@ -67,6 +94,11 @@ class FeedForward:
     up: Linear
     down: Linear
     activation: Activation
+
+    @property
+    def intermediate_size(self) -> int:
+        """Number of channels between ``up`` and ``down``."""
+        return self.down.inputs
 
 
 @dataclass
