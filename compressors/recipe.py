@@ -68,6 +68,10 @@ class QuantizationRecipe(_Frozen):
 class GraphRecipe(_Frozen):
     """Which of the equivalent graphs is written for the same weights. The fastest depends on the device."""
 
+    operators: Literal["contrib", "standard"] = "contrib"
+    """``contrib``: ONNX Runtime's own operators are allowed; ``standard``: the ONNX operator set only."""
+    layout: Literal["batch_first", "sequence_first"] = "batch_first"
+    """Order of the hidden states. ``sequence_first`` needs no transposes before the attention products (``contrib``)."""
     packed_qkv: bool = True
     """One matrix product for query, key and value."""
     fused_attention: bool = False

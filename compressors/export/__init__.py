@@ -1,0 +1,1 @@
+"""Writers of the deployable forms of an :class:`compressors.network.EncoderNetwork`."""

@@ -1,0 +1,158 @@
+"""Self-attention, in the forms that a graph recipe can ask for.
+
+Shapes: ``B`` batch, ``S`` sequence, ``Q`` query positions (``S``, or 1 where only the first token is read), ``h`` heads,
+``d`` head size, ``A = h * d``.
+"""
+
+import math
+
+import torch
+
+from compressors.export.onnx.builder import MICROSOFT
+from compressors.export.onnx.context import Context
+from compressors.export.onnx.embeddings import emit_mask
+from compressors.export.onnx.linear import emit_linear
+from compressors.network import Attention
+from compressors.network import Linear
+
+
+def emit_attention(context: Context, source: str, queries: str, attention: Attention, name: str) -> str:
+    """Write one attention branch; returns its output without the residual.
+
+    Args:
+        context: The graph under construction.
+        source: Hidden states that keys and values are computed from.
+        queries: Hidden states that queries are computed from: ``source``, or its first token.
+        attention: The branch.
+        name: Prefix of the names of all values.
+    """
+    query, key, value = _project(context, source, queries, attention, name)
+    if context.contrib and context.graph.fused_attention:
+        mixed = _fused(context, query, key, value, attention, queries, name)
+    elif context.sequence_first:
+        mixed = _sequence_first(context, query, key, value, attention, name)
+    else:
+        mixed = _batch_first(context, query, key, value, attention, name)
+    return emit_linear(context, mixed, _output(attention), f"{name}.output")
+
+
+def _project(context: Context, source: str, queries: str, attention: Attention, name: str) -> tuple[str, str, str]:
+    """Write the three projections, in as few products as the recipe and the factors allow."""
+    builder = context.builder
+    query, key, value = _scaled(attention.query, attention.head_size), attention.key, attention.value
+    key = Linear(key.weight, None, key.left, key.right, key.bits)
+    value = Linear(value.weight, None, value.left, value.right, value.bits)
+    together = [("query", query), ("key", key), ("value", value)]
+    outputs: dict[str, str] = {}
+    if source != queries:
+        outputs["query"] = emit_linear(context, queries, query, f"{name}.query")
+        together = together[1:]
+    if context.graph.packed_qkv and all(part.weight is not None for _, part in together):
+        packed = emit_linear(context, source, _pack([part for _, part in together]), f"{name}.packed")
+        names = [f"{name}.{label}" for label, _ in together]
+        builder.nodes("Split", [packed], names, axis=-1, num_outputs=len(names))
+        outputs.update(zip((label for label, _ in together), names, strict=True))
+    else:
+        for label, part in together:
+            outputs[label] = emit_linear(context, source, part, f"{name}.{label}")
+    return outputs["query"], outputs["key"], outputs["value"]
+
+
+def _scaled(query: Linear, head_size: int) -> Linear:
+    """Fold the factor ``1 / sqrt(head_size)`` of the scores into the query projection."""
+    factor = 1.0 / math.sqrt(head_size)
+
+    def times(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor * factor
+
+    return Linear(times(query.weight), times(query.bias), times(query.left), query.right, query.bits)
+
+
+def _output(attention: Attention) -> Linear:
+    """The output projection with the value bias folded in: the rows of the attention matrix sum to one.
+
+    The key bias is left out of the graph altogether: it adds the same number to all scores of a query.
+    """
+    output, shift = attention.output, attention.value.bias
+    if shift is None:
+        return output
+    if output.weight is not None:
+        moved = output.weight @ shift
+    else:
+        assert output.left is not None
+        assert output.right is not None
+        moved = output.left @ (output.right @ shift)
+    bias = moved if output.bias is None else output.bias + moved
+    return Linear(output.weight, bias, output.left, output.right, output.bits)
+
+
+def _pack(parts: list[Linear]) -> Linear:
+    """Stack full linear layers of the same input along their outputs; a missing bias is zero."""
+    weights = [part.weight for part in parts if part.weight is not None]
+    biases = [
+        part.bias if part.bias is not None else torch.zeros(weight.shape[0])
+        for part, weight in zip(parts, weights, strict=True)
+    ]
+    bias = None if all(part.bias is None for part in parts) else torch.cat(biases)
+    return Linear(torch.cat(weights), bias, bits=parts[0].bits)
+
+
+def _batch_first(context: Context, query: str, key: str, value: str, attention: Attention, name: str) -> str:
+    """``[B, S, A]`` -> ``[B, h, S, d]`` by transposition; works in every runtime."""
+    builder = context.builder
+    split = builder.constant([0, 0, attention.heads, attention.head_size])
+
+    def heads(source: str, perm: list[int]) -> str:
+        shaped = builder.node("Reshape", [source, split], f"{source}.heads")
+        return builder.node("Transpose", [shaped], f"{source}.transposed", perm=perm)
+
+    left, right = heads(query, [0, 2, 1, 3]), heads(key, [0, 2, 3, 1])
+    scores = builder.node("MatMul", [left, right], f"{name}.scores")
+    masked = builder.node("Add", [scores, emit_mask(context)], f"{name}.masked")
+    weights = builder.node("Softmax", [masked], f"{name}.weights", axis=-1)
+    mixed = builder.node("MatMul", [weights, heads(value, [0, 2, 1, 3])], f"{name}.mixed")
+    back = builder.node("Transpose", [mixed], f"{name}.mixed.transposed", perm=[0, 2, 1, 3])
+    merge = builder.constant([0, 0, attention.heads * attention.head_size])
+    return builder.node("Reshape", [back, merge], f"{name}.context")
+
+
+def _sequence_first(context: Context, query: str, key: str, value: str, attention: Attention, name: str) -> str:
+    """``[S, B, A]`` -> ``[S, B * h, d]`` by a view; the products read it through strides."""
+    builder = context.builder
+    split = builder.constant([0, -1, attention.head_size])
+    left, right, values = (
+        builder.node("Reshape", [source, split], f"{source}.heads") for source in (query, key, value)
+    )
+    scores = builder.node(
+        "FusedMatMul",
+        [left, right],
+        f"{name}.scores",
+        domain=MICROSOFT,
+        transB=1,
+        transBatchA=1,
+        transBatchB=1,
+    )
+    masked = builder.node("Add", [scores, _mask_per_head(context, attention.heads)], f"{name}.masked")
+    weights = builder.node("Softmax", [masked], f"{name}.weights", axis=-1)
+    mixed = builder.node("FusedMatMul", [weights, values], f"{name}.mixed", domain=MICROSOFT, transBatchB=1)
+    back = builder.node("Transpose", [mixed], f"{name}.mixed.transposed", perm=[1, 0, 2])
+    merge = builder.constant([0, -1, attention.heads * attention.head_size])
+    return builder.node("Reshape", [back, merge], f"{name}.context")
+
+
+def _mask_per_head(context: Context, heads: int) -> str:
+    """The additive mask for scores ``[B * h, Q, S]``: ``[B * h, 1, S]``, written once for each number of heads."""
+    builder = context.builder
+    key = f"mask.{heads}"
+    if key not in context.memo:
+        # [B, 1, 1, S] -> [B, h, 1, S] -> [B * h, 1, S]
+        wide = builder.node("Expand", [emit_mask(context), builder.constant([1, heads, 1, 1])], f"{key}.wide")
+        length = context.builder.node("Shape", ["attention_mask"], f"{key}.length", start=1)
+        shape = builder.node("Concat", [builder.constant([-1, 1]), length], f"{key}.shape", axis=0)
+        context.memo[key] = builder.node("Reshape", [wide, shape], key)
+    return context.memo[key]
+
+
+def _fused(context: Context, query: str, key: str, value: str, attention: Attention, queries: str, name: str) -> str:
+    """ONNX Runtime's ``MultiHeadAttention``; batch first only."""
+    raise NotImplementedError

@@ -1,0 +1,73 @@
+"""A small, deterministic ONNX graph builder: names are given by the caller, order is the order of the calls."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+from onnx import helper
+
+MICROSOFT = "com.microsoft"
+"""Operator domain of ONNX Runtime's contributed operators."""
+
+OPSET = 21
+IR_VERSION = 10
+
+
+class GraphBuilder:
+    """Collects nodes and initialisers; every method that adds a node returns the name of its output.
+
+    The builder also keeps two caches for the emitters: ``quantized`` (activations that are already quantised, so that
+    several consumers share one ``DynamicQuantizeLinear``) and the small constants, which are stored once.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+        self.quantized: dict[str, tuple[str, str, str]] = {}
+
+    def initializer(self, name: str, array: NDArray[Any]) -> str:
+        """Store ``array`` under ``name``; storing the same name twice is an error."""
+        if name in self._initializers:
+            raise ValueError(f"initialiser {name!r} is written twice")
+        tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
+        tensor.raw_data = np.ascontiguousarray(array).tobytes()
+        self._initializers[name] = tensor
+        return name
+
+    def constant(self, value: NDArray[Any] | np.generic | list[int]) -> str:
+        """Store a small constant once, named by its content; lists become int64 vectors."""
+        array = np.asarray(value, dtype=np.int64) if isinstance(value, list) else np.asarray(value)
+        text = "_".join(str(item) for item in array.reshape(-1).tolist())
+        name = f"constant.{array.dtype}.{'x'.join(map(str, array.shape))}.{text}"
+        return name if name in self._initializers else self.initializer(name, array)
+
+    def node(self, operator: str, inputs: list[str], output: str, *, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output, named ``output``; returns that name."""
+        return self.nodes(operator, inputs, [output], domain=domain, **attributes)[0]
+
+    def nodes(
+        self, operator: str, inputs: list[str], outputs: list[str], *, domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """Add a node with several outputs; ``None`` attributes are left out."""
+        given = {key: value for key, value in attributes.items() if value is not None}
+        node = helper.make_node(operator, inputs, outputs, name=f"{outputs[0]}/{operator}", domain=domain, **given)
+        self._nodes.append(node)
+        return outputs
+
+    def operators(self) -> dict[str, int]:
+        """Count the nodes by operator, alphabetically."""
+        return dict(sorted(Counter(node.op_type for node in self._nodes).items()))
+
+    def model(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        """Assemble the model from everything that was added."""
+        graph = helper.make_graph(self._nodes, "encoder", inputs, outputs, list(self._initializers.values()))
+        domains = {node.domain for node in self._nodes}
+        opsets = [helper.make_opsetid("", OPSET)]
+        if MICROSOFT in domains:
+            opsets.append(helper.make_opsetid(MICROSOFT, 1))
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="paretune")
+        model.ir_version = IR_VERSION
+        return model

@@ -1,0 +1,92 @@
+"""Word, position and token-type embeddings, and the attention mask."""
+
+import numpy as np
+
+from compressors.export.onnx.context import Context
+from compressors.export.onnx.linear import to_numpy
+from compressors.export.onnx.normalization import emit_norm
+from compressors.network import Embeddings
+
+MASKED = np.float32(-1e30)
+"""Added to the scores of padded keys; finite, so that a row of nothing but padding stays finite."""
+
+
+def has_token_types(embeddings: Embeddings) -> bool:
+    """Whether the graph needs the input ``token_type_ids``."""
+    return embeddings.token_type is not None and embeddings.token_type.shape[0] > 1
+
+
+def emit_embeddings(context: Context, embeddings: Embeddings, limit: int) -> str:
+    """Write the normalised sum of the embeddings; returns hidden states in the recipe's layout."""
+    builder = context.builder
+    word = builder.initializer("embeddings.word", to_numpy(embeddings.word))
+    words = builder.node("Gather", [word, _ids(context, "input_ids")], "embeddings.words")
+    rows = to_numpy(embeddings.position)[:limit]
+    if has_token_types(embeddings):
+        places = _positions_and_types(context, rows, embeddings)
+    else:
+        if embeddings.token_type is not None:
+            rows = rows + to_numpy(embeddings.token_type)[0]
+        places = _positions(context, rows)
+    total = builder.node("Add", [words, places], "embeddings.sum")
+    return emit_norm(context, total, embeddings.norm, "embeddings.norm")
+
+
+def emit_mask(context: Context) -> str:
+    """Write the additive mask, ``[batch, 1, 1, sequence]``: 0 where attended, very negative where padded."""
+    if "mask" not in context.memo:
+        builder = context.builder
+        padded = builder.node("Sub", [builder.constant(np.int64(1)), "attention_mask"], "mask.padded")
+        floats = builder.node("Cast", [padded], "mask.float", to=1)
+        scaled = builder.node("Mul", [floats, builder.constant(MASKED)], "mask.scaled")
+        context.memo["mask"] = builder.node("Unsqueeze", [scaled, builder.constant([1, 2])], "mask.bias")
+    return context.memo["mask"]
+
+
+def emit_sequence_length(context: Context) -> str:
+    """Write the sequence length as an int64 vector of one element."""
+    if "length" not in context.memo:
+        context.memo["length"] = context.builder.node("Shape", ["input_ids"], "sequence.length", start=1, end=2)
+    return context.memo["length"]
+
+
+def _ids(context: Context, name: str) -> str:
+    if not context.sequence_first:
+        return name
+    return context.builder.node("Transpose", [name], f"{name}.sequence_first", perm=[1, 0])
+
+
+def _positions(context: Context, rows: np.ndarray) -> str:
+    """The first ``sequence`` rows, ``[1, sequence, hidden]`` (or ``[sequence, 1, hidden]``)."""
+    builder = context.builder
+    table = rows[:, None] if context.sequence_first else rows[None]
+    axis = 0 if context.sequence_first else 1
+    if context.static is not None:
+        table = table[: context.static[1]] if context.sequence_first else table[:, : context.static[1]]
+        return builder.initializer("embeddings.position", np.ascontiguousarray(table))
+    stored = builder.initializer("embeddings.position", np.ascontiguousarray(table))
+    inputs = [stored, builder.constant([0]), emit_sequence_length(context), builder.constant([axis])]
+    return builder.node("Slice", inputs, "embeddings.positions")
+
+
+def _positions_and_types(context: Context, rows: np.ndarray, embeddings: Embeddings) -> str:
+    """One look-up for both: row ``type * positions + position`` of the table of all their sums."""
+    builder = context.builder
+    assert embeddings.token_type is not None
+    types = to_numpy(embeddings.token_type)
+    table = (types[:, None] + rows[None]).reshape(-1, rows.shape[1])
+    stored = builder.initializer("embeddings.position_and_type", table)
+    numbers = np.arange(rows.shape[0], dtype=np.int64)
+    numbers = numbers[:, None] if context.sequence_first else numbers[None]
+    every = builder.initializer("embeddings.row_numbers", numbers)
+    axis = 0 if context.sequence_first else 1
+    first = builder.node(
+        "Slice",
+        [every, builder.constant([0]), emit_sequence_length(context), builder.constant([axis])],
+        "embeddings.row_numbers.first",
+    )
+    offset = builder.node(
+        "Mul", [_ids(context, "token_type_ids"), builder.constant(np.int64(rows.shape[0]))], "embeddings.row_offset"
+    )
+    index = builder.node("Add", [offset, first], "embeddings.row")
+    return builder.node("Gather", [stored, index], "embeddings.places")
