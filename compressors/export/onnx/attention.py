@@ -11,6 +11,7 @@ import torch
 from compressors.export.onnx.builder import MICROSOFT
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.embeddings import emit_mask
+from compressors.export.onnx.embeddings import emit_sequence_shape
 from compressors.export.onnx.linear import emit_linear
 from compressors.network import Attention
 from compressors.network import Linear
@@ -29,8 +30,8 @@ def emit_attention(context: Context, source: str, queries: str, attention: Atten
     query, key, value = _project(context, source, queries, attention, name)
     if context.contrib and context.graph.fused_attention:
         mixed = _fused(context, query, key, value, attention, queries, name)
-    elif context.sequence_first:
-        mixed = _sequence_first(context, query, key, value, attention, name)
+    elif context.flat:
+        mixed = _sequence_first(context, query, key, value, attention, name, one_query=source != queries)
     else:
         mixed = _batch_first(context, query, key, value, attention, name)
     return emit_linear(context, mixed, _output(attention), f"{name}.output")
@@ -116,13 +117,15 @@ def _batch_first(context: Context, query: str, key: str, value: str, attention: 
     return builder.node("Reshape", [back, merge], f"{name}.context")
 
 
-def _sequence_first(context: Context, query: str, key: str, value: str, attention: Attention, name: str) -> str:
-    """``[S, B, A]`` -> ``[S, B * h, d]`` by a view; the products read it through strides."""
+def _sequence_first(
+    context: Context, query: str, key: str, value: str, attention: Attention, name: str, *, one_query: bool
+) -> str:
+    """``[S * B, A]`` -> ``[S, B * h, d]`` by a view; the products read it through strides."""
     builder = context.builder
-    split = builder.constant([0, -1, attention.head_size])
-    left, right, values = (
-        builder.node("Reshape", [source, split], f"{source}.heads") for source in (query, key, value)
-    )
+    split = emit_sequence_shape(context, attention.head_size)
+    split_query = builder.constant([1, -1, attention.head_size]) if one_query else split
+    left = builder.node("Reshape", [query, split_query], f"{query}.heads")
+    right, values = (builder.node("Reshape", [source, split], f"{source}.heads") for source in (key, value))
     scores = builder.node(
         "FusedMatMul",
         [left, right],
@@ -136,7 +139,7 @@ def _sequence_first(context: Context, query: str, key: str, value: str, attentio
     weights = builder.node("Softmax", [masked], f"{name}.weights", axis=-1)
     mixed = builder.node("FusedMatMul", [weights, values], f"{name}.mixed", domain=MICROSOFT, transBatchB=1)
     back = builder.node("Transpose", [mixed], f"{name}.mixed.transposed", perm=[1, 0, 2])
-    merge = builder.constant([0, -1, attention.heads * attention.head_size])
+    merge = builder.constant([-1, attention.heads * attention.head_size])
     return builder.node("Reshape", [back, merge], f"{name}.context")
 
 

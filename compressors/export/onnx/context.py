@@ -32,6 +32,6 @@ class Context:
         return self.graph.operators == "contrib"
 
     @property
-    def sequence_first(self) -> bool:
-        """Whether hidden states are ``[sequence, batch, hidden]`` rather than ``[batch, sequence, hidden]``."""
+    def flat(self) -> bool:
+        """Whether hidden states are ``[sequence * batch, hidden]`` rather than ``[batch, sequence, hidden]``."""
         return self.graph.layout == "sequence_first" and self.contrib

@@ -21,15 +21,18 @@ def emit_embeddings(context: Context, embeddings: Embeddings, limit: int) -> str
     builder = context.builder
     word = builder.initializer("embeddings.word", to_numpy(embeddings.word))
     words = builder.node("Gather", [word, _ids(context, "input_ids")], "embeddings.words")
-    rows = to_numpy(embeddings.position)[:limit]
+    table = to_numpy(embeddings.position)[:limit]
     if has_token_types(embeddings):
-        places = _positions_and_types(context, rows, embeddings)
+        places = _positions_and_types(context, table, embeddings)
     else:
         if embeddings.token_type is not None:
-            rows = rows + to_numpy(embeddings.token_type)[0]
-        places = _positions(context, rows)
+            table = table + to_numpy(embeddings.token_type)[0]
+        places = _positions(context, table)
     total = builder.node("Add", [words, places], "embeddings.sum")
-    return emit_norm(context, total, embeddings.norm, "embeddings.norm")
+    if not context.flat:
+        return emit_norm(context, total, embeddings.norm, "embeddings.norm")
+    rows = builder.node("Reshape", [total, builder.constant([-1, embeddings.word.shape[1]])], "embeddings.rows")
+    return emit_norm(context, rows, embeddings.norm, "embeddings.norm")
 
 
 def emit_mask(context: Context) -> str:
@@ -50,8 +53,24 @@ def emit_sequence_length(context: Context) -> str:
     return context.memo["length"]
 
 
+def emit_batch_size(context: Context) -> str:
+    """Write the batch size as an int64 vector of one element."""
+    if "batch" not in context.memo:
+        context.memo["batch"] = context.builder.node("Shape", ["input_ids"], "batch.size", start=0, end=1)
+    return context.memo["batch"]
+
+
+def emit_sequence_shape(context: Context, width: int) -> str:
+    """Write the vector ``(sequence, -1, width)``, which views flat rows as ``[sequence, anything, width]``."""
+    key = f"sequence.shape.{width}"
+    if key not in context.memo:
+        inputs = [emit_sequence_length(context), context.builder.constant([-1, width])]
+        context.memo[key] = context.builder.node("Concat", inputs, key, axis=0)
+    return context.memo[key]
+
+
 def _ids(context: Context, name: str) -> str:
-    if not context.sequence_first:
+    if not context.flat:
         return name
     return context.builder.node("Transpose", [name], f"{name}.sequence_first", perm=[1, 0])
 
@@ -59,10 +78,10 @@ def _ids(context: Context, name: str) -> str:
 def _positions(context: Context, rows: np.ndarray) -> str:
     """The first ``sequence`` rows, ``[1, sequence, hidden]`` (or ``[sequence, 1, hidden]``)."""
     builder = context.builder
-    table = rows[:, None] if context.sequence_first else rows[None]
-    axis = 0 if context.sequence_first else 1
+    table = rows[:, None] if context.flat else rows[None]
+    axis = 0 if context.flat else 1
     if context.static is not None:
-        table = table[: context.static[1]] if context.sequence_first else table[:, : context.static[1]]
+        table = table[: context.static[1]] if context.flat else table[:, : context.static[1]]
         return builder.initializer("embeddings.position", np.ascontiguousarray(table))
     stored = builder.initializer("embeddings.position", np.ascontiguousarray(table))
     inputs = [stored, builder.constant([0]), emit_sequence_length(context), builder.constant([axis])]
@@ -77,9 +96,9 @@ def _positions_and_types(context: Context, rows: np.ndarray, embeddings: Embeddi
     table = (types[:, None] + rows[None]).reshape(-1, rows.shape[1])
     stored = builder.initializer("embeddings.position_and_type", table)
     numbers = np.arange(rows.shape[0], dtype=np.int64)
-    numbers = numbers[:, None] if context.sequence_first else numbers[None]
+    numbers = numbers[:, None] if context.flat else numbers[None]
     every = builder.initializer("embeddings.row_numbers", numbers)
-    axis = 0 if context.sequence_first else 1
+    axis = 0 if context.flat else 1
     first = builder.node(
         "Slice",
         [every, builder.constant([0]), emit_sequence_length(context), builder.constant([axis])],

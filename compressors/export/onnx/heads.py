@@ -3,6 +3,8 @@
 import numpy as np
 
 from compressors.export.onnx.context import Context
+from compressors.export.onnx.embeddings import emit_batch_size
+from compressors.export.onnx.embeddings import emit_sequence_shape
 from compressors.export.onnx.feed_forward import emit_activation
 from compressors.export.onnx.linear import emit_linear
 from compressors.network import ClassificationHead
@@ -18,17 +20,21 @@ def reads_first_token(head: ClassificationHead | PoolingHead) -> bool:
 
 
 def emit_first_token(context: Context, source: str, name: str) -> str:
-    """Write the first token of ``source``, keeping its axis: ``[B, 1, H]`` or ``[1, B, H]``."""
+    """Write the first token of ``source``, keeping its rank: ``[B, 1, H]``, or ``[B, H]`` of flat rows."""
     builder = context.builder
-    axis = 0 if context.sequence_first else 1
-    inputs = [source, builder.constant([0]), builder.constant([1]), builder.constant([axis])]
+    if context.flat:
+        inputs = [source, builder.constant([0]), emit_batch_size(context), builder.constant([0])]
+    else:
+        inputs = [source, builder.constant([0]), builder.constant([1]), builder.constant([1])]
     return builder.node("Slice", inputs, f"{name}.first")
 
 
 def emit_classification(context: Context, first: str, head: ClassificationHead, hidden: int) -> str:
     """Write ``logits`` ``[B, labels]`` from the first token."""
     builder = context.builder
-    value = builder.node("Reshape", [first, builder.constant([-1, hidden])], "head.input")
+    value = first
+    if not context.flat:
+        value = builder.node("Reshape", [first, builder.constant([-1, hidden])], "head.input")
     if head.dense is not None:
         dense = emit_linear(context, value, head.dense, "head.dense")
         value = emit_activation(context, dense, head.activation, "head.activation")
@@ -43,7 +49,7 @@ def emit_pooling(context: Context, source: str, head: PoolingHead, hidden: int) 
     if head.pooling == "cls":
         pooled = builder.node("Reshape", [source, builder.constant([-1, hidden])], pooled_name)
     else:
-        pooled = _mean(context, source, pooled_name, divide=not head.normalize)
+        pooled = _mean(context, source, hidden, pooled_name, divide=not head.normalize)
     if not head.normalize:
         return pooled
     length = builder.node("ReduceL2", [pooled, builder.constant([1])], "head.length", keepdims=1)
@@ -51,13 +57,14 @@ def emit_pooling(context: Context, source: str, head: PoolingHead, hidden: int) 
     return builder.node("Div", [pooled, safe], final)
 
 
-def _mean(context: Context, source: str, output: str, *, divide: bool) -> str:
+def _mean(context: Context, source: str, hidden: int, output: str, *, divide: bool) -> str:
     """Sum (or mean) over attended tokens as one product with the mask, ``[B, 1, S] @ [B, S, H]``."""
     builder = context.builder
     attended = builder.node("Cast", ["attention_mask"], "head.attended", to=1)
     row = builder.node("Unsqueeze", [attended, builder.constant([1])], "head.attended.row")
-    if context.sequence_first:
-        source = builder.node("Transpose", [source], "head.batch_first", perm=[1, 0, 2])
+    if context.flat:
+        shaped = builder.node("Reshape", [source, emit_sequence_shape(context, hidden)], "head.sequence_first")
+        source = builder.node("Transpose", [shaped], "head.batch_first", perm=[1, 0, 2])
     total = builder.node("MatMul", [row, source], "head.total")
     if not divide:
         return builder.node("Squeeze", [total, builder.constant([1])], output)

@@ -32,6 +32,8 @@ def emit_product(context: Context, source: str, weight: Float, bias: Float | Non
         name = builder.node("Cast", [name], f"{output}.weight.float", to=1)
     if bias is None:
         return builder.node("MatMul", [source, name], output)
+    if context.flat:
+        return builder.node("Gemm", [source, name, builder.initializer(f"{output}.bias", bias)], output)
     product = builder.node("MatMul", [source, name], f"{output}.product")
     return builder.node("Add", [product, builder.initializer(f"{output}.bias", bias)], output)
 
