@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     runner_isolate_network: bool = True
     """Start runners without network where the kernel allows it."""
 
+    host_lock_directory: Path = Path(tempfile.gettempdir())
+    """Where the lock lies that keeps computing away from measuring; the same for all services of a host."""
     blob_grace_seconds: Seconds = 24 * 3600.0
     """Blobs younger than this are never collected."""
     maintenance_seconds: Seconds = 1.0

@@ -174,10 +174,15 @@ def renew(session: Session, claimed: ClaimedStep, lease_seconds: float) -> Lease
         .returning(col(Step.id))
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    if held is not None:
-        return "cancelled" if _is_cancelled(session, claimed) else "held"
-    state = session.exec(select(Step.state).where(Step.id == claimed.id)).one_or_none()
-    return "cancelled" if state == "cancelled" else "lost"
+    return look(session, claimed) if held is not None else _without_lease(session, claimed)
+
+
+def look(session: Session, claimed: ClaimedStep) -> Lease:
+    """Return what :func:`renew` would, without renewing; for a read session."""
+    held = session.exec(select(Step.id).where(_owned(claimed))).one_or_none()
+    if held is None:
+        return _without_lease(session, claimed)
+    return "cancelled" if _is_cancelled(session, claimed) else "held"
 
 
 def finish(session: Session, claimed: ClaimedStep, output: JsonObject) -> Step:
@@ -349,6 +354,11 @@ def _owned(claimed: ClaimedStep) -> ColumnElement[bool]:
         & (col(Step.state) == "running")
         & (col(Step.lease_token) == claimed.lease_token)
     )
+
+
+def _without_lease(session: Session, claimed: ClaimedStep) -> Lease:
+    state = session.exec(select(Step.state).where(Step.id == claimed.id)).one_or_none()
+    return "cancelled" if state == "cancelled" else "lost"
 
 
 def _is_cancelled(session: Session, claimed: ClaimedStep) -> bool:

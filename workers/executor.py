@@ -1,0 +1,229 @@
+"""Does one step: claim it, work on it, finish it, pass on what follows."""
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from contextlib import nullcontext
+
+from sqlmodel import Session
+from sqlmodel import select
+
+from infra import steps
+from infra.database.engine import Database
+from infra.database.models import Job
+from infra.database.models import JsonObject
+from infra.database.models import Step
+from infra.device_lease import acquire_device
+from infra.errors import CancelledError
+from infra.errors import InvalidInputError
+from infra.errors import ParetuneError
+from infra.errors import RunnerError
+from infra.errors import StaleLeaseError
+from infra.errors import UnavailableError
+from infra.events import append_event
+from infra.queue import StepQueue
+from infra.relay import relay
+from infra.settings import Settings
+from infra.steps import ClaimedStep
+from infra.store import BlobStore
+from infra.store import open_store
+from profilers.host_lock import HostLock
+from workers.failure import fail_for_good
+from workers.heartbeat import HandBack
+from workers.heartbeat import Heartbeat
+from workers.runner.pool import RunnerPool
+from workers.stage import Stage
+from workers.stage import StageContext
+
+logger = logging.getLogger(__name__)
+
+_BUSY_SECONDS = 1.0
+"""A step whose device is busy is looked at again after this time."""
+_AWAY_SECONDS = 5.0
+"""A step that needs something that is away is tried again after this time."""
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def lease_owner() -> str:
+    """Return the name under which this process claims steps: ``host/pid``."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+class StepExecutor:
+    """Everything that a worker process needs to do steps; create it after forking.
+
+    Args:
+        settings: The settings.
+        stages: The stages by kind.
+        queue: Where messages about follow-up steps go.
+        registry: Module that maps the names of runner operations to functions.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stages: dict[str, Stage],
+        queue: StepQueue,
+        registry: str = "workers.operations",
+    ) -> None:
+        self._settings = settings
+        self._stages = stages
+        self._queue = queue
+        self._database = Database(settings.database_url)
+        self._store: BlobStore = open_store(settings.store_url)
+        self._runners = RunnerPool(settings, registry)
+        self._host_lock = HostLock(settings.host_lock_directory)
+
+    def close(self) -> None:
+        """End the runners and close the connections."""
+        self._runners.close()
+        self._database.dispose()
+
+    def run(self, step_id: str) -> bool:
+        """Do a step, unless somebody else does or it is over.
+
+        Returns:
+            Whether this call finished it.
+        """
+        claimed = self._claim(step_id)
+        if claimed is None:
+            return False
+        logger.info("%s of job %s: attempt %d", claimed.key, claimed.job_id, claimed.attempt)
+        self._runners.enter(claimed.job_id)
+        done = False
+        try:
+            done = self._do(claimed)
+        except StaleLeaseError:
+            logger.warning("%s of job %s was taken over; its result is thrown away", claimed.key, claimed.job_id)
+        finally:
+            self._runners.leave()
+        self._relay()
+        return done
+
+    def _claim(self, step_id: str) -> ClaimedStep | None:
+        lease_seconds = self._settings.lease_seconds
+        with self._database.write_session() as session:
+            claimed = steps.claim(session, step_id, lease_owner(), lease_seconds)
+            if claimed is None or not claimed.queue.startswith("device."):
+                return claimed
+            device_id = session.exec(select(Job.device_id).where(Job.id == claimed.job_id)).one()
+            if acquire_device(session, device_id, claimed, lease_seconds):
+                return claimed
+            steps.release(session, claimed, delay_seconds=_BUSY_SECONDS)
+            return None
+
+    def _do(self, claimed: ClaimedStep) -> bool:
+        settings = self._settings
+        stage = self._stages.get(claimed.kind)
+        with Heartbeat(self._database, claimed, settings.lease_seconds, settings.shutdown_seconds) as heartbeat:
+            try:
+                if stage is None:
+                    raise RunnerError(f"This worker does not know steps of the kind {claimed.kind!r}.")
+                with _errors_in_words():
+                    output = self._work(stage, claimed, heartbeat)
+                    self._finish(stage, claimed, output)
+            except HandBack:
+                logger.info("handing %s of job %s back", claimed.key, claimed.job_id)
+                self._write(lambda session: steps.release(session, claimed))
+            except CancelledError:
+                self._write(lambda session: steps.cancel(session, claimed))
+            except StaleLeaseError:
+                raise
+            except UnavailableError as error:
+                self._postpone(claimed, error)
+            except ParetuneError as error:
+                self._fail(stage, claimed, error)
+            else:
+                return True
+        return False
+
+    def _work(self, stage: Stage, claimed: ClaimedStep, heartbeat: Heartbeat) -> JsonObject:
+        with self._host(claimed, heartbeat):
+            heartbeat.check()
+            context = StageContext(self._settings, self._database, self._store, self._runners, claimed, heartbeat.check)
+            output = stage.work(context)
+            heartbeat.check()
+            return output
+
+    @contextmanager
+    def _host(self, claimed: ClaimedStep, heartbeat: Heartbeat) -> Iterator[None]:
+        """Measure alone on this host; compute beside others, but not beside a measurement."""
+
+        def waiting(_seconds: float) -> None:
+            heartbeat.check()
+
+        if claimed.queue.startswith("device."):
+            hold: AbstractContextManager[None] = self._host_lock.exclusive(waiting=waiting, purpose=claimed.key)
+        elif claimed.queue == "compute":
+            hold = self._host_lock.shared(waiting=waiting, purpose=claimed.key)
+        else:
+            hold = nullcontext()
+        with hold:
+            yield
+
+    def _finish(self, stage: Stage, claimed: ClaimedStep, output: JsonObject) -> None:
+        with self._database.write_session() as session:
+            step = steps.finish(session, claimed, output)
+            stage.finish(session, step, output)
+
+    def _fail(self, stage: Stage | None, claimed: ClaimedStep, error: ParetuneError) -> None:
+        retry = not isinstance(error, InvalidInputError)
+        logger.warning("%s of job %s failed: %s", claimed.key, claimed.job_id, error.message)
+        with self._database.write_session() as session:
+            step = steps.fail(session, claimed, error, retry=retry, retry_seconds=self._settings.retry_seconds)
+            if step.state == "failed":
+                fail_for_good(session, stage, step, error)
+            else:
+                notice = {"message": error.message, "step": step.key, "attempt": step.attempt}
+                append_event(session, step.job_id, "notice", notice)
+
+    def _postpone(self, claimed: ClaimedStep, error: UnavailableError) -> None:
+        logger.warning("%s of job %s has to wait: %s", claimed.key, claimed.job_id, error.message)
+
+        def hand_back(session: Session) -> Step:
+            notice = {"message": error.message, "hint": error.hint, "step": claimed.key}
+            append_event(session, claimed.job_id, "notice", notice)
+            return steps.release(session, claimed, delay_seconds=_AWAY_SECONDS)
+
+        self._write(hand_back)
+
+    def _write(self, change: Callable[[Session], Step]) -> None:
+        with self._database.write_session() as session:
+            change(session)
+
+    def _relay(self) -> None:
+        """Send messages about follow-up steps at once; what fails here is done by the maintenance loop."""
+        try:
+            relay(self._database, self._queue)
+        except UnavailableError as error:
+            logger.warning("follow-up steps will be sent later: %s", error.message)
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """Turn what nobody foresaw into an error that can be stored and shown."""
+    try:
+        yield
+    except (ParetuneError, HandBack):
+        raise
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise UnavailableError(
+                "A disk of the worker is full.", hint="Free some space; work goes on by itself."
+            ) from error
+        raise _unexpected(error) from error
+    except Exception as error:
+        raise _unexpected(error) from error
+
+
+def _unexpected(error: Exception) -> RunnerError:
+    logger.exception("unexpected error in a step")
+    return RunnerError(
+        f"{type(error).__name__}: {str(error)[:500]}",
+        hint="This is an error in the service or in a library; the worker's log has the details.",
+    )

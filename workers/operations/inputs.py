@@ -1,0 +1,64 @@
+"""What every operation of a job is told: paths and plain values, no credentials."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+
+from profilers.types import DeviceProfile
+from profilers.types import Workload
+from search.requests import Columns
+from search.requests import Task
+
+
+class DataFile(BaseModel):
+    """A dataset as a file in the job's work directory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    format: str
+    """``jsonl`` | ``csv`` | ``parquet``."""
+
+
+class JobInputs(BaseModel):
+    """The inputs of a job on this host.
+
+    Attributes:
+        work: The job's work directory; what operations keep for later steps lies there.
+        model: The verified Hugging Face folder.
+        dataset: Evaluation data.
+        calibration: Text for calibration, if it is separate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    work: Path
+    model: Path
+    dataset: DataFile
+    calibration: DataFile | None = None
+    task: Task
+    columns: Columns
+    workload: Workload
+    device: DeviceProfile
+    seed: int = 0
+
+    @property
+    def calibration_file(self) -> Path:
+        """Gram matrices and removal orders, written by ``prepare``."""
+        return self.work / "calibration.safetensors"
+
+    @property
+    def dense_outputs_file(self) -> Path:
+        """Outputs of the dense model on every split, written by ``prepare``."""
+        return self.work / "dense_outputs.npz"
+
+    @property
+    def reference_file(self) -> Path:
+        """The dense model as a user would export it: what every latency is a ratio to. Written by ``prepare``."""
+        return self.work / "reference.onnx"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where candidates are built; they can always be built again."""
+        return self.work / "artifacts"
