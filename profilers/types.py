@@ -5,6 +5,7 @@ Latency is always a *ratio* of two artifacts that were run in the same interleav
 drift with the machine; the ratio and its interval are the result.
 """
 
+from pathlib import Path
 from typing import Any
 from typing import Literal
 
@@ -25,6 +26,53 @@ class Workload(_Frozen):
     threads: int = Field(default=1, ge=1, le=256)
 
 
+Format = Literal["onnx", "openvino_ir", "torch"]
+Precision = Literal["f32", "bf16"]
+
+
+class Artifact(_Frozen):
+    """A deployable model on disk."""
+
+    path: Path
+    """``onnx``: the ``.onnx`` file; ``openvino_ir``: the ``.xml`` beside its ``.bin``; ``torch``: a ``.pt2`` file or a
+    folder with ``structure.json`` and ``model.safetensors``."""
+    format: Format = "onnx"
+    precision: Precision = "f32"
+    """Arithmetic that the runtime is asked for where the graph is floating point."""
+
+
+class Effort(_Frozen):
+    """How precisely to measure, and when to stop trying."""
+
+    half_width: float = Field(default=0.03, gt=0)
+    """Target half-width of the 95 % interval of the ratio, relative to the ratio: 0.03 is +-3 %."""
+    seconds: float = Field(default=20.0, gt=0)
+    """Time limit for each candidate; ``k`` candidates that race in one run may take ``k`` times as long."""
+    give_up_above: float | None = None
+    """Stop measuring a candidate once its whole interval lies above this ratio: it cannot matter any more."""
+    min_blocks: int = Field(default=20, ge=8)
+    """Blocks before the first look at the interval."""
+    control_every: int = Field(default=1, ge=1)
+    """Every how many blocks the reference runs twice; the control needs the same precision as the candidates."""
+    retreats: int = Field(default=3, ge=0)
+    """How many times to pause and try again when others disturb the measurement."""
+
+    @classmethod
+    def search(cls, give_up_above: float | None = None) -> "Effort":
+        """+-3 %: enough to steer a search."""
+        return cls(half_width=0.03, seconds=20.0, control_every=2, retreats=1, give_up_above=give_up_above)
+
+    @classmethod
+    def shortlist(cls, give_up_above: float | None = None) -> "Effort":
+        """+-1 %: for candidates that may enter the front."""
+        return cls(half_width=0.01, seconds=20.0, give_up_above=give_up_above)
+
+    @classmethod
+    def final(cls) -> "Effort":
+        """+-0.5 %: for what is reported."""
+        return cls(half_width=0.005, seconds=120.0)
+
+
 class Estimate(_Frozen):
     """A value with its 95 % confidence interval."""
 
@@ -38,8 +86,7 @@ class Measurement(_Frozen):
 
     status: Literal["ok", "noisy", "slower_than_front"]
     """``noisy``: the control or the interval missed its target, do not trust the ratio. ``slower_than_front``:
-    measuring
-    stopped early, because the interval already lies above what could matter."""
+    measuring stopped early, because the interval already lies above what could matter."""
     ratio: Estimate
     """candidate / reference, p50 over blocks."""
     latency_ms: float
@@ -96,9 +143,9 @@ class Capabilities(_Frozen):
     available: bool
     reason: str = ""
     """Why it is not available, and what to install."""
-    formats: tuple[Literal["onnx", "torch"], ...] = ("onnx",)
+    formats: tuple[Format, ...] = ("onnx",)
     bits: tuple[int, ...] = (32, 8)
-    precisions: tuple[Literal["f32", "bf16"], ...] = ("f32",)
+    precisions: tuple[Precision, ...] = ("f32",)
     schemes: tuple[Literal["dynamic", "static", "weight_only"], ...] = ("dynamic",)
     sparse_speedup: bool = False
     low_rank: bool = True

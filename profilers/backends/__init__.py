@@ -1,0 +1,1 @@
+"""One file for each runtime. Import them through :mod:`profilers.registry`."""

@@ -1,0 +1,91 @@
+"""Blocks: the unit of a paired measurement. Every contestant runs once in each block, in random order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profilers.protocol import BlockSamples
+from profilers.protocol import Handle
+from profilers.protocol import Session
+from profilers.protocol import Visit
+
+MIN_BURST_NS = 2_000_000
+"""A visit repeats the model until it takes this long: below it, timer and call overheads are felt."""
+MAX_BURST_RUNS = 10_000
+
+MAX_LOST_SHARE = 0.02
+"""A block is dropped if more than this share of it was lost to waiting for a core or to the hypervisor ..."""
+SHORT_VISIT_NS = 20_000_000
+"""... or if a visit shorter than this was preempted: the caches are cold afterwards, which the clock does not show."""
+
+
+def burst_runs(median_ns: float) -> int:
+    """Return how many runs a visit needs."""
+    return int(np.clip(np.ceil(MIN_BURST_NS / max(median_ns, 1.0)), 1, MAX_BURST_RUNS))
+
+
+def is_clean(samples: BlockSamples) -> bool:
+    """Apply the clean-block rule. It looks at the whole block, never at which contestant was slow."""
+    if samples.disturbed:
+        return False
+    lost = int(samples.waited_ns.sum()) + samples.stolen_ns
+    if lost > MAX_LOST_SHARE * int(samples.elapsed_ns.sum()):
+        return False
+    return not bool(np.any((samples.preempted > 0) & (samples.elapsed_ns < SHORT_VISIT_NS)))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Someone who runs in the blocks.
+
+    Attributes:
+        name: unique.
+        handle: what is run.
+        runs: consecutive runs in a visit.
+    """
+
+    name: str
+    handle: Handle
+    runs: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """One executed block.
+
+    Attributes:
+        names: contestants in the order in which they ran.
+        run_ns: time of one run of each, shape ``[visits]``.
+        cpu_ns: CPU time of one run of each, shape ``[visits]``.
+        lost_ns: time lost to waiting and to the hypervisor in the whole block.
+        preempted: involuntary context switches in the whole block.
+        clean: whether the block counts.
+    """
+
+    names: tuple[str, ...]
+    run_ns: NDArray[np.float64]
+    cpu_ns: NDArray[np.float64]
+    lost_ns: int
+    preempted: int
+    clean: bool
+
+    def time_of(self, name: str) -> float | None:
+        """Return the time of one run in nanoseconds; ``None`` if this contestant was not in the block."""
+        return float(self.run_ns[self.names.index(name)]) if name in self.names else None
+
+
+def run_block(session: Session, contestants: Sequence[Contestant], rng: np.random.Generator) -> Block:
+    """Run every contestant once, in random order."""
+    order = [contestants[index] for index in rng.permutation(len(contestants))]
+    samples = session.sample([Visit(contestant.handle, contestant.runs) for contestant in order])
+    runs = np.array([contestant.runs for contestant in order], dtype=np.float64)
+    return Block(
+        names=tuple(contestant.name for contestant in order),
+        run_ns=samples.elapsed_ns / runs,
+        cpu_ns=samples.cpu_ns / runs,
+        lost_ns=int(samples.waited_ns.sum()) + samples.stolen_ns,
+        preempted=int(samples.preempted.sum()),
+        clean=is_clean(samples),
+    )
