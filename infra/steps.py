@@ -364,7 +364,9 @@ def _without_lease(session: Session, claimed: ClaimedStep) -> Lease:
 def _is_cancelled(session: Session, claimed: ClaimedStep) -> bool:
     """Whether the job was cancelled after the step was created; a later step, such as an export, was asked for."""
     row = session.exec(
-        select(Job.cancel_requested_at, Step.created_at).where(Step.id == claimed.id, Job.id == claimed.job_id)
+        select(Job.cancel_requested_at, Step.created_at)
+        .join(Step, col(Step.job_id) == Job.id)
+        .where(Step.id == claimed.id)
     ).one()
     requested_at, created_at = row
     return requested_at is not None and requested_at >= created_at

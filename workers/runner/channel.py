@@ -6,8 +6,8 @@ import selectors
 import subprocess
 from typing import cast
 
-from infra.database.models import JsonObject
 from infra.errors import RunnerError
+from infra.json_types import JsonObject
 
 _READ_BYTES = 1024 * 1024
 _LONGEST_MESSAGE = 256 * 1024 * 1024

@@ -17,6 +17,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_CPU_GRACE_SECONDS = 5
 
 
 def confine(options: RunnerOptions) -> dict[str, bool]:
@@ -34,7 +35,8 @@ def confine(options: RunnerOptions) -> dict[str, bool]:
     os.umask(0o077)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, options.file_bytes)
-    _limit(resource.RLIMIT_CPU, options.cpu_seconds)
+    # SIGXCPU, which says what happened, comes at the soft limit; SIGKILL at the hard one.
+    _limit(resource.RLIMIT_CPU, options.cpu_seconds, grace=_CPU_GRACE_SECONDS)
     _limit(resource.RLIMIT_NPROC, options.processes)
     layers["limits"] = True
     layers["no_network"] = options.isolate_network and _leave_network()
@@ -49,10 +51,10 @@ def _prctl(option: int, value: int) -> bool:
     return bool(_libc().prctl(option, value, 0, 0, 0) == 0)
 
 
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (allowed, allowed))
+def _limit(kind: int, value: int, grace: int = 0) -> None:
+    _, ceiling = resource.getrlimit(kind)
+    hard = value + grace if ceiling == resource.RLIM_INFINITY else min(value + grace, ceiling)
+    resource.setrlimit(kind, (min(value, hard), hard))
 
 
 def _leave_network() -> bool:

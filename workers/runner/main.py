@@ -11,9 +11,9 @@ import traceback
 from pathlib import Path
 from typing import IO
 
-from infra.database.models import JsonObject
 from infra.errors import ParetuneError
 from infra.errors import RunnerError
+from infra.json_types import JsonObject
 from workers.runner.confine import confine
 from workers.runner.operation import OperationContext
 from workers.runner.operation import resolve

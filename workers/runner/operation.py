@@ -10,8 +10,8 @@ from typing import Any
 from typing import Literal
 from typing import cast
 
-from infra.database.models import JsonObject
 from infra.errors import RunnerError
+from infra.json_types import JsonObject
 
 Role = Literal["compute", "device"]
 """``compute``: builds and evaluates, with many threads. ``device``: measures, with one."""

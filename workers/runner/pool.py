@@ -29,7 +29,8 @@ class RunnerPool:
         self._used_at = time.monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        threading.Thread(target=self._close_idle, name="idle-runners", daemon=True).start()
+        self._idle = threading.Thread(target=self._close_idle, name="idle-runners", daemon=True)
+        self._idle.start()
 
     def enter(self, job_id: str) -> None:
         """Begin a step of a job; the runners of another job are closed."""
@@ -64,6 +65,7 @@ class RunnerPool:
         self._stop.set()
         with self._lock:
             self._close_all()
+        self._idle.join()
 
     def _close_all(self) -> None:
         for runner in self._runners.values():

@@ -15,14 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from infra.database.models import JsonObject
 from infra.errors import RunnerError
 from infra.errors import from_dict
+from infra.json_types import JsonObject
 from infra.settings import Settings
 from workers.runner.channel import Channel
+from workers.runner.launch import runner_environment
+from workers.runner.launch import runner_options
 from workers.runner.operation import Role
-from workers.runner.options import runner_environment
-from workers.runner.options import runner_options
 from workers.runner.watchdog import MemoryWatchdog
 from workers.runner.watchdog import describe_exit
 
@@ -170,7 +170,7 @@ class RunnerProcess:
                 raise self._death(operation)
             if time.monotonic() > deadline:
                 raise RunnerError(
-                    f"The operation {operation!r} took longer than {timeout:.0f} s and was stopped.",
+                    f"The operation {operation!r} took longer than {timeout:g} s and was stopped.",
                     hint="Use a smaller model or fewer examples, or raise PARETUNE_STEP_TIMEOUT_SECONDS.",
                 )
 

@@ -1,6 +1,23 @@
-"""What is done in a step of each kind."""
+"""What is done in a step of each kind: one file a stage."""
 
 from workers.stage import Stage
+from workers.stages.confirm import ConfirmStage
+from workers.stages.evaluate import EvaluateStage
+from workers.stages.export import ExportStage
+from workers.stages.inspect import InspectStage
+from workers.stages.measure import MeasureStage
+from workers.stages.prepare import PrepareStage
+from workers.stages.tick import TickStage
 
-STAGES: dict[str, Stage] = {}
+_ALL: tuple[Stage, ...] = (
+    InspectStage(),
+    PrepareStage(),
+    TickStage(),
+    EvaluateStage(),
+    MeasureStage(),
+    ConfirmStage(),
+    ExportStage(),
+)
+
+STAGES: dict[str, Stage] = {stage.kind: stage for stage in _ALL}
 """``{Step.kind: stage}``."""

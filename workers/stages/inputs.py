@@ -1,0 +1,98 @@
+"""Brings a job's inputs onto this host: rows and blobs become paths and plain values."""
+
+from pathlib import Path
+
+from sqlmodel import Session
+from sqlmodel import col
+from sqlmodel import select
+
+from infra.database.models import Dataset
+from infra.database.models import Device
+from infra.database.models import Job
+from infra.database.models import JobBlob
+from infra.database.models import ModelFile
+from infra.database.models import Trial
+from infra.errors import NotFoundError
+from profilers.types import DeviceProfile
+from search.requests import JobRequest
+from workers.operations.inputs import DataFile
+from workers.operations.inputs import JobInputs
+from workers.stage import StageContext
+
+PREPARED_BLOBS = ("calibration", "dense_outputs", "reference")
+"""What ``prepare`` leaves for later steps, which may run on another host."""
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """Return the job's row."""
+    return session.exec(select(Job).where(Job.id == job_id)).one()
+
+
+def get_trial(session: Session, trial_id: str | None) -> Trial:
+    """Return the row of the trial that a step is about.
+
+    Raises:
+        NotFoundError: The step has no trial, or it was deleted.
+    """
+    trial = session.exec(select(Trial).where(Trial.id == trial_id)).one_or_none()
+    if trial is None:
+        raise NotFoundError("The trial of this step is gone.", hint="Submit the job again.")
+    return trial
+
+
+def job_inputs(context: StageContext) -> JobInputs:
+    """Put the model and the data into the work directory, unless they are there, and describe them."""
+    with context.read_session() as session:
+        job = get_job(session, context.step.job_id)
+        request = JobRequest.model_validate(job.request)
+        statement = select(ModelFile).where(ModelFile.model_id == job.model_id).order_by(col(ModelFile.name))
+        files = {file.name: file.sha256 for file in session.exec(statement)}
+        dataset = session.exec(select(Dataset).where(Dataset.id == job.dataset_id)).one()
+        calibration = session.exec(select(Dataset).where(Dataset.id == job.calibration_id)).one_or_none()
+        device = session.exec(select(Device).where(Device.id == job.device_id)).one()
+        profile = DeviceProfile(name=device.name, profiler=device.profiler, options=device.options)
+        data = {name: (row.sha256, row.format) for name, row in _named(dataset=dataset, calibration=calibration)}
+    model = context.workdir / "model"
+    for name, sha256 in files.items():
+        _fetch(context, sha256, model / name)
+    paths = {
+        name: DataFile(path=_fetch(context, sha256, context.workdir / f"{name}.{format_}"), format=format_)
+        for name, (sha256, format_) in data.items()
+    }
+    return JobInputs(
+        work=context.workdir,
+        model=model,
+        dataset=paths["dataset"],
+        calibration=paths.get("calibration"),
+        task=request.task,
+        columns=request.columns,
+        workload=request.workload,
+        device=profile,
+        seed=request.seed,
+    )
+
+
+def prepared_inputs(context: StageContext) -> JobInputs:
+    """Return the inputs together with everything that ``prepare`` left, fetched from the store if it is not here."""
+    inputs = job_inputs(context)
+    places = {
+        "calibration": inputs.calibration_file,
+        "dense_outputs": inputs.dense_outputs_file,
+        "reference": inputs.reference_file,
+    }
+    if all(path.exists() for path in places.values()):
+        return inputs
+    with context.read_session() as session:
+        rows = session.exec(select(JobBlob).where(JobBlob.job_id == context.step.job_id)).all()
+        digests = {row.name: row.sha256 for row in rows}
+    for name, path in places.items():
+        _fetch(context, digests[name], path)
+    return inputs
+
+
+def _named(**rows: Dataset | None) -> list[tuple[str, Dataset]]:
+    return [(name, row) for name, row in rows.items() if row is not None]
+
+
+def _fetch(context: StageContext, sha256: str, path: Path) -> Path:
+    return path if path.exists() else context.materialise(sha256, path)

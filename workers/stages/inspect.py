@@ -1,0 +1,38 @@
+"""First look: does the model load, does the data fit it? Bad input ends here, within seconds."""
+
+from sqlmodel import Session
+
+from infra.clock import utcnow
+from infra.database.models import JsonObject
+from infra.database.models import Step
+from infra.events import append_event
+from infra.steps import create_step
+from search.lifecycle import ENDED
+from search.lifecycle import set_stage
+from workers.stage import StageContext
+from workers.stages.base import JobStage
+from workers.stages.inputs import get_job
+from workers.stages.inputs import job_inputs
+
+
+class InspectStage(JobStage):
+    """Loads model and data in a runner and describes them."""
+
+    kind = "inspect"
+
+    def work(self, context: StageContext) -> JsonObject:
+        """Return anatomy, device capabilities, splits and whether there are labels."""
+        inputs = job_inputs(context)
+        return context.runner("compute").call("inspect", inputs.model_dump(mode="json"))
+
+    def finish(self, session: Session, step: Step, output: JsonObject) -> None:
+        """Start the job's clock and go on to ``prepare``."""
+        job = get_job(session, step.job_id)
+        if job.state in ENDED:
+            return
+        job.prepared = output
+        job.state = "running"
+        job.started_at = job.started_at or utcnow()
+        append_event(session, job.id, "state", {"state": "running"})
+        set_stage(session, job, "prepare")
+        create_step(session, job_id=job.id, kind="prepare", key="prepare", queue="compute")
