@@ -1,0 +1,6 @@
+"""Fixtures of the worker tests."""
+
+from tests.helpers.databases import database as database
+from tests.helpers.databases import database_url as database_url
+from tests.helpers.databases import postgresql_server as postgresql_server
+from tests.helpers.databases import postgresql_url as postgresql_url
