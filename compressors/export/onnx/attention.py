@@ -1,7 +1,7 @@
 """Self-attention, in the forms that a graph recipe can ask for.
 
-Shapes: ``B`` batch, ``S`` sequence, ``Q`` query positions (``S``, or 1 where only the first token is read), ``h`` heads,
-``d`` head size, ``A = h * d``.
+Shapes: ``B`` batch, ``S`` sequence, ``Q`` query positions (``S``, or 1 where only the first token is read), ``h``
+heads, ``d`` head size, ``A = h * d``.
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 from compressors.export.onnx.builder import MICROSOFT
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.embeddings import emit_mask
+from compressors.export.onnx.embeddings import emit_sequence_length
 from compressors.export.onnx.embeddings import emit_sequence_shape
 from compressors.export.onnx.linear import emit_linear
 from compressors.network import Attention
@@ -28,10 +29,10 @@ def emit_attention(context: Context, source: str, queries: str, attention: Atten
         name: Prefix of the names of all values.
     """
     query, key, value = _project(context, source, queries, attention, name)
-    if context.contrib and context.graph.fused_attention:
-        mixed = _fused(context, query, key, value, attention, queries, name)
-    elif context.flat:
+    if context.flat:
         mixed = _sequence_first(context, query, key, value, attention, name, one_query=source != queries)
+    elif context.contrib and context.graph.fused_attention:
+        mixed = _fused(context, query, key, value, attention, name, one_query=source != queries)
     else:
         mixed = _batch_first(context, query, key, value, attention, name)
     return emit_linear(context, mixed, _output(attention), f"{name}.output")
@@ -156,6 +157,23 @@ def _mask_per_head(context: Context, heads: int) -> str:
     return context.memo[key]
 
 
-def _fused(context: Context, query: str, key: str, value: str, attention: Attention, queries: str, name: str) -> str:
-    """ONNX Runtime's ``MultiHeadAttention``; batch first only."""
-    raise NotImplementedError
+def _fused(
+    context: Context, query: str, key: str, value: str, attention: Attention, name: str, *, one_query: bool
+) -> str:
+    """ONNX Runtime's ``MultiHeadAttention`` on ``[B, S, A]``; it wants the mask of every query written out."""
+    builder = context.builder
+    mask = emit_mask(context)
+    if not one_query:
+        if "mask.square" not in context.memo:
+            inputs = [builder.constant([1, 1]), emit_sequence_length(context), builder.constant([1])]
+            shape = builder.node("Concat", inputs, "mask.square.shape", axis=0)
+            context.memo["mask.square"] = builder.node("Expand", [mask, shape], "mask.square")
+        mask = context.memo["mask.square"]
+    return builder.node(
+        "MultiHeadAttention",
+        [query, key, value, "", "", mask],
+        f"{name}.context",
+        domain=MICROSOFT,
+        num_heads=attention.heads,
+        scale=1.0,
+    )

@@ -1,13 +1,15 @@
 """A small, deterministic ONNX graph builder: names are given by the caller, order is the order of the calls."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 from onnx import helper
+
+from compressors.export.onnx.serialization import write_model
 
 MICROSOFT = "com.microsoft"
 """Operator domain of ONNX Runtime's contributed operators."""
@@ -25,16 +27,14 @@ class GraphBuilder:
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, TensorProto] = {}
+        self._initializers: dict[str, NDArray[Any]] = {}
         self.quantized: dict[str, tuple[str, str, str]] = {}
 
     def initializer(self, name: str, array: NDArray[Any]) -> str:
         """Store ``array`` under ``name``; storing the same name twice is an error."""
         if name in self._initializers:
             raise ValueError(f"initialiser {name!r} is written twice")
-        tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
-        tensor.raw_data = np.ascontiguousarray(array).tobytes()
-        self._initializers[name] = tensor
+        self._initializers[name] = array
         return name
 
     def constant(self, value: NDArray[Any] | np.generic | list[int]) -> str:
@@ -61,13 +61,13 @@ class GraphBuilder:
         """Count the nodes by operator, alphabetically."""
         return dict(sorted(Counter(node.op_type for node in self._nodes).items()))
 
-    def model(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
-        """Assemble the model from everything that was added."""
-        graph = helper.make_graph(self._nodes, "encoder", inputs, outputs, list(self._initializers.values()))
-        domains = {node.domain for node in self._nodes}
+    def write(
+        self, path: Path, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
+    ) -> tuple[int, str]:
+        """Write everything that was added to ``path``; returns the file's size in bytes and its sha256."""
+        graph = helper.make_graph(self._nodes, "encoder", inputs, outputs)
         opsets = [helper.make_opsetid("", OPSET)]
-        if MICROSOFT in domains:
+        if any(node.domain == MICROSOFT for node in self._nodes):
             opsets.append(helper.make_opsetid(MICROSOFT, 1))
-        model = helper.make_model(graph, opset_imports=opsets, producer_name="paretune")
-        model.ir_version = IR_VERSION
-        return model
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="paretune", ir_version=IR_VERSION)
+        return write_model(model, self._initializers, path)

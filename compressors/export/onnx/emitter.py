@@ -1,6 +1,5 @@
 """From a network and a recipe to an ONNX file."""
 
-import hashlib
 from pathlib import Path
 
 import onnx
@@ -40,15 +39,11 @@ def write_onnx(
     Returns:
         Path, size, digest and operator histogram of the file.
     """
-    builder, outputs = GraphBuilder(), _output(network, static)
+    builder = GraphBuilder()
     context = Context(builder, recipe.graph, recipe.quantization, static)
     _emit_network(context, network)
-    model = builder.model(_inputs(network, static), outputs)
-    payload = model.SerializeToString()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(payload)
-    digest = hashlib.sha256(payload).hexdigest()
-    return OnnxArtifact(path, len(payload), digest, builder.operators())
+    size, digest = builder.write(path, _inputs(network, static), _output(network, static))
+    return OnnxArtifact(path, size, digest, builder.operators())
 
 
 def _emit_network(context: Context, network: EncoderNetwork) -> None:
@@ -96,6 +91,6 @@ def _inputs(network: EncoderNetwork, static: tuple[int, int] | None) -> list[onn
 def _output(network: EncoderNetwork, static: tuple[int, int] | None) -> list[onnx.ValueInfoProto]:
     batch = static[0] if static else "batch"
     if isinstance(network.head, ClassificationHead):
-        shape = [batch, network.head.classifier.bias.shape[0] if network.head.classifier.bias is not None else None]
+        shape = [batch, network.head.classifier.outputs]
         return [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)]
     return [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, [batch, network.hidden_size])]

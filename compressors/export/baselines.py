@@ -1,0 +1,153 @@
+"""What a user could have had in one line, built the way that the user would build it."""
+
+import inspect
+import tempfile
+from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from compressors.anatomy import load_reference_model
+from infra.errors import InvalidInputError
+from infra.errors import UnavailableError
+
+Feeds = dict[str, NDArray[np.int64]]
+
+CALIBRATION_SAMPLES = 300
+"""Samples that NNCF's quantisation reads by default."""
+
+
+@dataclass(frozen=True)
+class BaselineArtifact:
+    """A baseline on disk.
+
+    Attributes:
+        path: The ONNX file, or the ``.xml`` of an OpenVINO model (its ``.bin`` lies beside it).
+        format: ``onnx`` | ``openvino``.
+        size_bytes: Bytes of all its files.
+    """
+
+    path: Path
+    format: Literal["onnx", "openvino"]
+    size_bytes: int
+
+
+def build_baseline(
+    name: str, model_dir: Path, task: str, directory: Path, calibration_feeds: Iterable[Feeds] | None = None
+) -> BaselineArtifact:
+    """Build one baseline of the model in ``model_dir``.
+
+    Args:
+        name: ``fp32``: torch's ONNX export with its defaults. ``int8_one_liner``: ONNX Runtime's dynamic int8
+            quantisation of that, per channel. ``openvino_bf16``: the ``fp32`` file, which OpenVINO runs with the bf16
+            hint. ``openvino_int8``: NNCF's post-training quantisation of it.
+        model_dir: Hugging Face folder.
+        task: ``sequence-classification`` | ``embedding``.
+        directory: Where files are written; an ``fp32`` file that is already there is used again.
+        calibration_feeds: Model inputs, int64 ``[batch, sequence]``; needed for ``openvino_int8``.
+
+    Raises:
+        InvalidInputError: The name is unknown, or ``calibration_feeds`` is missing.
+        UnavailableError: OpenVINO or NNCF is not installed.
+    """
+    builders: dict[str, Callable[[Path], BaselineArtifact]] = {
+        "fp32": _onnx_artifact,
+        "int8_one_liner": lambda dense: _int8_one_liner(dense, directory / "int8_one_liner.onnx"),
+        "openvino_bf16": _onnx_artifact,
+        "openvino_int8": lambda dense: _openvino_int8(dense, directory / "openvino_int8.xml", calibration_feeds),
+    }
+    if name not in builders:
+        raise InvalidInputError(f"There is no baseline {name!r}.", hint=f"Baselines: {', '.join(builders)}.")
+    dense = directory / "fp32.onnx"
+    if not dense.exists():
+        _export(model_dir, task, dense)
+    return builders[name](dense)
+
+
+def export_module(module: torch.nn.Module, path: Path, output_name: str) -> None:
+    """Export a module with ``torch.onnx.export``'s defaults, batch and sequence dynamic.
+
+    Args:
+        module: Takes ``input_ids``, ``attention_mask`` (and ``token_type_ids``), returns one tensor.
+        path: The file to write; it appears only when it is complete.
+        output_name: Name of the output.
+    """
+    names = list(inspect.signature(module.forward).parameters)
+    # Sizes of 0 and 1 are special to the tracer, so the example has more of everything.
+    ids = torch.arange(2 * 8).reshape(2, 8) % 4 + 1
+    example = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(names)]
+    dynamic = torch.export.Dim.DYNAMIC
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            example,
+            dynamo=True,
+            verbose=False,
+            input_names=names,
+            output_names=[output_name],
+            dynamic_shapes=tuple({0: dynamic, 1: dynamic} for _ in names),
+        )
+    assert program is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    program.save(str(partial))
+    partial.rename(path)
+
+
+def _export(model_dir: Path, task: str, path: Path) -> None:
+    module = load_reference_model(model_dir, task)
+    export_module(module, path, "logits" if task == "sequence-classification" else "sentence_embedding")
+
+
+def _onnx_artifact(path: Path) -> BaselineArtifact:
+    return BaselineArtifact(path, "onnx", path.stat().st_size)
+
+
+def _int8_one_liner(dense: Path, path: Path) -> BaselineArtifact:
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic
+
+    model = onnx.load(dense)
+    # The quantiser transposes weights but not the shapes that the exporter noted for them; it refuses to read the
+    # file as it is.
+    weights = {tensor.name for tensor in model.graph.initializer}
+    activations = [value for value in model.graph.value_info if value.name not in weights]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(activations)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        cleaned = Path(scratch) / "cleaned.onnx"
+        onnx.save(model, cleaned)
+        quantize_dynamic(cleaned, path, weight_type=QuantType.QInt8, per_channel=True)
+    return _onnx_artifact(path)
+
+
+def _openvino_int8(dense: Path, path: Path, calibration_feeds: Iterable[Feeds] | None) -> BaselineArtifact:
+    if calibration_feeds is None:
+        raise InvalidInputError(
+            "The baseline openvino_int8 needs calibration data.", hint="Pass calibration_feeds with model inputs."
+        )
+    try:
+        import nncf
+        import openvino
+    except ImportError as error:
+        raise UnavailableError(
+            f"The baseline openvino_int8 cannot be built: {error}.", hint="Install the extra: paretune[openvino]."
+        ) from error
+    model = openvino.Core().read_model(dense)
+    names = {port.get_any_name() for port in model.inputs}
+    samples = [{key: value for key, value in feeds.items() if key in names} for feeds in calibration_feeds]
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(samples[:CALIBRATION_SAMPLES]),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=CALIBRATION_SAMPLES,
+    )
+    openvino.save_model(quantized, path, compress_to_fp16=False)
+    size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
+    return BaselineArtifact(path, "openvino", size)

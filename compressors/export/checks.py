@@ -1,0 +1,142 @@
+"""Checks that an exported form is the same function as the torch module that it was made from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compressors.export.manifest import ExportCheck
+from compressors.export.onnx.embeddings import has_token_types
+from compressors.network import EncoderNetwork
+from compressors.network import Linear
+from compressors.torch_module import to_module
+from infra.errors import ParetuneError
+
+Feeds = dict[str, NDArray[np.int64]]
+Runner = Callable[[Feeds], NDArray[np.float32]]
+
+SHAPES = ((1, 1), (1, 17), (3, 9), (2, 32))
+"""``(batch, sequence)`` of the test inputs; batches above one are padded to different lengths."""
+
+FLOAT_TOLERANCE = 2e-4
+"""Largest difference of float32 outputs, relative to their largest magnitude: rounding in another order."""
+
+RELATIVE_TOLERANCE = {32: 2e-4, 16: 2e-2, 8: 0.35, 4: 1.0}
+"""Root mean square error that a bit-width may cause on arbitrary token sequences, relative to the spread of the
+outputs. Wide for few bits, where the float32 form of the same graph is what is checked closely."""
+
+
+class ExportMismatchError(ParetuneError):
+    """An exported form computes something else than the module it was made from; it is not offered."""
+
+    code = "export-mismatch"
+    title = "The export does not match"
+
+
+def example_feeds(network: EncoderNetwork, seed: int = 0) -> list[Feeds]:
+    """Return deterministic model inputs of :data:`SHAPES` with random tokens and padded rows."""
+    generator = np.random.default_rng(seed)
+    vocabulary, types = network.embeddings.word.shape[0], network.embeddings.token_type
+    feeds = []
+    for batch, sequence in SHAPES:
+        length = min(sequence, network.max_sequence_length)
+        mask = np.ones((batch, length), np.int64)
+        for row in range(1, batch):
+            mask[row, generator.integers(1, length + 1) :] = 0
+        item: Feeds = {"input_ids": generator.integers(0, vocabulary, (batch, length)), "attention_mask": mask}
+        if types is not None and has_token_types(network.embeddings):
+            item["token_type_ids"] = generator.integers(0, types.shape[0], (batch, length))
+        feeds.append(item)
+    return feeds
+
+
+def onnx_runner(path: Path) -> Runner:
+    """Return a function that runs the first output of an ONNX file in ONNX Runtime with one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = {item.name for item in session.get_inputs()}
+
+    def run(feeds: Feeds) -> NDArray[np.float32]:
+        output: NDArray[np.float32] = session.run(None, {key: feeds[key] for key in feeds if key in names})[0]
+        return output
+
+    return run
+
+
+def module_runner(module: torch.nn.Module) -> Runner:
+    """Return a function that runs a torch module on arrays."""
+
+    def run(feeds: Feeds) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            output: NDArray[np.float32] = module(**{key: torch.from_numpy(item) for key, item in feeds.items()}).numpy()
+        return output
+
+    return run
+
+
+def compare(exported: Runner, reference: Runner, feeds: list[Feeds], bits: int) -> ExportCheck:
+    """Run both on ``feeds`` and describe the difference; ``bits`` chooses the tolerance that is reported."""
+    pairs = [(exported(item), reference(item)) for item in feeds]
+    difference = np.concatenate([(left - right).ravel() for left, right in pairs])
+    expected = np.concatenate([right.ravel() for _, right in pairs])
+    spread = float(expected.std()) or 1.0
+    return ExportCheck(
+        largest_difference=float(np.abs(difference).max()),
+        relative_error=float(np.sqrt(np.mean(np.square(difference)))) / spread,
+        tolerance=RELATIVE_TOLERANCE[bits],
+        shapes=tuple((item["input_ids"].shape[0], item["input_ids"].shape[1]) for item in feeds),
+    )
+
+
+def require(check: ExportCheck, form: str) -> ExportCheck:
+    """Return ``check`` if it is within its tolerance.
+
+    Raises:
+        ExportMismatchError: It is not, or an output is not a number.
+    """
+    if not check.relative_error <= check.tolerance:
+        raise ExportMismatchError(
+            f"The {form} differs from the torch module by {check.relative_error:.2g} of the outputs' spread; "
+            f"{check.tolerance:g} is allowed.",
+            hint="This is a fault of the exporter: please report it with the recipe.",
+        )
+    return check
+
+
+def check_onnx(path: Path, network: EncoderNetwork, float_path: Path | None = None) -> ExportCheck:
+    """Compare an ONNX file with the network's torch module on inputs of several shapes.
+
+    Args:
+        path: The file that is offered.
+        network: What it was written from.
+        float_path: The same graph with all weights in float32, if ``path`` has fewer bits: it is held to the
+            float32 tolerance, which no error of the graph's structure passes.
+
+    Raises:
+        ExportMismatchError: A difference exceeds its tolerance.
+    """
+    feeds, reference = example_feeds(network), module_runner(to_module(network, share=True))
+    if float_path is not None:
+        require(compare(onnx_runner(float_path), reference, feeds, 32), "float32 form of the ONNX graph")
+    return require(compare(onnx_runner(path), reference, feeds, fewest_bits(network)), "ONNX file")
+
+
+def fewest_bits(network: EncoderNetwork) -> int:
+    """Return the smallest weight bit-width in the network."""
+    return min((linear.bits for linear in linears(network)), default=32)
+
+
+def linears(network: EncoderNetwork) -> list[Linear]:
+    """Return all linear layers of the encoder, the task head not included."""
+    found: list[Linear] = []
+    for layer in network.layers:
+        if layer.attention is not None:
+            found += [layer.attention.query, layer.attention.key, layer.attention.value, layer.attention.output]
+        if layer.feed_forward is not None:
+            found += [layer.feed_forward.up, layer.feed_forward.down]
+    return found

@@ -1,0 +1,139 @@
+"""The ONNX download: model, tokenizer, configuration and manifest, checked against torch."""
+
+import copy
+import shutil
+import tempfile
+from pathlib import Path
+
+from compressors.export.checks import check_onnx
+from compressors.export.checks import fewest_bits
+from compressors.export.checks import linears
+from compressors.export.companions import copy_companions
+from compressors.export.companions import model_digests
+from compressors.export.manifest import ExportCheck
+from compressors.export.manifest import Manifest
+from compressors.export.manifest import Provenance
+from compressors.export.manifest import file_entries
+from compressors.export.manifest import package_versions
+from compressors.export.manifest import write_manifest
+from compressors.export.onnx import write_onnx
+from compressors.export.onnx.embeddings import has_token_types
+from compressors.network import ClassificationHead
+from compressors.network import EncoderNetwork
+from compressors.recipe import BaselineCandidate
+from compressors.recipe import Candidate
+from compressors.recipe import Recipe
+from compressors.recipe import RecipeCandidate
+from compressors.recipe import candidate_digest
+
+ONNX_FILE = "model.onnx"
+
+
+def export_onnx_folder(
+    network: EncoderNetwork,
+    recipe: Recipe,
+    model_dir: Path,
+    directory: Path,
+    provenance: Provenance,
+    *,
+    static: tuple[int, int] | None = None,
+) -> Manifest:
+    """Write the complete ONNX folder of a candidate.
+
+    Args:
+        network: The candidate, after the recipe's methods were applied.
+        recipe: Its recipe.
+        model_dir: Hugging Face folder of the dense model, for tokenizer and configuration.
+        directory: Where to write; made if needed.
+        provenance: What the caller knows about task, data, latency and quality.
+        static: ``(batch, sequence)``: also write ``model_static.onnx`` with that shape fixed.
+
+    Returns:
+        The manifest, as written.
+
+    Raises:
+        ExportMismatchError: The ONNX file does not compute what the torch module computes.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = write_onnx(network, recipe, directory / ONNX_FILE).path
+    check = _check(network, recipe, path)
+    notes: tuple[str, ...] = ()
+    if static is not None:
+        write_onnx(network, recipe, directory / "model_static.onnx", static=static)
+        notes = (f"model_static.onnx accepts batch {static[0]} and sequence length {static[1]} only.",)
+    return _finish(network, RecipeCandidate(recipe=recipe), model_dir, directory, provenance, check, notes)
+
+
+def export_onnx_file(
+    path: Path, network: EncoderNetwork, name: BaselineCandidate, model_dir: Path, directory: Path, prov: Provenance
+) -> Manifest:
+    """Write the folder of a baseline that won: its ONNX file as it is, with the same companions and manifest.
+
+    ``network`` is the dense network; the file at ``path`` is copied.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, directory / ONNX_FILE)
+    notes = (f"This is the baseline {name.name}: no compressed candidate was better.",)
+    return _finish(network, name, model_dir, directory, prov, None, notes)
+
+
+def _check(network: EncoderNetwork, recipe: Recipe, path: Path) -> ExportCheck:
+    if fewest_bits(network) == 32:
+        return check_onnx(path, network)
+    plain = copy.deepcopy(network)
+    for linear in linears(plain):
+        linear.bits = 32
+    with tempfile.TemporaryDirectory() as scratch:
+        return check_onnx(path, network, write_onnx(plain, recipe, Path(scratch) / "float.onnx").path)
+
+
+def _finish(
+    network: EncoderNetwork,
+    candidate: Candidate,
+    model_dir: Path,
+    directory: Path,
+    provenance: Provenance,
+    check: ExportCheck | None,
+    notes: tuple[str, ...],
+) -> Manifest:
+    copy_companions(model_dir, directory)
+    inputs = input_names(network)
+    manifest = Manifest(
+        kind="onnx",
+        candidate=candidate,
+        digest=candidate_digest(candidate),
+        inputs=inputs,
+        output=output_name(network),
+        labels=tuple(network.labels),
+        max_sequence_length=network.max_sequence_length,
+        usage=_usage(inputs),
+        notes=notes,
+        check=check,
+        files=file_entries(directory),
+        model_files=model_digests(model_dir),
+        versions=package_versions(),
+        provenance=provenance,
+    )
+    write_manifest(directory, manifest)
+    return manifest
+
+
+def input_names(network: EncoderNetwork) -> tuple[str, ...]:
+    """Names of the model's inputs, in order."""
+    names = ("input_ids", "attention_mask")
+    return (*names, "token_type_ids") if has_token_types(network.embeddings) else names
+
+
+def output_name(network: EncoderNetwork) -> str:
+    """Name of the model's only output."""
+    return "logits" if isinstance(network.head, ClassificationHead) else "sentence_embedding"
+
+
+def _usage(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    fields = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    feeds = ", ".join(f'"{name}": [text.{fields[name]}]' for name in inputs)
+    return (
+        "import onnxruntime, tokenizers",
+        'text = tokenizers.Tokenizer.from_file("tokenizer.json").encode("Some text.")',
+        f'output = onnxruntime.InferenceSession("{ONNX_FILE}").run(None, {{{feeds}}})[0]',
+    )

@@ -1,0 +1,100 @@
+"""Random legal candidates: networks whose layers are cut, factorised and quantised in every combination."""
+
+import copy
+
+import torch
+from hypothesis import strategies as st
+
+from compressors.network import EncoderNetwork
+from compressors.network import Linear
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import GraphRecipe
+from compressors.recipe import LayerRecipe
+from compressors.recipe import QuantizationRecipe
+from compressors.recipe import Recipe
+
+BITS = (32, 16, 8)
+
+graphs = st.builds(
+    GraphRecipe,
+    operators=st.sampled_from(["contrib", "standard"]),
+    layout=st.sampled_from(["batch_first", "sequence_first"]),
+    packed_qkv=st.booleans(),
+    fused_attention=st.booleans(),
+    fused_skip_norm=st.booleans(),
+    gelu=st.sampled_from(["erf", "fused"]),
+    first_token_head=st.booleans(),
+)
+
+
+def layer_recipes(heads: int, width: int, bits: tuple[int, ...]) -> st.SearchStrategy[LayerRecipe]:
+    """Any legal recipe of a layer with ``heads`` heads and ``width`` feed-forward channels."""
+    rank = st.none() | st.integers(1, 12)
+    return st.builds(
+        LayerRecipe,
+        attention=st.builds(
+            AttentionRecipe, heads=st.none() | st.integers(0, heads), rank=rank, bits=st.sampled_from(bits)
+        ),
+        feed_forward=st.builds(
+            FeedForwardRecipe,
+            intermediate_size=st.none() | st.integers(0, width),
+            rank=rank,
+            bits=st.sampled_from(bits),
+        ),
+        removed=st.sampled_from([False, False, False, True]),
+    )
+
+
+def recipes(
+    bits: tuple[int, ...] = BITS, layers: int = 3, heads: int = 4, width: int = 64
+) -> st.SearchStrategy[Recipe]:
+    """Any legal recipe of a tiny model."""
+    return st.builds(
+        Recipe,
+        layers=st.tuples(*[layer_recipes(heads, width, bits)] * layers),
+        quantization=st.builds(QuantizationRecipe, embedding_bits=st.sampled_from([32])),
+        graph=graphs,
+    )
+
+
+def cut(network: EncoderNetwork, recipe: Recipe) -> EncoderNetwork:
+    """Return a network of the recipe's shape: the first heads and channels stay, ranks by plain SVD.
+
+    Which weights stay does not matter here; that is tested where they are chosen.
+    """
+    result = copy.deepcopy(network)
+    layers = []
+    for layer, wanted in zip(result.layers, recipe.layers, strict=True):
+        if wanted.removed:
+            continue
+        attention, feed_forward = layer.attention, layer.feed_forward
+        assert attention is not None
+        assert feed_forward is not None
+        heads = attention.heads if wanted.attention.heads is None else wanted.attention.heads
+        rows = heads * attention.head_size
+        for name in ("query", "key", "value"):
+            setattr(attention, name, _edit(getattr(attention, name), wanted.attention, rows=rows))
+        attention.output = _edit(attention.output, wanted.attention, columns=rows)
+        attention.heads = heads
+        size = wanted.feed_forward.intermediate_size
+        feed_forward.up = _edit(feed_forward.up, wanted.feed_forward, rows=size)
+        feed_forward.down = _edit(feed_forward.down, wanted.feed_forward, columns=size)
+        layer.attention = attention if heads else None
+        layer.feed_forward = feed_forward if size != 0 else None
+        layers.append(layer)
+    result.layers = layers
+    return result
+
+
+def _edit(
+    linear: Linear, wanted: AttentionRecipe | FeedForwardRecipe, rows: int | None = None, columns: int | None = None
+) -> Linear:
+    assert linear.weight is not None
+    weight = linear.weight[:rows, :columns].clone()
+    bias = None if linear.bias is None else linear.bias[:rows].clone()
+    if wanted.rank is None or min(weight.shape) == 0:
+        return Linear(weight, bias, bits=wanted.bits)
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    rank = min(wanted.rank, values.numel())
+    return Linear(None, bias, left[:, :rank] * values[:rank], right[:rank].clone(), wanted.bits)

@@ -1,0 +1,29 @@
+"""Tiny models of every family and task, read once."""
+
+from pathlib import Path
+
+import pytest
+
+from compressors.anatomy import load_network
+from compressors.network import EncoderNetwork
+from tests.helpers.tiny_models import make_tiny_model
+
+CASES = [
+    ("bert", "sequence-classification"),
+    ("roberta", "sequence-classification"),
+    ("distilbert", "sequence-classification"),
+    ("bert", "embedding"),
+]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Model folders by (family, task), three layers each."""
+    root = tmp_path_factory.mktemp("tiny")
+    return {case: make_tiny_model(root / "-".join(case), model_type=case[0], task=case[1], layers=3) for case in CASES}
+
+
+@pytest.fixture(scope="session")
+def networks(folders: dict[tuple[str, str], Path]) -> dict[tuple[str, str], EncoderNetwork]:
+    """The networks of :func:`folders`; tests must not change them."""
+    return {case: load_network(folder, case[1]) for case, folder in folders.items()}
