@@ -1,0 +1,163 @@
+"""Time of one branch before any candidate was measured: from the device's table, or from counting operations."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from compressors.description import Anatomy
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from profilers.types import Workload
+from search.options import BranchTable
+from search.options import Precision
+from search.options import latency_key
+
+BranchRecipe = AttentionRecipe | FeedForwardRecipe
+
+
+class BranchCosts(Protocol):
+    """Where times of branches come from; all times are fractions of the dense reference's time."""
+
+    @property
+    def fixed(self) -> float:
+        """Time of a model without branches."""
+        ...
+
+    @property
+    def layer(self) -> float:
+        """Part of ``fixed`` that removing one whole layer saves."""
+        ...
+
+    @property
+    def measured(self) -> bool:
+        """Whether the device was asked."""
+        ...
+
+    def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
+        """Return the time of one branch."""
+        ...
+
+
+@dataclass(frozen=True)
+class TableCosts:
+    """Times from a measured :class:`BranchTable`; widths that were not measured are interpolated.
+
+    A low-rank branch that was not measured costs what its share of the multiplications costs at full rank; formats
+    that were not measured cost what 32-bit floating point costs. Both are upper estimates in practice, and
+    :class:`search.latency_model.LatencyModel` corrects them from the candidates that are measured later.
+    """
+
+    table: BranchTable
+    anatomy: Anatomy
+    measured: bool = True
+
+    @property
+    def fixed(self) -> float:
+        """See :class:`BranchCosts`."""
+        return self.table.fixed
+
+    @property
+    def layer(self) -> float:
+        """See :class:`BranchCosts`."""
+        return self.table.layer
+
+    def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
+        """See :class:`BranchCosts`."""
+        full = _full_width(self.anatomy, recipe, layer)
+        width = _width(recipe, full)
+        if width == 0:
+            return 0.0
+        curves = _curves(self.table)
+        for position in (first_token, False):
+            for bits, arithmetic in ((recipe.bits, precision), (recipe.bits, "f32"), (32, precision), (32, "f32")):
+                variant = recipe.model_copy(update={"bits": bits})
+                family, _, rank, *number_format = latency_key(
+                    variant, full=full, precision=arithmetic, first_token=position
+                ).split(":")
+                exact = curves.get((family, rank, *number_format))
+                if exact:
+                    return _interpolate(exact, width)
+                dense = curves.get((family, "rank=0", *number_format))
+                if dense:
+                    return _interpolate(dense, width) * _rank_share(recipe, self.anatomy, layer)
+        raise LookupError(f"the latency table has no {type(recipe).__name__} entries")
+
+
+@dataclass(frozen=True)
+class CountedCosts:
+    """Times in proportion to multiplications: good enough to order candidates until some have been measured."""
+
+    anatomy: Anatomy
+    workload: Workload
+    fixed: float = 0.15
+    layer: float = 0.0
+    measured: bool = False
+
+    def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
+        """See :class:`BranchCosts`."""
+        share = 1.0 / self.workload.sequence_length if first_token and isinstance(recipe, FeedForwardRecipe) else 1.0
+        total = sum(
+            _operations(AttentionRecipe(), self.anatomy, index, self.workload)
+            + _operations(FeedForwardRecipe(), self.anatomy, index, self.workload)
+            for index in range(self.anatomy.layers)
+        )
+        speed = 1.0 if recipe.bits == 32 and precision == "f32" else 0.4
+        part = _operations(recipe, self.anatomy, layer, self.workload) / total
+        return (1.0 - self.fixed) * part * share * speed
+
+
+def _full_width(anatomy: Anatomy, recipe: BranchRecipe, layer: int) -> int:
+    return anatomy.heads[layer] if isinstance(recipe, AttentionRecipe) else anatomy.intermediate_size[layer]
+
+
+def _width(recipe: BranchRecipe, full: int) -> int:
+    width = recipe.heads if isinstance(recipe, AttentionRecipe) else recipe.intermediate_size
+    return full if width is None else width
+
+
+def _rank_share(recipe: BranchRecipe, anatomy: Anatomy, layer: int) -> float:
+    if recipe.rank is None:
+        return 1.0
+    width = _width(recipe, _full_width(anatomy, recipe, layer))
+    rows = width * anatomy.head_size if isinstance(recipe, AttentionRecipe) else width
+    return recipe.rank * (rows + anatomy.hidden_size) / (rows * anatomy.hidden_size)
+
+
+def _operations(recipe: BranchRecipe, anatomy: Anatomy, layer: int, workload: Workload) -> float:
+    """Multiplications of a branch for one token."""
+    width = _width(recipe, _full_width(anatomy, recipe, layer))
+    if width == 0:
+        return 0.0
+    share = _rank_share(recipe, anatomy, layer)
+    if isinstance(recipe, FeedForwardRecipe):
+        return 2.0 * anatomy.hidden_size * width * share
+    rows = width * anatomy.head_size
+    return 4.0 * anatomy.hidden_size * rows * share + 2.0 * workload.sequence_length * rows
+
+
+_Curve = tuple[list[int], list[float]]
+_curve_cache: dict[int, tuple[BranchTable, dict[tuple[str, ...], _Curve]]] = {}
+
+
+def _curves(table: BranchTable) -> dict[tuple[str, ...], _Curve]:
+    """Group the table's entries into width -> time curves by (family, rank, bits, precision)."""
+    cached = _curve_cache.get(id(table))
+    if cached is not None and cached[0] is table:
+        return cached[1]
+    points: dict[tuple[str, ...], dict[int, float]] = defaultdict(lambda: {0: 0.0})
+    for key, value in table.entries.items():
+        family, width, *rest = key.split(":")
+        points[(family, *rest)][int(width)] = value
+    curves = {key: (sorted(curve), [curve[width] for width in sorted(curve)]) for key, curve in points.items()}
+    _curve_cache.clear()
+    _curve_cache[id(table)] = (table, curves)
+    return curves
+
+
+def _interpolate(curve: _Curve, width: int) -> float:
+    widths, times = curve
+    if width <= widths[-1]:
+        return float(np.interp(width, widths, times))
+    return times[-1] * width / widths[-1]

@@ -1,0 +1,79 @@
+"""One spelling for each model: recipes that give the same model get the same digest."""
+
+from compressors.description import Anatomy
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import LayerRecipe
+from compressors.recipe import QuantizationRecipe
+from compressors.recipe import Recipe
+
+
+def break_even_rank(rows: int, columns: int) -> int:
+    """Smallest rank at which two factors hold no fewer weights than the ``rows x columns`` matrix."""
+    return max(1, -(-rows * columns // (rows + columns)))
+
+
+def canonicalise(recipe: Recipe, anatomy: Anatomy) -> Recipe:
+    """Return the canonical form: the same model in the spelling that all equal models share.
+
+    Widths at or above the dense one and ranks at or above break-even become ``None``; a removed branch or layer keeps
+    no other setting; settings of methods that are not used take their defaults.
+
+    Raises:
+        ValueError: If the recipe has another number of layers than the model.
+    """
+    layers = tuple(
+        _layer(layer, anatomy, heads, width)
+        for layer, heads, width in zip(recipe.layers, anatomy.heads, anatomy.intermediate_size, strict=True)
+    )
+    present = [layer for layer in layers if not layer.removed]
+    branches: list[AttentionRecipe | FeedForwardRecipe] = [
+        branch for layer in present for branch in (layer.attention, layer.feed_forward)
+    ]
+    shrunk = any(
+        layer.attention.heads is not None or layer.feed_forward.intermediate_size is not None for layer in present
+    )
+    unused: dict[str, object] = {}
+    if not shrunk:
+        unused |= {"criterion": "obs", "compensation": "least_squares"}
+    if not any(branch.sparsity for branch in branches):
+        unused |= {"mask": "wanda", "pattern": "unstructured"}
+    if all(branch.rank is None for branch in branches):
+        unused |= {"factorization": "whitened"}
+    if all(branch.bits >= 16 for branch in branches):
+        unused |= {"quantization": QuantizationRecipe(embedding_bits=recipe.quantization.embedding_bits)}
+    return recipe.model_copy(update={"layers": layers} | unused)
+
+
+def _layer(layer: LayerRecipe, anatomy: Anatomy, heads: int, width: int) -> LayerRecipe:
+    attention = _attention(layer.attention, anatomy, heads)
+    feed_forward = _feed_forward(layer.feed_forward, anatomy, width)
+    if layer.removed or (attention.heads == 0 and feed_forward.intermediate_size == 0):
+        return LayerRecipe(removed=True)
+    return LayerRecipe(attention=attention, feed_forward=feed_forward)
+
+
+def _attention(branch: AttentionRecipe, anatomy: Anatomy, heads: int) -> AttentionRecipe:
+    if branch.heads == 0:
+        return AttentionRecipe(heads=0)
+    kept = heads if branch.heads is None else min(branch.heads, heads)
+    limit = break_even_rank(kept * anatomy.head_size, anatomy.hidden_size)
+    return branch.model_copy(
+        update={
+            "heads": None if kept == heads else kept,
+            "rank": branch.rank if branch.rank is not None and branch.rank < limit else None,
+        }
+    )
+
+
+def _feed_forward(branch: FeedForwardRecipe, anatomy: Anatomy, width: int) -> FeedForwardRecipe:
+    if branch.intermediate_size == 0:
+        return FeedForwardRecipe(intermediate_size=0)
+    kept = width if branch.intermediate_size is None else min(branch.intermediate_size, width)
+    limit = break_even_rank(kept, anatomy.hidden_size)
+    return branch.model_copy(
+        update={
+            "intermediate_size": None if kept == width else kept,
+            "rank": branch.rank if branch.rank is not None and branch.rank < limit else None,
+        }
+    )

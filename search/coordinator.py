@@ -1,0 +1,207 @@
+"""Drives the search of a job: the only place where trials are created.
+
+``tick`` looks at the rows of a job and does what is due: baselines and presets first, then what the strategy proposes,
+and the final measurements when the budget is used up. It has two halves, so that no transaction is open while a
+sampler thinks: :func:`propose` reads, :func:`commit` writes and checks everything again. Repeating either half, or a
+whole tick, changes nothing. All functions work in the caller's transaction; those that end a trial ask for the next
+tick in it.
+"""
+
+from datetime import datetime
+
+from sqlmodel import Session
+
+from infra.clock import utcnow
+from infra.database.models import Job
+from infra.database.models import Trial
+from infra.errors import InfeasibleGoalError
+from infra.errors import ParetuneError
+from infra.errors import RunnerError
+from infra.events import append_event
+from infra.steps import create_step
+from profilers.types import Measurement
+from profilers.types import Quality
+from search import finalise
+from search.estimator import predict_ratio
+from search.goals import check_reachable
+from search.lifecycle import ENDED
+from search.lifecycle import IN_FLIGHT
+from search.lifecycle import cancel_trial_steps
+from search.lifecycle import device_queue
+from search.lifecycle import end_trial
+from search.lifecycle import fail_job
+from search.lifecycle import job_trials
+from search.lifecycle import lock_job
+from search.lifecycle import request_tick
+from search.lifecycle import set_stage
+from search.lifecycle import trial_event
+from search.plan import TRIALS_IN_FLIGHT
+from search.plan import Plan
+from search.plan import free_places
+from search.plan import job_budget
+from search.plan import propose
+from search.prepared import Prepared
+from search.promote import give_up_above
+from search.promote import rejection
+from search.requests import JobRequest
+from search.study import record
+from search.trials import create_baselines
+from search.trials import create_planned
+
+__all__ = [
+    "Plan",
+    "after_confirm",
+    "after_evaluate",
+    "after_measure",
+    "commit",
+    "fail_job",
+    "propose",
+    "request_tick",
+    "start_search",
+    "tick",
+    "trial_failed",
+]
+
+FAILURES_IN_A_ROW = 10
+"""After so many failed trials without a single good one the job gives up."""
+
+
+def tick(session: Session, job: Job, now: datetime | None = None, *, in_flight: int = TRIALS_IN_FLIGHT) -> None:
+    """Do what is due for a job, in one transaction: :func:`propose` and :func:`commit`."""
+    commit(session, job, propose(session, job, now, in_flight=in_flight), now, in_flight=in_flight)
+
+
+def commit(
+    session: Session, job: Job, plan: Plan, now: datetime | None = None, *, in_flight: int = TRIALS_IN_FLIGHT
+) -> None:
+    """Create the planned trials as far as there is still place, or move the job on.
+
+    Args:
+        session: A write session.
+        job: The job.
+        plan: What :func:`propose` returned, maybe some time ago.
+        now: Current time.
+        in_flight: Trials of this job that may be under way at a time.
+    """
+    now = now or utcnow()
+    job = lock_job(session, job)
+    if job.state != "running":
+        return
+    trials = job_trials(session, job.id)
+    if job.stage == "finalise":
+        finalise.finish_if_confirmed(session, job, trials, now)
+        return
+    if job.stage != "search":
+        return
+    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+    trials += create_baselines(session, job, prepared.capabilities.baselines, trials)
+    budget = job_budget(session, job, request, trials, now)
+    if budget.overdue:
+        _give_up_trials(session, trials, now)
+    free = free_places(trials, budget, in_flight)
+    created = create_planned(session, job, plan.trials, trials, free)
+    waiting = any(trial.state in IN_FLIGHT for trial in [*trials, *created])
+    if not waiting and (budget.search_is_over or plan.exhausted):
+        finalise.start(session, job, trials, budget)
+    elif len(created) < free and not plan.exhausted:
+        request_tick(session, job)
+
+
+def start_search(session: Session, job: Job) -> None:
+    """Enter the search stage: called by the stage before it, when ``job.prepared`` is complete."""
+    set_stage(session, job, "search")
+    request_tick(session, job)
+
+
+def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | None = None) -> None:
+    """Decide what becomes of a trial that has its quality and size: measure it, or reject it."""
+    job = lock_job(session, job)
+    if trial.state != "queued" or job.state in ENDED:
+        return
+    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+    quality = Quality.model_validate(trial.quality)
+    mine = record(trial, labelled=prepared.labelled)
+    others = [record(t, labelled=prepared.labelled) for t in job_trials(session, job.id) if t.id != trial.id]
+    predicted = predict_ratio(request, prepared, others, mine.recipe) if mine.recipe else None
+    trial.predicted = {"ratio": predicted.value, "low": predicted.low, "high": predicted.high} if predicted else None
+    trial.state = "evaluated"
+    session.add(trial)
+    limit = None
+    if trial.source != "baseline":
+        labelled = prepared.labelled
+        reason = rejection(quality, trial.size_bytes, predicted, others, request.goal, labelled=labelled)
+        if reason is not None:
+            trial.facts = trial.facts | {"rejected": reason}
+            end_trial(session, trial, "rejected", now=now)
+            request_tick(session, job)
+            return
+        limit = give_up_above(quality, trial.size_bytes, others, labelled=labelled)
+    append_event(session, job.id, "trial", trial_event(trial))
+    create_step(
+        session,
+        job_id=job.id,
+        trial_id=trial.id,
+        kind="measure",
+        key=f"measure:{trial.digest}",
+        queue=device_queue(session, job),
+        payload={"give_up_above": limit},
+    )
+
+
+def after_measure(session: Session, job: Job, trial: Trial, now: datetime | None = None) -> None:
+    """Complete a trial that has its measurement."""
+    job = lock_job(session, job)
+    if trial.state != "evaluated" or job.state in ENDED:
+        return
+    end_trial(session, trial, "complete", now=now)
+    if trial.candidate.get("name") == "fp32":
+        request = JobRequest.model_validate(job.request)
+        try:
+            check_reachable(request.goal, Measurement.model_validate(trial.measurement).reference_ms)
+        except InfeasibleGoalError as error:
+            fail_job(session, job, error, now)
+            return
+    request_tick(session, job)
+
+
+def after_confirm(session: Session, job: Job, trial: Trial) -> None:
+    """Go on after a trial got its final numbers."""
+    append_event(session, job.id, "trial", trial_event(trial) | {"confirmed": True})
+    request_tick(session, job)
+
+
+def trial_failed(session: Session, job: Job, trial: Trial, error: ParetuneError, now: datetime | None = None) -> None:
+    """Note that a trial's step failed for good. The job goes on, unless nothing can come of it any more."""
+    job = lock_job(session, job)
+    if job.state in ENDED:
+        return
+    if trial.state == "complete":
+        trial.facts = trial.facts | {"confirm_error": error.to_dict()}
+        session.add(trial)
+        append_event(session, job.id, "error", {"trial_id": trial.id} | error.to_dict())
+        request_tick(session, job)
+        return
+    if trial.state not in IN_FLIGHT:
+        return
+    end_trial(session, trial, "failed", error=error, now=now)
+    if trial.source == "baseline" and trial.candidate.get("name") == "fp32":
+        fail_job(session, job, error, now)
+    elif _hopeless(job_trials(session, job.id)):
+        hint = error.hint or "Look at the errors of the job's trials."
+        fail_job(session, job, RunnerError(f"No trial succeeds; the last error: {error.message}", hint=hint), now)
+    else:
+        request_tick(session, job)
+
+
+def _give_up_trials(session: Session, trials: list[Trial], now: datetime) -> None:
+    """Cancel what is queued or running, because the time that is left belongs to the final measurements."""
+    late = [trial for trial in trials if trial.state in IN_FLIGHT]
+    for trial in late:
+        end_trial(session, trial, "cancelled", now=now)
+    cancel_trial_steps(session, [trial.id for trial in late])
+
+
+def _hopeless(trials: list[Trial]) -> bool:
+    ours = [trial for trial in trials if trial.source != "baseline"]
+    failed = [trial for trial in ours if trial.state == "failed"]
+    return len(failed) >= FAILURES_IN_A_ROW and not any(trial.state in {"complete", "rejected"} for trial in ours)

@@ -1,0 +1,118 @@
+"""The end of a job: choose finalists, have them confirmed, and write down what came out."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+from sqlmodel import Session
+from sqlmodel import select
+
+from infra.database.models import Job
+from infra.database.models import Step
+from infra.database.models import Trial
+from infra.errors import InfeasibleGoalError
+from infra.errors import RunnerError
+from infra.steps import create_step
+from search.budget import FINALISTS
+from search.budget import BudgetState
+from search.goals import choose
+from search.guard import pareto_front
+from search.lifecycle import device_queue
+from search.lifecycle import end_job
+from search.lifecycle import fail_job
+from search.lifecycle import request_tick
+from search.lifecycle import set_stage
+from search.pareto import thin
+from search.prepared import Prepared
+from search.promote import quality_limit
+from search.requests import Goal
+from search.requests import JobRequest
+from search.standing import Standing
+from search.standing import is_confirmed
+from search.standing import standings
+from search.summary import summarise
+
+
+def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetState) -> None:
+    """Enter the stage ``finalise``: one ``confirm`` step for each finalist, the most important first.
+
+    Its payload gives ``max_seconds``, the step's share of the time that is left.
+    """
+    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+    set_stage(session, job, "finalise")
+    chosen = finalists(standings(trials, labelled=prepared.labelled, final=False), request.goal)
+    by_id = {trial.id: trial for trial in trials}
+    share = budget.remaining / max(1, len(chosen)) if budget.remaining != float("inf") else None
+    for position, entry in enumerate(chosen):
+        create_step(
+            session,
+            job_id=job.id,
+            trial_id=entry.trial_id,
+            kind="confirm",
+            key=f"confirm:{by_id[entry.trial_id].digest}",
+            queue=device_queue(session, job),
+            payload={"max_seconds": None if share is None else max(1.0, share), "position": position},
+        )
+    if not chosen:
+        request_tick(session, job)
+
+
+def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) -> list[Standing]:
+    """Choose what is confirmed: the goal's best model, the baselines, and at most ``size`` points of the front.
+
+    A candidate that the guard might still pass with a sharper measurement is a finalist as well. The front is thinned
+    so that it keeps as much hypervolume as possible where the goal looks.
+    """
+    baselines = [entry for entry in entries if entry.baseline is not None]
+    candidates = [entry for entry in entries if entry.baseline is None and _may_pass(entry, baselines)]
+    front = pareto_front(candidates)
+    best = choose(goal, front, baselines).best
+    interesting = [entry for entry in front if _interesting(entry, goal)] or front
+    chosen = _thin(interesting, size)
+    ordered = ([best] if best else []) + baselines + chosen
+    return list({entry.trial_id: entry for entry in ordered}.values())
+
+
+def finish_if_confirmed(session: Session, job: Job, trials: Sequence[Trial], now: datetime) -> None:
+    """End the job when every confirmation has ended, one way or the other."""
+    steps = session.exec(select(Step).where(Step.job_id == job.id)).all()
+    by_id = {trial.id: trial for trial in trials}
+    if any(step.kind == "confirm" and not _ended(step, by_id) for step in steps):
+        return
+    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+    if not any(trial.state == "complete" for trial in trials):
+        hint = "Look at the errors of the job's trials; a longer budget helps if they were cut off."
+        fail_job(session, job, RunnerError("No model was measured within the budget.", hint=hint), now)
+        return
+    job.summary = summarise(job, request, prepared, trials, steps, now)
+    if job.summary["verdict"] == "goal_out_of_reach":
+        fail_job(session, job, InfeasibleGoalError(job.summary["message"], hint=job.summary["hint"]), now)
+    else:
+        end_job(session, job, "succeeded", now=now)
+
+
+def _ended(step: Step, trials: dict[str, Trial]) -> bool:
+    trial = trials.get(step.trial_id or "")
+    settled = trial is not None and (is_confirmed(trial) or "confirm_error" in trial.facts)
+    return settled or step.state in {"done", "failed", "cancelled"}
+
+
+def _may_pass(entry: Standing, baselines: Sequence[Standing]) -> bool:
+    rivals = [baseline for baseline in baselines if baseline.drop.value <= entry.drop.high]
+    return entry.reliable and all(entry.ratio.low < rival.ratio.high for rival in rivals)
+
+
+def _interesting(entry: Standing, goal: Goal) -> bool:
+    if goal.max_drop is not None:
+        return entry.drop.value <= quality_limit(goal.max_drop)
+    return goal.max_latency_ms is None or entry.latency_ms <= goal.max_latency_ms * 1.2
+
+
+def _thin(front: Sequence[Standing], size: int) -> list[Standing]:
+    if not front:
+        return []
+    # Two objectives first: size only breaks ties, a front of models that differ in nothing but bytes helps nobody.
+    points = np.array([entry.objectives for entry in front])
+    scaled = (points - points.min(axis=0)) / np.maximum(points.max(axis=0) - points.min(axis=0), 1e-12)
+    scaled[:, 2] *= 0.1
+    return [front[index] for index in thin(scaled, np.array([1.1, 1.1, 1.1]), size)]

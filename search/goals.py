@@ -1,0 +1,130 @@
+"""Which model of a front the user wants."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from infra.errors import InfeasibleGoalError
+from search.requests import Goal
+from search.standing import Standing
+
+Verdict = Literal["better_model", "leave_it_alone", "goal_out_of_reach", "nothing_measured"]
+
+FASTEST_SPEEDUP = 1000.0
+"""No compression makes a model faster than this: a ceiling below is refused before time is spent on it."""
+SHORTEST_LATENCY_MS = 0.005
+"""No graph runs in less."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best model, and what it means.
+
+    Attributes:
+        verdict: ``better_model``: a compressed model meets the goal and beats the baselines; ``leave_it_alone``: the
+            best answer is a baseline; ``goal_out_of_reach``: nothing meets the goal, the choice is what comes closest.
+        best: The chosen model.
+        message: The verdict in words.
+        hint: What to do about it.
+    """
+
+    verdict: Verdict
+    best: Standing | None
+    message: str
+    hint: str = ""
+
+
+def meets(entry: Standing, goal: Goal) -> bool:
+    """Whether a model is what the goal asks for."""
+    if goal.max_drop is not None:
+        return entry.drop.value <= goal.max_drop
+    if goal.max_latency_ms is not None:
+        return entry.latency_ms <= goal.max_latency_ms
+    return True
+
+
+def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing]) -> Choice:
+    """Choose the best model by the goal.
+
+    Maximum drop: the fastest model within it. Latency ceiling: the best quality below it. Without a goal: the fastest
+    model whose drop is not clearly above zero.
+    """
+    if not front and not baselines:
+        return Choice("nothing_measured", None, "Nothing has been measured yet.")
+    best = _preferred(goal, front)
+    if best is not None:
+        return Choice("better_model", best, f"A compressed model is {1 / best.ratio.value:.2f} x as fast as fp32.")
+    baseline = _preferred(goal, baselines)
+    if baseline is not None:
+        return Choice(
+            "leave_it_alone",
+            baseline,
+            f"No compressed model that meets the goal clearly beats the baselines; use {baseline.baseline}.",
+        )
+    everything = [*front, *baselines]
+    closest = min(everything, key=lambda entry: (_excess(entry, goal), entry.ratio.value))
+    error = _out_of_reach(goal, closest)
+    return Choice("goal_out_of_reach", closest, error.message, error.hint)
+
+
+def _out_of_reach(goal: Goal, closest: Standing) -> InfeasibleGoalError:
+    """Return the error that says how close one can get."""
+    if goal.max_latency_ms is not None:
+        return InfeasibleGoalError(
+            f"No model reaches {goal.max_latency_ms:g} ms on this device; "
+            f"the fastest takes {closest.latency_ms:.3g} ms.",
+            hint="Raise goal.max_latency_ms, shorten the workload's sequence, or choose a faster device.",
+        )
+    return InfeasibleGoalError(
+        f"No model stays within a drop of {goal.max_drop:.3g}; the smallest drop is {closest.drop.value:.3g}.",
+        hint="Allow a larger goal.max_drop, or give more evaluation data.",
+    )
+
+
+def check_sane(goal: Goal) -> None:
+    """Refuse goals that no model on any device meets.
+
+    Raises:
+        InfeasibleGoalError: If the latency ceiling is shorter than any graph takes.
+    """
+    if goal.max_latency_ms is not None and goal.max_latency_ms < SHORTEST_LATENCY_MS:
+        raise InfeasibleGoalError(
+            f"goal.max_latency_ms is {goal.max_latency_ms:g} ms; starting any graph takes longer than "
+            f"{SHORTEST_LATENCY_MS:g} ms.",
+            hint="Give the ceiling in milliseconds.",
+        )
+
+
+def check_reachable(goal: Goal, dense_ms: float, fastest_ratio: float | None = None) -> None:
+    """Refuse a latency ceiling that is out of reach by what is known about the device.
+
+    Args:
+        goal: The request's goal.
+        dense_ms: Measured latency of the dense model.
+        fastest_ratio: Smallest latency ratio that the device's latency table allows, if there is one.
+
+    Raises:
+        InfeasibleGoalError: If it is.
+    """
+    if goal.max_latency_ms is None:
+        return
+    floor = dense_ms * (fastest_ratio if fastest_ratio is not None else 1.0 / FASTEST_SPEEDUP)
+    if goal.max_latency_ms < floor:
+        raise InfeasibleGoalError(
+            f"goal.max_latency_ms is {goal.max_latency_ms:g} ms, but the dense model takes {dense_ms:.3g} ms here and "
+            f"even the smallest allowed model about {floor:.3g} ms.",
+            hint=f"Ask for at least {floor:.2g} ms, or for a shorter sequence.",
+        )
+
+
+def _preferred(goal: Goal, entries: Sequence[Standing]) -> Standing | None:
+    suitable = [entry for entry in entries if meets(entry, goal)]
+    if goal.max_latency_ms is not None:
+        return min(suitable, key=lambda entry: (entry.loss, entry.ratio.value), default=None)
+    if goal.max_drop is None:
+        suitable = [entry for entry in suitable if entry.drop.low <= 0] or sorted(suitable, key=lambda e: e.loss)[:1]
+    return min(suitable, key=lambda entry: (entry.ratio.value, entry.loss), default=None)
+
+
+def _excess(entry: Standing, goal: Goal) -> float:
+    return entry.latency_ms if goal.max_latency_ms is not None else entry.drop.value

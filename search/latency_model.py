@@ -1,0 +1,144 @@
+"""Predicts a candidate's latency from additive branch times, corrected by every candidate that was measured.
+
+    T(recipe) = a + c * layers + sum_g b_g * tau_g(recipe)
+
+``tau_g`` adds the branch times of group ``g`` (attention or feed-forward, by number format; low rank). ``a``, ``c`` and
+``b_g`` start at the table's values and are refitted by non-negative least squares on relative errors, with prior rows
+that hold them near 1 until the data say otherwise. A prediction decides what is worth measuring; it is never a result.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from compressors.description import Anatomy
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import LayerRecipe
+from compressors.recipe import Recipe
+from profilers.types import Estimate
+from search.branch_costs import BranchCosts
+from search.branch_costs import BranchRecipe
+from search.options import Precision
+
+PRIOR_WEIGHT_MEASURED = 0.1
+PRIOR_WEIGHT_COUNTED = 0.01
+UNKNOWN_ERROR = 0.5
+"""Relative error of counted operations before anything was measured."""
+LEAST_ERROR = 0.02
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A recipe and its measured latency ratio."""
+
+    recipe: Recipe
+    ratio: float
+
+
+class LatencyModel:
+    """Additive model of the latency ratio.
+
+    Args:
+        costs: Branch times before any candidate was measured.
+        anatomy: Shape of the dense model.
+        observations: Measured candidates.
+    """
+
+    def __init__(self, costs: BranchCosts, anatomy: Anatomy, observations: Sequence[Observation] = ()) -> None:
+        self._costs = costs
+        self._anatomy = anatomy
+        # Fixed part and norms always exist; groups appear as observations mention them and have factor 1 before.
+        self._factors: dict[str, float] = {}
+        self.relative_error = LEAST_ERROR if costs.measured else UNKNOWN_ERROR
+        self.observations = len(observations)
+        if observations:
+            self._fit(observations)
+
+    def predict(self, recipe: Recipe) -> Estimate:
+        """Return the expected latency ratio with an interval of two standard errors of the past predictions."""
+        value = max(1e-6, sum(self._factor(group) * time for group, time in self._features(recipe).items()))
+        margin = min(0.9, 2.0 * self.relative_error)
+        return Estimate(value=value, low=value * (1 - margin), high=value * (1 + margin))
+
+    @property
+    def fixed_time(self) -> float:
+        """Time of a model with all its layers and no branches."""
+        return self._factor("fixed") * self._core + self._factor("layers") * self._costs.layer * self._anatomy.layers
+
+    @property
+    def layer_time(self) -> float:
+        """What removing a whole layer saves beyond its branches."""
+        return self._factor("layers") * self._costs.layer
+
+    def branch_time(
+        self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool = False
+    ) -> float:
+        """Return the time of one branch, corrected."""
+        time = self._costs.branch(recipe, layer, precision, first_token=first_token)
+        return self._factor(_group(recipe, precision)) * time
+
+    @property
+    def _core(self) -> float:
+        return max(0.0, self._costs.fixed - self._costs.layer * self._anatomy.layers)
+
+    def _factor(self, group: str) -> float:
+        return self._factors.get(group, 1.0)
+
+    def _features(self, recipe: Recipe) -> dict[str, float]:
+        present = [index for index, layer in enumerate(recipe.layers) if not layer.removed]
+        features = {"fixed": self._core, "layers": self._costs.layer * len(present)}
+        for index in present:
+            first_token = recipe.graph.first_token_head and index == present[-1] and self._reads_first_token
+            for branch in _branches(recipe.layers[index]):
+                time = self._costs.branch(branch, index, recipe.precision, first_token=first_token)
+                group = _group(branch, recipe.precision)
+                features[group] = features.get(group, 0.0) + time
+        return features
+
+    @property
+    def _reads_first_token(self) -> bool:
+        return self._anatomy.task == "sequence-classification"
+
+    def _fit(self, observations: Sequence[Observation]) -> None:
+        rows = [self._features(observation.recipe) for observation in observations]
+        ratios = np.array([observation.ratio for observation in observations])
+        groups = sorted({group for row in rows for group, time in row.items() if time > 0})
+        design = np.array([[row.get(group, 0.0) for group in groups] for row in rows]) / ratios[:, None]
+        weight = PRIOR_WEIGHT_MEASURED if self._costs.measured else PRIOR_WEIGHT_COUNTED
+        factors = fit_factors(design, np.ones(len(rows)), weight)
+        self._factors = dict(zip(groups, factors.tolist(), strict=True))
+        residuals = design @ factors - 1.0
+        spare = max(1, len(rows) - len(groups)) if not self._costs.measured else len(rows)
+        error = float(np.sqrt((residuals**2).sum() / spare))
+        floor = LEAST_ERROR if self._costs.measured or len(rows) > 2 * len(groups) else UNKNOWN_ERROR / 2
+        self.relative_error = max(floor, error)
+
+
+def fit_factors(design: NDArray[np.float64], target: NDArray[np.float64], prior_weight: float) -> NDArray[np.float64]:
+    """Solve ``min |design @ x - target|^2 + prior_weight * |x - 1|^2`` for ``x >= 0``.
+
+    Args:
+        design: ``[observations, groups]``.
+        target: ``[observations]``.
+        prior_weight: How many observations the prior is worth.
+
+    Returns:
+        ``[groups]``.
+    """
+    groups = design.shape[1]
+    scale = np.sqrt(prior_weight)
+    solution, _ = nnls(np.vstack([design, scale * np.eye(groups)]), np.concatenate([target, np.full(groups, scale)]))
+    return np.asarray(solution)
+
+
+def _branches(layer: LayerRecipe) -> list[BranchRecipe]:
+    return [layer.attention, layer.feed_forward]
+
+
+def _group(recipe: BranchRecipe, precision: Precision) -> str:
+    name = "feed_forward" if isinstance(recipe, FeedForwardRecipe) else "attention"
+    number_format = f"int{recipe.bits}" if recipe.bits < 16 else precision
+    return f"{name}:{number_format}:low_rank" if recipe.rank is not None else f"{name}:{number_format}"

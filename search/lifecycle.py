@@ -1,0 +1,150 @@
+"""State changes of a job and of its trials that need no strategy: light enough for the API.
+
+Everything happens in the caller's transaction. Functions that may run twice, because a message was delivered twice or
+a step was repeated, look at the state first and change nothing the second time.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlmodel import Session
+from sqlmodel import col
+from sqlmodel import select
+
+from infra.clock import utcnow
+from infra.database.models import Device
+from infra.database.models import Job
+from infra.database.models import JsonObject
+from infra.database.models import Step
+from infra.database.models import Trial
+from infra.errors import CancelledError
+from infra.errors import ParetuneError
+from infra.events import append_event
+from infra.steps import cancel_steps
+from infra.steps import create_step
+
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+IN_FLIGHT = ("queued", "evaluated")
+
+
+def lock_job(session: Session, job: Job) -> Job:
+    """Take the job's row lock for the rest of the transaction and read the row again.
+
+    On SQLite a write transaction excludes all others anyway.
+    """
+    session.flush()
+    statement = select(Job).where(Job.id == job.id).with_for_update().execution_options(populate_existing=True)
+    return session.exec(statement).one()
+
+
+def job_trials(session: Session, job_id: str) -> list[Trial]:
+    """Return all trials of a job by number."""
+    return list(session.exec(select(Trial).where(Trial.job_id == job_id).order_by(col(Trial.number))))
+
+
+def request_tick(session: Session, job: Job) -> Step:
+    """Make sure that a coordinator tick runs after this transaction; at most one waits per job."""
+    session.flush()
+    ticks = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "tick")).all()
+    for step in ticks:
+        if step.state == "queued":
+            return step
+    return create_step(
+        session, job_id=job.id, kind="tick", key=f"tick:{len(ticks)}", queue="search", priority=min(9, job.priority + 1)
+    )
+
+
+def device_queue(session: Session, job: Job) -> str:
+    """Name of the queue of the job's device."""
+    return f"device.{session.exec(select(Device.name).where(Device.id == job.device_id)).one()}"
+
+
+def set_stage(session: Session, job: Job, stage: str) -> None:
+    """Move the job to another stage."""
+    if job.stage != stage:
+        job.stage = stage
+        job.version += 1
+        session.add(job)
+        append_event(session, job.id, "stage", {"stage": stage})
+
+
+def end_job(
+    session: Session, job: Job, state: str, *, error: ParetuneError | None = None, now: datetime | None = None
+) -> None:
+    """Put the job into an end state; what is still queued or running for it is cancelled."""
+    if job.state in ENDED:
+        return
+    job.state = state
+    job.error = error.to_dict() if error else None
+    job.finished_at = now or utcnow()
+    job.version += 1
+    if state == "succeeded":
+        job.stage = "done"
+    session.add(job)
+    cancel_steps(session, job.id)
+    for trial in session.exec(select(Trial).where(Trial.job_id == job.id, col(Trial.state).in_(IN_FLIGHT))):
+        end_trial(session, trial, "cancelled", now=now)
+    payload: JsonObject = {"state": state}
+    if error:
+        append_event(session, job.id, "error", error.to_dict())
+    append_event(session, job.id, "state", payload)
+
+
+def end_trial(
+    session: Session, trial: Trial, state: str, *, error: ParetuneError | None = None, now: datetime | None = None
+) -> None:
+    """Put a trial into an end state and tell those who watch the job."""
+    trial.state = state
+    trial.finished_at = now or utcnow()
+    if error:
+        trial.error = error.to_dict()
+    session.add(trial)
+    append_event(session, trial.job_id, "trial", trial_event(trial))
+
+
+def trial_event(trial: Trial) -> JsonObject:
+    """Return the payload of a ``trial`` event."""
+    measured: JsonObject = trial.measurement or {}
+    quality: JsonObject = trial.quality or {}
+    return {
+        "trial_id": trial.id,
+        "number": trial.number,
+        "source": trial.source,
+        "name": trial.facts.get("name"),
+        "state": trial.state,
+        "ratio": (measured.get("ratio") or {}).get("value"),
+        "latency_ms": measured.get("latency_ms"),
+        "drop": (quality.get("drop") or {}).get("value"),
+        "size_bytes": trial.size_bytes,
+    }
+
+
+def cancel_trial_steps(session: Session, trial_ids: Sequence[str]) -> None:
+    """Cancel the queued and running steps of some trials; running ones lose their lease."""
+    statement = select(Step).where(col(Step.trial_id).in_(trial_ids), col(Step.state).in_(("queued", "running")))
+    for step in session.exec(statement):
+        step.state, step.finished_at = "cancelled", utcnow()
+        step.lease_owner = step.lease_token = step.lease_expires_at = None
+        session.add(step)
+
+
+def cancel_job(session: Session, job: Job, now: datetime | None = None) -> Job:
+    """Cancel a job that has not ended; the front so far stays readable. Cancelling twice does nothing.
+
+    Running steps lose their lease here; their workers notice with the next heartbeat and stop.
+    """
+    job = lock_job(session, job)
+    if job.state in ENDED:
+        return job
+    job.cancel_requested_at = job.cancel_requested_at or now or utcnow()
+    end_job(session, job, "cancelled", now=now)
+    return job
+
+
+def fail_job(session: Session, job: Job, error: ParetuneError, now: datetime | None = None) -> None:
+    """End the job with an error; the front so far stays readable."""
+    job = lock_job(session, job)
+    if isinstance(error, CancelledError):
+        end_job(session, job, "cancelled", now=now)
+    else:
+        end_job(session, job, "failed", error=error, now=now)

@@ -1,0 +1,108 @@
+"""Building blocks as data: what each branch of the model may become, what it costs in time and in error.
+
+A *branch* is one attention or one feed-forward block. Its options and their errors come from calibration
+(:class:`OptionDatabase`), their times from the device (:class:`BranchTable`).
+"""
+
+from typing import Annotated
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+
+Branch = Literal["attention", "feed_forward"]
+Precision = Literal["f32", "bf16"]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Option(_Data):
+    """One thing that a branch may become. Exactly one of the two recipes is given, that of the unit's branch."""
+
+    attention: AttentionRecipe | None = None
+    feed_forward: FeedForwardRecipe | None = None
+    error: Annotated[float, Field(ge=0)]
+    """Relative squared error of the branch's output on the calibration data; 0 is dense, 1 is removed."""
+    divergence: Annotated[float, Field(ge=0)] | None = None
+    """End-to-end divergence from the dense model when this unit alone is replaced, where it was evaluated."""
+    size_bytes: Annotated[int, Field(ge=0)] = 0
+    """Stored size of the branch's weights."""
+
+    @property
+    def recipe(self) -> AttentionRecipe | FeedForwardRecipe:
+        """The recipe of the branch."""
+        recipe = self.attention or self.feed_forward
+        assert recipe is not None
+        return recipe
+
+
+class Unit(_Data):
+    """A branch of one layer with all its options; the dense one is among them."""
+
+    layer: Annotated[int, Field(ge=0)]
+    branch: Branch
+    options: Annotated[tuple[Option, ...], Field(min_length=1)]
+
+    @property
+    def name(self) -> str:
+        """For example ``layer.3.attention``."""
+        return f"layer.{self.layer}.{self.branch}"
+
+
+class OptionDatabase(_Data):
+    """All units of a model, in the order of the network.
+
+    Attributes:
+        units: One entry per layer and branch.
+        fixed_size_bytes: Stored size of everything that no unit holds (embeddings, norms, head).
+    """
+
+    units: tuple[Unit, ...]
+    fixed_size_bytes: int = 0
+
+
+class BranchTable(_Data):
+    """Measured times, as fractions of the dense reference's time at the job's workload.
+
+    Built from whole graphs, not from isolated kernels: ``fixed`` is a model whose branches are all removed, an entry
+    is the difference that one branch makes.
+
+    Attributes:
+        fixed: Time of the model with every branch removed but all layers' norms present.
+        layer: Time of one layer's two norms and additions; removing the whole layer saves this as well.
+        entries: Time of one branch by its :func:`latency_key`.
+        relative_error: Half-width of the entries' 95 % intervals, relative; 0 if unknown.
+    """
+
+    fixed: Annotated[float, Field(ge=0)]
+    layer: Annotated[float, Field(ge=0)] = 0.0
+    entries: dict[str, float]
+    relative_error: float = 0.0
+
+
+def latency_key(
+    branch: AttentionRecipe | FeedForwardRecipe, *, full: int, precision: Precision = "f32", first_token: bool = False
+) -> str:
+    """Name what determines a branch's time. Sparsity is not part of it: dense kernels do not see zeros.
+
+    Args:
+        branch: Recipe of the branch.
+        full: Heads or channels of the dense branch, which ``None`` in the recipe stands for.
+        precision: Floating-point arithmetic of the graph.
+        first_token: The branch is computed for the first token only (last layer of a classifier).
+
+    Returns:
+        For example ``attention:6:rank=0:bits=8:f32`` or ``feed_forward.first_token:768:rank=64:bits=32:bf16``.
+    """
+    if isinstance(branch, AttentionRecipe):
+        name, width = "attention", branch.heads
+    else:
+        name, width = "feed_forward", branch.intermediate_size
+    family = f"{name}.first_token" if first_token else name
+    return f"{family}:{full if width is None else width}:rank={branch.rank or 0}:bits={branch.bits}:{precision}"

@@ -1,0 +1,57 @@
+"""What the stages before the search found out, as the search reads it from ``job.prepared``."""
+
+from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+
+from compressors.description import Anatomy
+from compressors.recipe import GraphRecipe
+from compressors.recipe import QuantizationRecipe
+from profilers.types import Capabilities
+from search.options import BranchTable
+from search.options import OptionDatabase
+
+
+class GraphDefaults(BaseModel):
+    """The form in which this device runs any weights fastest; every proposed recipe is written in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    graph: GraphRecipe = GraphRecipe()
+    quantization: QuantizationRecipe = QuantizationRecipe()
+    precision: Literal["f32", "bf16"] = "f32"
+
+
+class Prepared(BaseModel):
+    """The part of ``job.prepared`` that the search depends on; other keys belong to other stages and are ignored.
+
+    Attributes:
+        anatomy: Shape of the dense model.
+        capabilities: What the device runs and gains from.
+        labelled: Whether quality is a labelled metric; otherwise it is closeness to the dense model.
+        graph_defaults: The device's preferred graph.
+        dense_size_bytes: Stored size of the dense fp32 artifact.
+        options: Option database for ``guided``.
+        latency_table: Measured branch costs, if the device has been tabulated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    anatomy: Anatomy
+    capabilities: Capabilities
+    labelled: bool = True
+    graph_defaults: GraphDefaults = GraphDefaults()
+    dense_size_bytes: int | None = None
+    options: OptionDatabase | None = None
+    latency_table: BranchTable | None = None
+
+    @classmethod
+    def load(cls, payload: dict[str, Any] | None) -> "Prepared":
+        """Parse ``job.prepared``.
+
+        Raises:
+            pydantic.ValidationError: If an earlier stage wrote something else.
+        """
+        return cls.model_validate(payload or {})

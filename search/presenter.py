@@ -1,0 +1,235 @@
+"""Makes views from rows."""
+
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Sequence
+from math import exp
+from math import hypot
+from math import log
+
+from compressors.description import Anatomy
+from compressors.recipe import LayerRecipe
+from compressors.recipe import Recipe
+from infra.database.models import Job
+from infra.database.models import Trial
+from profilers.types import Estimate
+from profilers.types import Measurement
+from profilers.types import Quality
+from search.candidates import baseline_of
+from search.candidates import recipe_of
+from search.goals import Choice
+from search.goals import choose
+from search.guard import Ruling
+from search.guard import guarded_front
+from search.prepared import Prepared
+from search.requests import Goal
+from search.requests import JobRequest
+from search.standing import Standing
+from search.standing import is_confirmed
+from search.standing import standings
+from search.views import FrontView
+from search.views import LatencyView
+from search.views import LayerView
+from search.views import QualityView
+from search.views import TrialView
+
+ONE_LINER = "int8_one_liner"
+
+
+class Presenter:
+    """Views of one job's trials, with one idea of what its front is.
+
+    Args:
+        job: The job.
+        trials: All its trials.
+    """
+
+    def __init__(self, job: Job, trials: Sequence[Trial]) -> None:
+        self._job = job
+        self._trials = {trial.id: trial for trial in trials}
+        self._prepared = Prepared.load(job.prepared) if job.prepared and "anatomy" in job.prepared else None
+        labelled = self._prepared is None or self._prepared.labelled
+        self._final = job.state == "succeeded" or job.summary is not None
+        self._entries = {entry.trial_id: entry for entry in standings(trials, labelled=labelled, final=self._final)}
+        self._front, self._rulings = guarded_front(self._entries.values())
+        self._int8 = next((entry for entry in self._entries.values() if entry.baseline == ONE_LINER), None)
+
+    def choice(self, goal: Goal | None = None) -> Choice:
+        """Return the best model for ``goal``, by default the job's own."""
+        goal = goal or JobRequest.model_validate(self._job.request).goal
+        return choose(goal, self._front, self._baselines)
+
+    def best(self, goal: Goal | None = None) -> TrialView | None:
+        """Return the view of the best model."""
+        best = self.choice(goal).best
+        return self.trial(self._trials[best.trial_id]) if best else None
+
+    def front(self) -> FrontView:
+        """Return the view of the front."""
+        choice = self.choice()
+        confirmed = self._final and bool(self._entries) and all(entry.confirmed for entry in self._entries.values())
+        return FrontView(
+            job_id=self._job.id,
+            job_state=self._job.state,
+            status="confirmed" if confirmed else "provisional",
+            verdict=choice.verdict,
+            message=choice.message,
+            best=self.best(),
+            points=[self.trial(self._trials[entry.trial_id]) for entry in self._front],
+            baselines=[self.trial(self._trials[entry.trial_id]) for entry in self._baselines],
+            trials=dict(Counter(trial.state for trial in self._trials.values())),
+        )
+
+    def others(self) -> list[TrialView]:
+        """Return the measured recipes that are not on the front, fastest first."""
+        shown = {entry.trial_id for entry in [*self._front, *self._baselines]}
+        rest = [trial for trial in self._trials.values() if trial.id not in shown and trial.measurement is not None]
+        views = [self.trial(trial) for trial in rest]
+        return sorted(views, key=lambda view: view.latency.ratio.value if view.latency else float("inf"))
+
+    def trial(self, trial: Trial) -> TrialView:
+        """Return the view of one trial."""
+        baseline, recipe = baseline_of(trial.candidate), recipe_of(trial.candidate)
+        anatomy = self._prepared.anatomy if self._prepared else None
+        return TrialView(
+            id=trial.id,
+            job_id=trial.job_id,
+            number=trial.number,
+            kind="recipe" if recipe else "baseline",
+            name=baseline or trial.facts.get("name") or (describe(recipe, anatomy) if recipe and anatomy else "recipe"),
+            source=trial.source,
+            digest=trial.digest,
+            state=trial.state,
+            confirmed=is_confirmed(trial),
+            on_front=any(entry.trial_id == trial.id for entry in self._front),
+            verdict=self._verdict(trial),
+            latency=self._latency(trial),
+            quality=_quality(trial),
+            size_bytes=trial.size_bytes,
+            size_ratio=self._size_ratio(trial),
+            layers=layer_views(recipe, anatomy) if recipe and anatomy else [],
+            recipe=recipe,
+            facts=trial.facts,
+            error=trial.error,
+            created_at=trial.created_at,
+            finished_at=trial.finished_at,
+        )
+
+    @property
+    def _baselines(self) -> list[Standing]:
+        return [entry for entry in self._entries.values() if entry.baseline is not None]
+
+    def _verdict(self, trial: Trial) -> str | None:
+        ruling: Ruling | None = self._rulings.get(trial.id)
+        if ruling is None:
+            rejected: str | None = trial.facts.get("rejected")
+            return rejected
+        if ruling.passed and not any(entry.trial_id == trial.id for entry in self._front):
+            return "another model is at least as fast, as good and as small"
+        return ruling.reason
+
+    def _latency(self, trial: Trial) -> LatencyView | None:
+        row = trial.final_measurement if is_confirmed(trial) else trial.measurement
+        if row is None:
+            return None
+        measurement = Measurement.model_validate(row)
+        predicted: Mapping[str, float] = trial.predicted or {}
+        return LatencyView(
+            ratio=measurement.ratio,
+            speedup=inverse(measurement.ratio),
+            speedup_vs_int8=quotient(self._int8.ratio, measurement.ratio) if self._int8 else None,
+            latency_ms=measurement.latency_ms,
+            reference_ms=measurement.reference_ms,
+            predicted_ratio=predicted.get("ratio"),
+            status=measurement.status,
+            processes=measurement.processes,
+            peak_memory_mb=measurement.peak_memory_mb,
+        )
+
+    def _size_ratio(self, trial: Trial) -> float | None:
+        dense = self._prepared.dense_size_bytes if self._prepared else None
+        return trial.size_bytes / dense if dense and trial.size_bytes is not None else None
+
+
+def inverse(ratio: Estimate) -> Estimate:
+    """Return the speed-up of a latency ratio."""
+    return Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low)
+
+
+def quotient(numerator: Estimate, denominator: Estimate) -> Estimate:
+    """Return the quotient of two ratios that were measured independently; half-widths of the logarithms add as errors.
+
+    Both were measured against the same reference in blocks of their own, so the interval is slightly too wide rather
+    than too narrow.
+    """
+    value = numerator.value / denominator.value
+    half_width = hypot(_log_half_width(numerator), _log_half_width(denominator))
+    return Estimate(value=value, low=value * exp(-half_width), high=value * exp(half_width))
+
+
+def describe(recipe: Recipe, anatomy: Anatomy) -> str:
+    """Name a recipe by what is left, for example ``6 layers, 58 % heads, 41 % FFN, int8``."""
+    present = [index for index, layer in enumerate(recipe.layers) if not layer.removed]
+    views = layer_views(recipe, anatomy)
+    heads = sum(views[index].heads or 0 for index in present) / max(1, sum(anatomy.heads))
+    width = sum(views[index].intermediate_size or 0 for index in present) / max(1, sum(anatomy.intermediate_size))
+    kept = [recipe.layers[index] for index in present]
+    branches = [branch for layer in kept for branch in (layer.attention, layer.feed_forward)]
+    bits = {branch.bits for branch in branches}
+    number_format = "int8" if bits == {8} else recipe.precision if bits == {32} else f"mixed int8/{recipe.precision}"
+    parts = [f"{len(present)} layers", f"{heads:.0%} heads", f"{width:.0%} FFN", number_format]
+    if any(branch.rank is not None for branch in branches):
+        parts.append("low rank")
+    if any(branch.sparsity for branch in branches):
+        parts.append("sparse")
+    return ", ".join(parts)
+
+
+def layer_views(recipe: Recipe, anatomy: Anatomy) -> list[LayerView]:
+    """Return the structure of a recipe, layer by layer, with the dense sizes filled in."""
+    shapes = zip(recipe.layers, anatomy.heads, anatomy.intermediate_size, strict=True)
+    return [_layer_view(layer, heads, width) for layer, heads, width in shapes]
+
+
+def _layer_view(layer: LayerRecipe, heads: int, width: int) -> LayerView:
+    attention, feed_forward = layer.attention, layer.feed_forward
+    kept_heads = heads if attention.heads is None else attention.heads
+    kept_width = width if feed_forward.intermediate_size is None else feed_forward.intermediate_size
+    if layer.removed:
+        kept_heads = kept_width = 0
+    return LayerView(
+        removed=layer.removed,
+        heads=kept_heads or None,
+        intermediate_size=kept_width or None,
+        attention_rank=attention.rank,
+        feed_forward_rank=feed_forward.rank,
+        attention_sparsity=attention.sparsity,
+        feed_forward_sparsity=feed_forward.sparsity,
+        attention_bits=attention.bits if kept_heads else None,
+        feed_forward_bits=feed_forward.bits if kept_width else None,
+    )
+
+
+def _quality(trial: Trial) -> QualityView | None:
+    row = trial.holdout if is_confirmed(trial) else trial.quality
+    if row is None:
+        return None
+    quality = Quality.model_validate(row)
+    searched = Quality.model_validate(trial.quality) if trial.quality else None
+    optimism = quality.drop.value - searched.drop.value if searched and is_confirmed(trial) else None
+    return QualityView(
+        metric=quality.metric,
+        value=quality.value,
+        dense=quality.dense,
+        drop=quality.drop,
+        divergence=quality.divergence,
+        fidelity=quality.fidelity,
+        examples=quality.examples,
+        split=quality.split,
+        optimism=optimism,
+        details=quality.details,
+    )
+
+
+def _log_half_width(estimate: Estimate) -> float:
+    return (log(max(estimate.high, 1e-12)) - log(max(estimate.low, 1e-12))) / 2

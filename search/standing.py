@@ -1,0 +1,89 @@
+"""A measured trial, with the numbers that count at the moment: final ones where there are any."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from infra.database.models import Trial
+from profilers.types import Estimate
+from profilers.types import Measurement
+from profilers.types import Quality
+from search.candidates import baseline_of
+from search.study import loss
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One measured trial.
+
+    Attributes:
+        trial_id: The trial.
+        baseline: Name of the baseline, ``None`` for recipes.
+        ratio: Latency as a fraction of the dense reference's, with its interval.
+        latency_ms: Latency at the workload.
+        loss: Quality objective, smaller is better.
+        drop: Drop of the metric against the dense model, with its interval.
+        size_bytes: Stored size.
+        confirmed: Whether the numbers are final: held-out quality, latency from fresh processes.
+        reliable: Whether the measurement reached its precision.
+    """
+
+    trial_id: str
+    baseline: str | None
+    ratio: Estimate
+    latency_ms: float
+    loss: float
+    drop: Estimate
+    size_bytes: int
+    confirmed: bool
+    reliable: bool
+
+    @property
+    def objectives(self) -> tuple[float, float, float]:
+        """(latency ratio, loss, bytes), all minimised."""
+        return self.ratio.value, self.loss, float(self.size_bytes)
+
+
+def is_confirmed(trial: Trial) -> bool:
+    """Whether the trial has final numbers."""
+    return trial.holdout is not None and trial.final_measurement is not None
+
+
+def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
+    """Return the trial's standing, or ``None`` if it was not measured.
+
+    Args:
+        trial: The row.
+        labelled: Whether quality is a labelled metric.
+        final: Take the final numbers where there are any; otherwise those of the search.
+    """
+    confirmed = final and is_confirmed(trial)
+    quality_row = trial.holdout if confirmed else trial.quality
+    measurement_row = trial.final_measurement if confirmed else trial.measurement
+    if trial.state != "complete" or quality_row is None or measurement_row is None or trial.size_bytes is None:
+        return None
+    quality, measurement = Quality.model_validate(quality_row), Measurement.model_validate(measurement_row)
+    return Standing(
+        trial_id=trial.id,
+        baseline=baseline_of(trial.candidate),
+        ratio=measurement.ratio,
+        latency_ms=measurement.latency_ms,
+        loss=loss(quality, labelled=labelled),
+        drop=quality.drop,
+        size_bytes=trial.size_bytes,
+        confirmed=confirmed,
+        reliable=measurement.status == "ok",
+    )
+
+
+def standings(trials: Iterable[Trial], *, labelled: bool, final: bool) -> list[Standing]:
+    """Return the standings of all measured trials.
+
+    Args:
+        trials: The job's trials.
+        labelled: Whether quality is a labelled metric.
+        final: The job is over: keep confirmed numbers only, unless there are none. Numbers of the search and final
+            numbers are taken on different examples and cannot be compared.
+    """
+    found = [entry for trial in trials if (entry := standing(trial, labelled=labelled, final=final)) is not None]
+    confirmed = [entry for entry in found if entry.confirmed]
+    return confirmed if final and confirmed else found

@@ -1,0 +1,65 @@
+"""Optuna samplers, configured for one ask each."""
+
+from optuna.samplers import BaseSampler
+from optuna.samplers import GPSampler
+from optuna.samplers import NSGAIISampler
+from optuna.samplers import RandomSampler
+from optuna.samplers import TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from search.requests import Sampler
+
+POPULATION = 20
+STARTUP = 10
+
+
+class StatelessNSGAII(NSGAIISampler):
+    """NSGA-II whose generations follow from the order of the finished trials.
+
+    Optuna writes generations and parents into attributes of trials and study while it asks. Here the first
+    ``population_size`` finished trials are generation 0, the next generation 1, and so on: nothing has to be kept
+    beside the trials themselves, and presets are parents like all others.
+    """
+
+    def __init__(self, *, population_size: int, seed: int) -> None:
+        super().__init__(population_size=population_size, seed=seed)
+        self._size = population_size
+        self._parents: dict[int, list[FrozenTrial]] = {0: []}
+
+    def get_trial_generation(self, study: Study, trial: FrozenTrial) -> int:
+        """Return the generation that a trial asked now belongs to."""
+        return len(self._finished(study)) // self._size
+
+    def get_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        """Return the trials of one generation."""
+        return self._finished(study)[generation * self._size : (generation + 1) * self._size]
+
+    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        """Return the elite that the trials of ``generation`` descend from."""
+        for number in range(1, generation + 1):
+            if number not in self._parents:
+                self._parents[number] = self.select_parent(study, number)
+        return self._parents[generation]
+
+    @staticmethod
+    def _finished(study: Study) -> list[FrozenTrial]:
+        return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def make_sampler(name: Sampler, seed: int) -> BaseSampler:
+    """Return a fresh sampler.
+
+    Args:
+        name: ``tpe`` (Watanabe 2023, multi-objective: Ozaki et al. 2022), ``nsga2`` (Deb et al. 2002), ``gp``
+            (expected hypervolume improvement under a Gaussian process) or ``random``.
+        seed: Seed of everything that the sampler draws.
+    """
+    if name == "tpe":
+        return TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
+    if name == "nsga2":
+        return StatelessNSGAII(population_size=POPULATION, seed=seed)
+    if name == "gp":
+        return GPSampler(seed=seed, n_startup_trials=STARTUP, deterministic_objective=False)
+    return RandomSampler(seed=seed)

@@ -1,0 +1,149 @@
+"""The trials of a job as strategies see them: plain values, no rows, no session."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import UTC
+from datetime import datetime
+from typing import Any
+from typing import Literal
+
+from compressors.recipe import Recipe
+from infra.database.models import Job
+from infra.database.models import Trial
+from profilers.types import Measurement
+from profilers.types import Quality
+from search.candidates import recipe_of
+from search.requests import Goal
+from search.requests import JobRequest
+
+Outcome = Literal["running", "done", "failed"]
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        number: Position in the job.
+        digest: Name of the candidate.
+        source: ``baseline``, ``preset`` or a strategy's name.
+        outcome: ``running`` until nothing more will be learnt about it.
+        recipe: ``None`` for baselines.
+        params: The sampler's parameters, if a sampler proposed it or could have.
+        sampler_state: What the sampler wants to see again.
+        ratio: Measured latency as a fraction of the dense reference's; ``None`` if it was not measured.
+        predicted: The same as the latency model expected it.
+        loss: Quality lost against the dense model on the search split: drop of the metric, or divergence where there
+            are no labels.
+        drop_at_least: Loss of quality that the goal's ``max_drop`` limits, at least, by its 95 % interval.
+        divergence: Label-free distance to the dense model.
+        size_bytes: Stored size.
+        latency_ms: Measured latency.
+        finished_at: When the outcome was known.
+    """
+
+    number: int
+    digest: str
+    source: str
+    outcome: Outcome
+    recipe: Recipe | None = None
+    params: dict[str, Any] | None = None
+    sampler_state: dict[str, Any] | None = None
+    ratio: float | None = None
+    predicted: float | None = None
+    loss: float | None = None
+    drop_at_least: float | None = None
+    divergence: float | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def expected_ratio(self) -> float | None:
+        """Measured ratio, else the predicted one. For the search only; a prediction is never a result."""
+        return self.ratio if self.ratio is not None else self.predicted
+
+    @property
+    def objectives(self) -> tuple[float, float, float] | None:
+        """(latency ratio, loss, bytes), or ``None`` while one of them is unknown."""
+        ratio = self.expected_ratio
+        if self.outcome != "done" or ratio is None or self.loss is None or self.size_bytes is None:
+            return None
+        return ratio, self.loss, float(self.size_bytes)
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """Everything that a strategy may depend on: the same state gives the same proposals.
+
+    Attributes:
+        job_id: Names the study, for caches that only save time.
+        seed: The request's seed.
+        goal: The request's goal.
+        trials: All trials in the order of their numbers.
+        progress: Fraction of the search budget that is used, 0 to 1.
+    """
+
+    job_id: str
+    seed: int
+    goal: Goal
+    trials: tuple[TrialRecord, ...]
+    progress: float = 0.0
+    digests: frozenset[str] = field(init=False)
+
+    @property
+    def finished(self) -> list[TrialRecord]:
+        """Trials whose outcome is known, in the order in which it became known."""
+        known = [trial for trial in self.trials if trial.outcome != "running"]
+        return sorted(known, key=lambda trial: (trial.finished_at or _NEVER, trial.number))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digests", frozenset(trial.digest for trial in self.trials))
+
+
+def study_state(job: Job, request: JobRequest, trials: Iterable[Trial], labelled: bool, progress: float) -> StudyState:
+    """Read the study's state from rows."""
+    ordered = sorted(trials, key=lambda trial: trial.number)
+    return StudyState(
+        job_id=job.id,
+        seed=request.seed,
+        goal=request.goal,
+        trials=tuple(record(trial, labelled=labelled) for trial in ordered),
+        progress=progress,
+    )
+
+
+def record(trial: Trial, *, labelled: bool) -> TrialRecord:
+    """Read one trial from its row, with the numbers of the search."""
+    quality = Quality.model_validate(trial.quality) if trial.quality else None
+    measurement = Measurement.model_validate(trial.measurement) if trial.measurement else None
+    return TrialRecord(
+        number=trial.number,
+        digest=trial.digest,
+        source=trial.source,
+        outcome=_outcome(trial.state),
+        recipe=recipe_of(trial.candidate),
+        params=trial.params,
+        sampler_state=trial.sampler_state,
+        ratio=measurement.ratio.value if measurement else None,
+        predicted=(trial.predicted or {}).get("ratio"),
+        loss=loss(quality, labelled=labelled) if quality else None,
+        drop_at_least=quality.drop.low if quality else None,
+        divergence=quality.divergence if quality else None,
+        size_bytes=trial.size_bytes,
+        latency_ms=measurement.latency_ms if measurement else None,
+        finished_at=trial.finished_at,
+    )
+
+
+def loss(quality: Quality, *, labelled: bool) -> float:
+    """Return the quality objective: drop of the labelled metric, or the divergence from the dense model."""
+    return quality.drop.value if labelled else quality.divergence
+
+
+def _outcome(state: str) -> Outcome:
+    if state in {"queued", "evaluated"}:
+        return "running"
+    return "done" if state in {"complete", "rejected"} else "failed"

@@ -1,0 +1,77 @@
+"""``job.summary``: the verdict, the front, and where the time went."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from statistics import median
+from typing import Any
+
+from infra.database.models import Job
+from infra.database.models import Step
+from infra.database.models import Trial
+from search.goals import choose
+from search.guard import guarded_front
+from search.prepared import Prepared
+from search.requests import JobRequest
+from search.space import build_space
+from search.standing import standings
+
+
+def summarise(
+    job: Job, request: JobRequest, prepared: Prepared, trials: Sequence[Trial], steps: Sequence[Step], now: datetime
+) -> dict[str, Any]:
+    """Return the summary of a job whose final measurements are complete.
+
+    Returns:
+        ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial ids, fastest
+        first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by kind of
+        step), ``prediction`` (error of the latency model), ``notes`` (what was not searched and why).
+    """
+    entries = standings(trials, labelled=prepared.labelled, final=True)
+    front, rulings = guarded_front(entries)
+    choice = choose(request.goal, front, [entry for entry in entries if entry.baseline is not None])
+    space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
+    return {
+        "verdict": choice.verdict,
+        "message": choice.message,
+        "hint": choice.hint,
+        "best": choice.best.trial_id if choice.best else None,
+        "front": [entry.trial_id for entry in front],
+        "guard": {trial_id: asdict(ruling) for trial_id, ruling in rulings.items()},
+        "confirmed": bool(entries) and all(entry.confirmed for entry in entries),
+        "trials": dict(Counter(trial.state for trial in trials)),
+        "wall_seconds": wall_seconds(job, trials, steps, now),
+        "prediction": prediction_error(trials),
+        "notes": list(space.notes),
+    }
+
+
+def wall_seconds(job: Job, trials: Sequence[Trial], steps: Sequence[Step], now: datetime) -> dict[str, Any]:
+    """Return the job's wall time in seconds: in total, by phase, and as the sum of each kind of step."""
+    begin = job.started_at or job.created_at
+    searched = min((trial.created_at for trial in trials), default=now)
+    confirmed = min((step.created_at for step in steps if step.kind == "confirm"), default=now)
+    by_kind: dict[str, float] = {}
+    for step in steps:
+        if step.started_at and step.finished_at:
+            seconds = (step.finished_at - step.started_at).total_seconds()
+            by_kind[step.kind] = by_kind.get(step.kind, 0.0) + seconds
+    return {
+        "total": (now - begin).total_seconds(),
+        "queued": (begin - job.created_at).total_seconds(),
+        "prepare": (searched - begin).total_seconds(),
+        "search": (confirmed - searched).total_seconds(),
+        "finalise": (now - confirmed).total_seconds(),
+        "by_step": by_kind,
+    }
+
+
+def prediction_error(trials: Sequence[Trial]) -> dict[str, float | int] | None:
+    """Return the median relative error of the latency predictions that were made before measuring."""
+    errors = [
+        abs(trial.predicted["ratio"] / trial.measurement["ratio"]["value"] - 1.0)
+        for trial in trials
+        if trial.predicted and trial.measurement
+    ]
+    return {"median_relative_error": median(errors), "trials": len(errors)} if errors else None

@@ -1,0 +1,166 @@
+"""What users see of trials and fronts: plain pydantic models for the API, tables and pictures."""
+
+from datetime import datetime
+from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+
+from compressors.recipe import Recipe
+from profilers.types import Estimate
+from search.goals import Verdict
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class LatencyView(_View):
+    """Latency of one model.
+
+    Attributes:
+        ratio: Fraction of the dense reference's time, with its 95 % interval.
+        speedup: Reference / model: 2.0 is twice as fast as the dense fp32 model.
+        speedup_vs_int8: Against int8 in one line; ``None`` while that is not measured.
+        latency_ms: At the workload, for orientation.
+        reference_ms: Of the dense reference in the same blocks.
+        predicted_ratio: What the latency model expected before measuring.
+        status: ``ok``, ``noisy`` or ``slower_than_front``.
+        processes: Fresh processes that the measurement was repeated in.
+        peak_memory_mb: Resident memory of the loaded model.
+    """
+
+    ratio: Estimate
+    speedup: Estimate
+    speedup_vs_int8: Estimate | None
+    latency_ms: float
+    reference_ms: float
+    predicted_ratio: float | None
+    status: str
+    processes: int
+    peak_memory_mb: float | None
+
+
+class QualityView(_View):
+    """Quality of one model.
+
+    Attributes:
+        metric: Name of the metric.
+        value: Its value with the 95 % interval.
+        dense: The dense model's value on the same examples.
+        drop: dense - value, interval paired over examples.
+        divergence: Label-free distance to the dense model.
+        fidelity: Closeness to the dense model, 0 to 1.
+        examples: Number of examples.
+        split: ``search`` or ``holdout``.
+        optimism: Drop on the held-out split minus drop during the search; ``None`` until confirmed.
+        details: Further numbers.
+    """
+
+    metric: str
+    value: Estimate
+    dense: float
+    drop: Estimate
+    divergence: float
+    fidelity: float
+    examples: int
+    split: str
+    optimism: float | None
+    details: dict[str, float]
+
+
+class LayerView(_View):
+    """What is left of one layer: ``None`` where the branch is gone."""
+
+    removed: bool
+    heads: int | None
+    intermediate_size: int | None
+    attention_rank: int | None
+    feed_forward_rank: int | None
+    attention_sparsity: float
+    feed_forward_sparsity: float
+    attention_bits: int | None
+    feed_forward_bits: int | None
+
+
+class TrialView(_View):
+    """One trial. Numbers are final where the trial is confirmed, those of the search otherwise.
+
+    Attributes:
+        kind: ``recipe`` or ``baseline``.
+        name: ``fp32``, ``uniform 50% int8``, ``6 of 6 layers, 62 % of heads, ...``.
+        state: State of the trial's row.
+        confirmed: Whether quality is held-out and latency from fresh processes.
+        on_front: Whether it is in the job's front now.
+        verdict: Why it is or is not, in words.
+        size_ratio: Stored size as a fraction of the dense fp32 artifact's.
+        layers: The structure, layer by layer; empty for baselines.
+        recipe: The complete recipe; ``None`` for baselines.
+        error: Problem of a failed trial.
+    """
+
+    id: str
+    job_id: str
+    number: int
+    kind: Literal["recipe", "baseline"]
+    name: str
+    source: str
+    digest: str
+    state: str
+    confirmed: bool
+    on_front: bool
+    verdict: str | None
+    latency: LatencyView | None
+    quality: QualityView | None
+    size_bytes: int | None
+    size_ratio: float | None
+    layers: list[LayerView]
+    recipe: Recipe | None
+    facts: dict[str, Any]
+    error: dict[str, Any] | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class FrontView(_View):
+    """The front of a job at this moment.
+
+    Attributes:
+        status: ``provisional`` while numbers of the search are shown, ``confirmed`` when they are final.
+        verdict: See :class:`search.goals.Choice`.
+        message: The verdict in words.
+        best: The model that the job's goal wants.
+        points: The front, fastest first; every point clearly beats the baselines of equal or better quality.
+        baselines: What the user could have had in one line.
+        trials: Number of trials by state.
+    """
+
+    job_id: str
+    job_state: str
+    status: Literal["provisional", "confirmed"]
+    verdict: Verdict
+    message: str
+    best: TrialView | None
+    points: list[TrialView]
+    baselines: list[TrialView]
+    trials: dict[str, int]
+
+
+class ReportView(_View):
+    """Everything about a job's outcome.
+
+    Attributes:
+        front: The front.
+        summary: ``job.summary`` as the finish wrote it; ``None`` before.
+        others: Measured trials that are not on the front, fastest first.
+    """
+
+    job_id: str
+    name: str | None
+    request: dict[str, Any]
+    dense: dict[str, Any]
+    front: FrontView
+    summary: dict[str, Any] | None
+    others: list[TrialView]
+    error: dict[str, Any] | None

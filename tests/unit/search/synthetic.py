@@ -1,0 +1,245 @@
+"""A job whose model exists on paper only: quality and latency follow from formulas with a known optimum.
+
+The rows are real (SQLite); steps are executed here, in order, in place of the workers.
+"""
+
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from datetime import timedelta
+
+from sqlmodel import Session
+from sqlmodel import SQLModel
+from sqlmodel import select
+
+from compressors.description import Anatomy
+from compressors.recipe import BaselineCandidate
+from compressors.recipe import Recipe
+from infra.clock import utcnow
+from infra.database.engine import Database
+from infra.database.models import Blob
+from infra.database.models import Dataset
+from infra.database.models import Device
+from infra.database.models import Job
+from infra.database.models import Model
+from infra.database.models import Step
+from infra.database.models import Trial
+from infra.errors import ParetuneError
+from infra.errors import RunnerError
+from profilers.types import Capabilities
+from profilers.types import Estimate
+from profilers.types import Measurement
+from profilers.types import Quality
+from search import coordinator
+from search.candidates import parse_candidate
+from search.prepared import GraphDefaults
+from search.prepared import Prepared
+from search.requests import JobRequest
+from search.service import create_job
+
+LAYERS, HEADS, WIDTH = 3, 4, 8
+ANATOMY = Anatomy(
+    model_type="bert",
+    task="sequence-classification",
+    layers=LAYERS,
+    hidden_size=16,
+    heads=(HEADS,) * LAYERS,
+    head_size=4,
+    intermediate_size=(WIDTH,) * LAYERS,
+    vocabulary_size=100,
+    max_sequence_length=64,
+    labels=("no", "yes"),
+    parameters=10_000,
+    has_token_types=True,
+)
+CAPABILITIES = Capabilities(profiler="onnxruntime", available=True)
+BASELINES = {"fp32": (1.0, 0.0, 1000), "int8_one_liner": (0.45, 0.004, 300)}
+ATTENTION_IMPORTANCE = (0.02, 0.10, 0.01)
+FEED_FORWARD_IMPORTANCE = (0.10, 0.01, 0.03)
+
+
+def kept(value: int | None, full: int) -> float:
+    return 1.0 if value is None else value / full
+
+
+def true_ratio(recipe: Recipe) -> float:
+    """Additive latency; int8 makes a branch cost 0.4."""
+    total = 0.1
+    for layer in recipe.layers:
+        if layer.removed:
+            continue
+        for share, bits, part in (
+            (kept(layer.attention.heads, HEADS), layer.attention.bits, 0.1),
+            (kept(layer.feed_forward.intermediate_size, WIDTH), layer.feed_forward.bits, 0.2),
+        ):
+            total += part * share * (0.4 if bits == 8 else 1.0)
+    return total
+
+
+def true_drop(recipe: Recipe) -> float:
+    """Additive loss: what is removed of each branch, squared, times the branch's importance."""
+    total = 0.0
+    for index, layer in enumerate(recipe.layers):
+        heads = 0.0 if layer.removed else kept(layer.attention.heads, HEADS)
+        width = 0.0 if layer.removed else kept(layer.feed_forward.intermediate_size, WIDTH)
+        total += ATTENTION_IMPORTANCE[index] * (1 - heads) ** 2 + FEED_FORWARD_IMPORTANCE[index] * (1 - width) ** 2
+        total += 0.0005 * (not layer.removed) * ((layer.attention.bits == 8) + (layer.feed_forward.bits == 8))
+    return total
+
+
+def true_size(recipe: Recipe) -> int:
+    return round(100 + 900 * (true_ratio(recipe) - 0.1))
+
+
+def around(value: float, relative: float = 0.01) -> Estimate:
+    margin = abs(value) * relative
+    return Estimate(value=value, low=value - margin, high=value + margin)
+
+
+def quality(drop: float, split: str = "search") -> Quality:
+    return Quality(
+        metric="accuracy",
+        value=around(0.9 - drop, 0.001),
+        dense=0.9,
+        drop=Estimate(value=drop, low=drop - 0.002, high=drop + 0.002),
+        divergence=drop * 2,
+        fidelity=1 - drop,
+        examples=400,
+        split=split,
+        padded=split == "holdout",
+    )
+
+
+def measurement(ratio: float, seconds: float = 1.0, status: str = "ok") -> Measurement:
+    return Measurement(
+        status=status,
+        ratio=around(ratio),
+        latency_ms=20 * ratio,
+        reference_ms=20.0,
+        p90_ratio=ratio,
+        control_ratio=around(1.0),
+        blocks=20,
+        dropped_blocks=0,
+        seconds=seconds,
+    )
+
+
+@dataclass
+class Bench:
+    """A database with one owner's model, dataset and device, and a clock that steps move on.
+
+    Attributes:
+        fails: Digests whose evaluation fails.
+        seconds: Simulated duration of each step.
+    """
+
+    database: Database
+    now: datetime = field(default_factory=utcnow)
+    fails: set[str] = field(default_factory=set)
+    seconds: float = 1.0
+    in_flight: int = 2
+    executed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        SQLModel.metadata.create_all(self.database.engine)
+        with self.database.write_session() as session:
+            session.add(Blob(sha256="0" * 64, size=1))
+            session.flush()
+            session.add(Model(id="model", owner="me", name="m", state="ready", architecture="bert"))
+            session.add(
+                Dataset(
+                    id="data", owner="me", name="d", format="jsonl", columns=["text", "label"], rows=9, sha256="0" * 64
+                )
+            )
+            device = Device(id="device", name="local-cpu", profiler="onnxruntime")
+            device.capabilities = CAPABILITIES.model_dump(mode="json")
+            session.add(device)
+
+    def submit(self, **changes: object) -> str:
+        """Create a job and bring it to the search stage."""
+        request = {
+            "model_id": "model",
+            "dataset_id": "data",
+            "budget": {"seconds": None, "trials": 30},
+            "space": {"head_step": 1, "ffn_step": 1, "kinds": ["heads", "ffn", "depth", "bits"]},
+        } | changes
+        with self.database.write_session() as session:
+            job = create_job(session, "me", JobRequest.model_validate(request))
+            inspect = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "inspect")).one()
+            inspect.state = "done"
+            job.state, job.started_at = "running", self.now
+            job.prepared = prepared().model_dump(mode="json")
+            session.add(job)
+            session.add(inspect)
+            coordinator.start_search(session, job)
+            return job.id
+
+    def run(self, job_id: str, *, most: int = 10_000) -> Job:
+        """Execute steps until none is queued."""
+        for _ in range(most):
+            with self.database.read_session() as session:
+                step = session.exec(
+                    select(Step).where(Step.job_id == job_id, Step.state == "queued").order_by(Step.created_at, Step.id)
+                ).first()
+            if step is None:
+                break
+            self.execute(step.id)
+        with self.database.read_session() as session:
+            return session.exec(select(Job).where(Job.id == job_id)).one()
+
+    def execute(self, step_id: str) -> None:
+        """Do the work of one step and commit it."""
+        self.now += timedelta(seconds=self.seconds)
+        with self.database.write_session() as session:
+            step = session.exec(select(Step).where(Step.id == step_id)).one()
+            job = session.exec(select(Job).where(Job.id == step.job_id)).one()
+            trial = session.exec(select(Trial).where(Trial.id == step.trial_id)).one() if step.trial_id else None
+            step.state, step.finished_at = "done", self.now
+            step.started_at = self.now - timedelta(seconds=self.seconds)
+            session.add(step)
+            self.executed.append(step.key)
+            if trial is None:
+                coordinator.tick(session, job, self.now, in_flight=self.in_flight)
+            elif trial.digest in self.fails and step.kind == "evaluate":
+                coordinator.trial_failed(session, job, trial, self.error(), self.now)
+            else:
+                self.work(session, job, trial, step.kind)
+
+    def work(self, session: Session, job: Job, trial: Trial, kind: str) -> None:
+        ratio, drop, size = truth(trial)
+        if kind == "evaluate":
+            trial.quality, trial.size_bytes = quality(drop).model_dump(mode="json"), size
+            coordinator.after_evaluate(session, job, trial, self.now)
+        elif kind == "measure":
+            trial.measurement = measurement(ratio).model_dump(mode="json")
+            coordinator.after_measure(session, job, trial, self.now)
+        elif kind == "confirm":
+            trial.holdout = quality(drop, "holdout").model_dump(mode="json")
+            trial.final_measurement = measurement(ratio).model_dump(mode="json")
+            coordinator.after_confirm(session, job, trial)
+        session.add(trial)
+
+    @staticmethod
+    def error() -> ParetuneError:
+        return RunnerError("The runner was killed by signal 9.", hint="Give it more memory.")
+
+    def trials(self, job_id: str) -> list[Trial]:
+        with self.database.read_session() as session:
+            return list(session.exec(select(Trial).where(Trial.job_id == job_id).order_by(Trial.number)))
+
+
+def truth(trial: Trial) -> tuple[float, float, int]:
+    candidate = parse_candidate(trial.candidate)
+    if isinstance(candidate, BaselineCandidate):
+        return BASELINES[candidate.name]
+    return true_ratio(candidate.recipe), true_drop(candidate.recipe), true_size(candidate.recipe)
+
+
+def prepared(labelled: bool = True) -> Prepared:
+    return Prepared(
+        anatomy=ANATOMY,
+        capabilities=CAPABILITIES,
+        labelled=labelled,
+        graph_defaults=GraphDefaults(),
+        dense_size_bytes=1000,
+    )

@@ -1,0 +1,244 @@
+"""A job driven from submission to its end by executing its steps on a real database."""
+
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from sqlmodel import select
+
+from infra.database.models import Event
+from infra.database.models import Job
+from infra.database.models import Step
+from search import coordinator
+from search import service
+from search.pareto import non_dominated
+from tests.unit.search.synthetic import BASELINES
+from tests.unit.search.synthetic import truth
+
+
+def view(bench, job_id):
+    with bench.database.read_session() as session:
+        return service.front(session, session.get(Job, job_id))
+
+
+@pytest.mark.parametrize(("strategy", "limit"), [("direct", 40), ("random", 120)])
+def test_job_ends_with_a_confirmed_front_that_beats_the_baselines(bench, strategy, limit):
+    job_id = bench.submit(strategy=strategy, goal={"max_drop": 0.02}, budget={"seconds": None, "trials": limit})
+    job = bench.run(job_id)
+    assert job.state == "succeeded", job.error
+    assert job.summary["verdict"] == "better_model"
+    trials = bench.trials(job_id)
+    assert {t.facts["name"] for t in trials if t.source == "baseline"} == set(BASELINES)
+    assert sum(t.source != "baseline" for t in trials) == limit
+    assert len({t.digest for t in trials}) == len(trials) == len({t.number for t in trials})
+
+    front = view(bench, job_id)
+    assert front.status == "confirmed"
+    assert front.best.quality.drop.value <= 0.02
+    assert front.best.quality.split == "holdout"
+    # No confirmed model within the goal is faster than the one that is called the best.
+    within = [t for t in trials if t.final_measurement and truth(t)[1] <= 0.02]
+    assert front.best.latency.ratio.value == pytest.approx(min(truth(t)[0] for t in within))
+    fastest_baseline = min(ratio for ratio, drop, _ in BASELINES.values() if drop <= front.best.quality.drop.high)
+    assert front.best.latency.ratio.high < fastest_baseline
+    points = [(p.latency.ratio.value, p.quality.drop.value, p.size_bytes) for p in front.points]
+    assert non_dominated(points).all()
+    assert points == sorted(points)
+
+
+def test_presets_come_first_and_no_more_trials_than_allowed_are_under_way(bench):
+    job_id = bench.submit()
+    sources, most = [], 0
+    for _ in range(60):
+        with bench.database.read_session() as session:
+            step = session.exec(select(Step).where(Step.state == "queued").order_by(Step.created_at)).first()
+        bench.execute(step.id)
+        busy = [t for t in bench.trials(job_id) if t.state in {"queued", "evaluated"} and t.source != "baseline"]
+        most = max(most, len(busy))
+    sources = [t.source for t in bench.trials(job_id)]
+    assert most == 2
+    assert sources == sorted(sources, key=["baseline", "preset", "direct"].index)
+    assert Counter(sources)["preset"] >= 8
+
+
+def test_ticking_twice_is_ticking_once(bench):
+    job_id = bench.submit()
+    for _ in range(12):
+        for _ in range(3):
+            with bench.database.write_session() as session:
+                coordinator.tick(session, session.get(Job, job_id), bench.now)
+        before = [(t.id, t.state) for t in bench.trials(job_id)]
+        with bench.database.write_session() as session:
+            job = session.get(Job, job_id)
+            plan = coordinator.propose(session, job, bench.now)
+            coordinator.commit(session, job, plan, bench.now)
+            coordinator.commit(session, job, plan, bench.now)
+        assert [(t.id, t.state) for t in bench.trials(job_id)] == before
+        bench.run(job_id, most=5)
+    with bench.database.read_session() as session:
+        queued = session.exec(select(Step).where(Step.kind == "tick", Step.state == "queued")).all()
+    assert len(queued) <= 1
+
+
+def test_repeated_results_change_nothing(bench):
+    job_id = bench.submit()
+    bench.run(job_id, most=20)
+    done = [t for t in bench.trials(job_id) if t.state == "complete"]
+    assert done
+    with bench.database.write_session() as session:
+        job = session.get(Job, job_id)
+        for trial in done:
+            coordinator.after_evaluate(session, job, trial, bench.now)
+            coordinator.after_measure(session, job, trial, bench.now)
+    assert [t.state for t in bench.trials(job_id) if t.id in {d.id for d in done}] == ["complete"] * len(done)
+    assert bench.run(job_id).state == "succeeded"
+
+
+def test_a_stale_plan_neither_repeats_nor_exceeds(bench):
+    job_id = bench.submit()
+    bench.run(job_id, most=1)
+    with bench.database.write_session() as session:
+        job = session.get(Job, job_id)
+        stale = coordinator.propose(session, job, bench.now, in_flight=8)
+    bench.run(job_id, most=25)
+    with bench.database.write_session() as session:
+        coordinator.commit(session, session.get(Job, job_id), stale, bench.now)
+    trials = bench.trials(job_id)
+    assert len({t.digest for t in trials}) == len(trials)
+    assert sum(t.state in {"queued", "evaluated"} and t.source != "baseline" for t in trials) <= 2
+
+
+def test_time_budget_leaves_room_for_the_finish(bench):
+    bench.seconds = 2.0
+    job_id = bench.submit(budget={"seconds": 200})
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
+    assert (job.finished_at - job.started_at).total_seconds() <= 200
+    wall = job.summary["wall_seconds"]
+    assert wall["total"] == pytest.approx(wall["prepare"] + wall["search"] + wall["finalise"], abs=0.5)
+    assert wall["search"] > 0.3 * 200
+    assert wall["by_step"]["confirm"] > 0
+
+
+def test_exhausted_space_ends_the_search(bench):
+    job_id = bench.submit(space={"kinds": ["heads"], "head_step": 4}, budget={"trials": 500, "seconds": None})
+    job = bench.run(job_id)
+    # One head count is left by the step: the dense model is all there is.
+    assert job.state == "failed" or job.state == "succeeded"
+
+
+def test_small_space_is_tried_completely(bench):
+    job_id = bench.submit(
+        space={"kinds": ["heads"], "head_step": 2}, budget={"trials": 500, "seconds": None}, strategy="direct"
+    )
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
+    # Two levels in three layers; one of the eight is the dense preset.
+    assert sum(t.source != "baseline" for t in bench.trials(job_id)) == 8
+
+
+def test_failed_trials_do_not_stop_the_job(bench):
+    job_id = bench.submit()
+    bench.run(job_id, most=1)
+    victims = [t for t in bench.trials(job_id) if t.source == "preset"]
+    bench.fails = {t.digest for t in victims}
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
+    states = {t.digest: t for t in bench.trials(job_id)}
+    for digest in bench.fails:
+        assert states[digest].state == "failed"
+        assert "signal 9" in states[digest].error["message"]
+    assert job.summary["trials"]["failed"] == len(victims)
+
+
+def test_job_fails_with_the_reason_when_the_dense_model_cannot_be_evaluated(bench):
+    job_id = bench.submit()
+    bench.run(job_id, most=1)
+    bench.fails = {t.digest for t in bench.trials(job_id) if t.facts.get("name") == "fp32"}
+    job = bench.run(job_id)
+    assert job.state == "failed"
+    assert job.error["message"] == "The runner was killed by signal 9."
+    with bench.database.read_session() as session:
+        assert not session.exec(select(Step).where(Step.state == "queued")).all()
+        assert session.exec(select(Event).where(Event.kind == "error")).all()
+
+
+def test_job_gives_up_when_nothing_works(bench):
+    job_id = bench.submit()
+    bench.run(job_id, most=1)
+
+    class Everything:
+        def __contains__(self, digest):
+            return digest not in baselines
+
+    baselines = {t.digest for t in bench.trials(job_id) if t.source == "baseline"}
+    bench.fails = Everything()
+    job = bench.run(job_id)
+    assert job.state == "failed"
+    assert "No trial succeeds" in job.error["message"]
+    assert len(bench.trials(job_id)) < 20
+    assert len(view(bench, job_id).baselines) == 2
+
+
+def test_cancel_stops_everything_and_keeps_the_front(bench):
+    job_id = bench.submit()
+    bench.run(job_id, most=40)
+    before = view(bench, job_id)
+    assert before.points
+    for _ in range(2):
+        with bench.database.write_session() as session:
+            service.cancel_job(session, session.get(Job, job_id))
+    job = bench.run(job_id)
+    assert job.state == "cancelled"
+    with bench.database.read_session() as session:
+        assert not session.exec(select(Step).where(Step.state == "queued")).all()
+        states = session.exec(select(Event.payload).where(Event.kind == "state")).all()
+        assert [payload["state"] for payload in states].count("cancelled") == 1
+    after = view(bench, job_id)
+    assert [p.id for p in after.points] == [p.id for p in before.points]
+    assert after.status == "provisional"
+    assert all(t.state not in {"queued", "evaluated"} for t in bench.trials(job_id))
+
+
+def test_unreachable_latency_fails_early_and_says_what_is_possible(bench):
+    job_id = bench.submit(goal={"max_latency_ms": 0.01})
+    job = bench.run(job_id)
+    assert job.state == "failed"
+    assert job.error["code"] == "infeasible-goal"
+    assert "20" in job.error["message"]
+    assert len(bench.executed) < 10
+
+
+def test_latency_goal_out_of_reach_fails_with_the_front_readable(bench):
+    job_id = bench.submit(goal={"max_latency_ms": 1.0})  # the fixed part alone takes 2 ms
+    job = bench.run(job_id)
+    assert job.state == "failed"
+    assert job.error["code"] == "infeasible-goal"
+    front = view(bench, job_id)
+    assert front.verdict == "goal_out_of_reach"
+    assert front.status == "confirmed"
+    assert front.best is not None
+
+
+def test_trials_clearly_beyond_the_goal_are_not_measured(bench):
+    job_id = bench.submit(goal={"max_drop": 0.01})
+    bench.run(job_id)
+    rejected = [t for t in bench.trials(job_id) if t.state == "rejected"]
+    assert rejected
+    for trial in rejected:
+        assert trial.measurement is None
+        assert trial.facts["rejected"].startswith("not measured")
+        assert trial.predicted["ratio"] > 0
+    assert all(truth(t)[1] <= 0.022 for t in bench.trials(job_id) if t.measurement and t.source != "baseline")
+
+
+def test_overdue_trials_are_given_up(bench):
+    job_id = bench.submit(budget={"seconds": 100})
+    bench.run(job_id, most=30)
+    assert any(t.state in {"queued", "evaluated"} for t in bench.trials(job_id))
+    bench.now += timedelta(seconds=95)
+    with bench.database.write_session() as session:
+        coordinator.tick(session, session.get(Job, job_id), bench.now)
+    assert any(t.state == "cancelled" for t in bench.trials(job_id))
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
