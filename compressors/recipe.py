@@ -63,6 +63,9 @@ class QuantizationRecipe(_Frozen):
     """Also quantise the two activation x activation products of attention (dynamic scheme only)."""
     embedding_bits: Literal[8, 32] = 32
     """Storage of the embedding tables."""
+    rounding: Literal["nearest", "gptq"] = "nearest"
+    """``nearest``: the exporter rounds the float weights. ``gptq``: the weights of layers with 8 or 4 bits are put on
+    the per-channel grid with error compensation beforehand."""
 
 
 class GraphRecipe(_Frozen):

@@ -1,0 +1,129 @@
+"""Dense linear algebra that all Gram-based methods share. Pure functions, float64 unless the caller passes less.
+
+Notation of this package. A linear layer computes ``y = W x + b`` with ``W [out, in]``. Over ``n`` attended calibration
+tokens with inputs ``x`` (rows of ``X [n, in]``), ``H = X^T X`` is the Gram matrix, ``mean = X^T 1 / n``, and
+``C = H - n mean mean^T`` the centred Gram matrix. ``K`` are the kept inputs and ``M`` the removed ones. Every method
+without gradients minimises ``||(X - 1 mean^T) (W - W')^T||^2 = tr(D C D^T)`` with ``D = W - W'``; the bias absorbs the
+mean exactly.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Damping = Literal["diagonal", "mean"]
+
+RELATIVE_DAMPING = 1e-2
+_DEAD = 1e-10
+
+
+@dataclass(frozen=True)
+class DampedFactor:
+    """``C + Lambda = D (L L^T) D`` with ``D = diag(scale)`` and ``L`` lower triangular.
+
+    The rows of ``L`` follow the given input order, so its leading ``k x k`` block factorises the same matrix restricted
+    to the first ``k`` inputs.
+    """
+
+    lower: Tensor
+    """``[in, in]``."""
+    scale: Tensor
+    """``[in]``: square roots of the diagonal of ``C``; 1 for inputs without variance."""
+    damping: float
+    """Relative damping that was needed; more than asked for where the factorisation failed at first."""
+
+
+def centred_gram(gram: Tensor, total: Tensor, count: int) -> Tensor:
+    """Return ``C = H - s s^T / n`` for ``gram = H [in, in]`` and ``total = s = X^T 1 [in]``."""
+    return gram - torch.outer(total, total) / count
+
+
+def damped_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mode: Damping = "diagonal") -> DampedFactor:
+    """Cholesky factor of ``C + Lambda`` after Jacobi scaling.
+
+    Args:
+        centred: ``C [in, in]``, symmetric positive semi-definite up to rounding.
+        relative: ``rho``; raised step by step where the factorisation fails.
+        mode: ``diagonal``: ``Lambda_j = rho C_jj`` (Levenberg-Marquardt), unaffected by a few huge channels; ``mean``:
+            ``Lambda_j = rho mean(diag C)``, as in the reference code of GPTQ and SparseGPT.
+
+    Inputs without variance are decoupled from the others: their weight cannot change the centred output.
+    """
+    diagonal = centred.diagonal()
+    dead = diagonal <= _DEAD * diagonal.median().clamp_min(torch.finfo(centred.dtype).tiny)
+    scale = torch.where(dead, torch.ones_like(diagonal), diagonal.clamp_min(0).sqrt())
+    inverse = torch.where(dead, torch.zeros_like(scale), scale.reciprocal())
+    scaled = (centred + centred.T) * (0.5 * inverse[:, None] * inverse)
+    if mode == "mean" and not bool(dead.all()):
+        base = diagonal[~dead].mean() * inverse.square()
+    else:
+        base = torch.ones_like(scale)
+    base = torch.where(dead, torch.ones_like(base), base)
+    for factor in (1.0, 3.0, 10.0, 100.0):
+        lower, info = torch.linalg.cholesky_ex(scaled + torch.diag(factor * relative * base + dead.to(base.dtype)))
+        if int(info) == 0 and bool(torch.isfinite(lower).all()):
+            return DampedFactor(lower, scale, factor * relative)
+    values, vectors = torch.linalg.eigh(scaled)
+    floor = values.clamp_min(1e-8 * float(values.max().clamp_min(1.0))) + max(relative, 1e-8)
+    return DampedFactor(torch.linalg.cholesky((vectors * floor) @ vectors.T), scale, max(relative, 1e-8))
+
+
+def solve_right(matrix: Tensor, factor: DampedFactor) -> Tensor:
+    """Return ``matrix (C + Lambda)^-1`` for ``matrix [rows, in]``."""
+    solved = torch.cholesky_solve((matrix / factor.scale).T, factor.lower).T
+    return solved / factor.scale
+
+
+def inverse(factor: DampedFactor) -> Tensor:
+    """Return ``(C + Lambda)^-1``."""
+    return torch.cholesky_inverse(factor.lower) / torch.outer(factor.scale, factor.scale)
+
+
+def upper_inverse_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mode: Damping = "diagonal") -> Tensor:
+    """Return upper triangular ``U`` with ``(C + Lambda)^-1 = U^T U``: what GPTQ and SparseGPT sweep with.
+
+    With ``J`` the reversal permutation and ``L' = chol(J (C + Lambda) J)``: ``U = (J L' J)^-1``. Neither an inverse nor
+    a second factorisation of it is formed.
+    """
+    reversed_factor = damped_factor(centred.flip(0, 1), relative, mode)
+    upper = (reversed_factor.lower * reversed_factor.scale[:, None]).flip(0, 1)
+    identity = torch.eye(upper.shape[0], dtype=upper.dtype)
+    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
+    return factor
+
+
+def square_root(centred: Tensor) -> Tensor:
+    """Return ``R`` with ``C = R R^T``; negative eigenvalues, which only rounding can cause, count as zero."""
+    values, vectors = torch.linalg.eigh((centred + centred.T) / 2)
+    root: Tensor = vectors * values.clamp_min(0).sqrt()
+    return root
+
+
+def reconstruction_error(difference: Tensor, centred: Tensor) -> float:
+    """Return ``tr(D C D^T)`` for ``difference = D [out, in]``: the squared error of the outputs, bias refitted."""
+    return float(((difference @ centred) * difference).sum())
+
+
+def composed_error(weight: Tensor, kept_weight: Tensor, kept: Tensor, centred: Tensor) -> float:
+    """Squared output error of any chain of methods, against the *original* weight.
+
+    ``E = tr(W C W^T) - 2 tr(W'_K C_K: W^T) + tr(W'_K C_KK W'_K^T)``; the errors of single steps do not add up to it.
+
+    Args:
+        weight: ``W [out, in]``.
+        kept_weight: ``W'_K [out, |K|]``.
+        kept: indices of ``K``.
+        centred: ``C [in, in]``.
+    """
+    energy = ((weight @ centred) * weight).sum()
+    cross = ((kept_weight @ centred[kept]) * weight).sum()
+    remaining = ((kept_weight @ centred[kept][:, kept]) * kept_weight).sum()
+    return float(energy - 2 * cross + remaining)
+
+
+def output_energy(weight: Tensor, bias: Tensor | None, centred: Tensor, mean: Tensor, count: int) -> float:
+    """Return ``||X W^T + 1 b^T||^2``: the error of removing a branch with its bias."""
+    offset = weight @ mean + (0 if bias is None else bias)
+    return float(((weight @ centred) * weight).sum() + count * offset.square().sum())

@@ -1,0 +1,1 @@
+"""One compression method a file: functions that take tensors and return tensors."""

@@ -1,0 +1,107 @@
+"""What happens to a single matrix after removal: factorise, then mask, then round; each against the same moments.
+
+Removal leaves the survivors at their (damped) optimum, where the gradient of the output error vanishes. The error of
+every further step is therefore measured from the survivors as they are, and no step needs the original matrix.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from compressors.calibration.cache import ByteCache
+from compressors.methods.least_squares import refit_bias
+from compressors.methods.low_rank import Basis
+from compressors.methods.low_rank import factorise
+from compressors.methods.low_rank import plain_basis
+from compressors.methods.low_rank import whitened_basis
+from compressors.methods.masks import magnitude_mask
+from compressors.methods.masks import sparsegpt
+from compressors.methods.masks import wanda_mask
+from compressors.methods.rounding import gptq
+from compressors.moments import Moments
+from compressors.network import Linear
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import Recipe
+
+
+@dataclass
+class MatrixInput:
+    """The input of one matrix, whose moments are only computed when a method asks for them."""
+
+    compute: Callable[[], Moments]
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Moments of the input."""
+        return self.compute()
+
+
+def refine(
+    linear: Linear,
+    given: MatrixInput,
+    branch: AttentionRecipe | FeedForwardRecipe,
+    recipe: Recipe,
+    cache: ByteCache,
+    key: str,
+) -> Linear:
+    """Return ``linear`` with the branch's rank, sparsity and bit-width.
+
+    A rank that is not below both sides of the matrix leaves it dense. Where nothing changes, the tensors are shared
+    with ``linear``.
+
+    Args:
+        linear: a dense layer, after removal.
+        given: what it reads.
+        branch: rank, sparsity, bits.
+        recipe: the global choices: factorisation, mask, pattern, rounding, compensation.
+        cache: for bases.
+        key: names this matrix, including what was removed before.
+    """
+    weight = linear.matrix()
+    rank = branch.rank if branch.rank is not None and branch.rank < min(weight.shape) else None
+    rounds = branch.bits in (4, 8) and recipe.quantization.rounding == "gptq"
+    if rank is None and branch.sparsity == 0 and not rounds:
+        return Linear(linear.weight, linear.bias, linear.left, linear.right, branch.bits)
+    if rank is None:
+        dense = _zero_and_round(weight.double(), given, branch, recipe, rounds)
+        return Linear(dense.float(), _bias(linear, dense, given, recipe), bits=branch.bits)
+    basis = cache.get(f"basis.{key}.{recipe.factorization}", Basis, lambda: _basis(weight, given, recipe))
+    left, right = factorise(weight, basis, rank)
+    right = _zero_and_round(right, given, branch, recipe, rounds)
+    latent = MatrixInput(lambda: given.moments.project(right))
+    left = _zero_and_round(left, latent, branch, recipe, rounds)
+    bias = _bias(linear, left @ right, given, recipe)
+    return Linear(None, bias, left.float().contiguous(), right.float().contiguous(), branch.bits)
+
+
+def _basis(weight: Tensor, given: MatrixInput, recipe: Recipe) -> Basis:
+    return plain_basis(weight) if recipe.factorization == "plain" else whitened_basis(weight, given.moments.centred)
+
+
+def _zero_and_round(
+    weight: Tensor, given: MatrixInput, branch: AttentionRecipe | FeedForwardRecipe, recipe: Recipe, rounds: bool
+) -> Tensor:
+    """Mask, then round, one matrix; float64 in and out."""
+    mask: Tensor | None = None
+    if branch.sparsity > 0:
+        weight, mask = _sparsify(weight, given, branch.sparsity, recipe)
+    return gptq(weight, given.moments.centred, branch.bits, mask) if rounds else weight
+
+
+def _sparsify(weight: Tensor, given: MatrixInput, sparsity: float, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    if recipe.mask == "sparsegpt":
+        return sparsegpt(weight, given.moments.centred, sparsity, recipe.pattern)
+    if recipe.mask == "magnitude":
+        mask = magnitude_mask(weight, sparsity, recipe.pattern)
+    else:
+        mask = wanda_mask(weight, given.moments.second_moment(), sparsity, recipe.pattern)
+    return weight * mask, mask
+
+
+def _bias(linear: Linear, new_weight: Tensor, given: MatrixInput, recipe: Recipe) -> Tensor | None:
+    if recipe.compensation == "none":
+        return linear.bias
+    return refit_bias(linear.bias, linear.matrix(), new_weight, given.moments.mean, None).float()
