@@ -5,13 +5,23 @@ from typing import Any
 
 if TYPE_CHECKING:
     from paretune.artifact.loader import load
+    from paretune.client import Client
+    from paretune.errors import ApiError
+    from paretune.errors import JobFailedError
 
-__all__ = ["load"]
+__all__ = ["ApiError", "Client", "JobFailedError", "load"]
+
+_HOMES = {
+    "load": "paretune.artifact.loader",  # imports torch, which the rest of the package does without
+    "Client": "paretune.client",
+    "ApiError": "paretune.errors",
+    "JobFailedError": "paretune.errors",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":  # imports torch, which the rest of the package does without
-        from paretune.artifact.loader import load
+    if name in _HOMES:
+        from importlib import import_module
 
-        return load
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

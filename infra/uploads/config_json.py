@@ -69,6 +69,8 @@ class ConfigFacts:
     vocabulary_size: int
     max_position_embeddings: int
     token_types: int
+    max_sequence_length: int
+    """Tokens that a text may have; RoBERTa's positions begin after the padding index."""
     labels: tuple[str, ...]
     """Names of the classes in output order; two unnamed ones where the file says nothing."""
     problem_type: str | None
@@ -103,6 +105,7 @@ def check_config(data: bytes) -> ConfigFacts:
     return ConfigFacts(
         model_type=model_type,
         architecture=architecture,
+        max_sequence_length=_max_sequence_length(config, model_type, sizes),
         labels=labels,
         problem_type=config.get("problem_type"),
         **sizes,
@@ -192,6 +195,12 @@ def _sizes(config: JsonObject, model_type: str, problems: list[JsonObject]) -> d
     if {"hidden_size", "heads"} <= sizes.keys() and sizes["hidden_size"] % sizes["heads"]:
         problems.append(_problem(names["hidden_size"], "must be a multiple of the number of attention heads"))
     return sizes
+
+
+def _max_sequence_length(config: JsonObject, model_type: str, sizes: dict[str, int]) -> int:
+    padding = config.get("pad_token_id", 1)
+    reserved = padding + 1 if model_type in {"roberta", "xlm-roberta"} and isinstance(padding, int) else 0
+    return max(1, sizes["max_position_embeddings"] - reserved)
 
 
 def _labels(config: JsonObject, problems: list[JsonObject]) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Datasets: JSONL, CSV or Parquet."""

@@ -1,0 +1,1 @@
+"""Live progress over server-sent events."""

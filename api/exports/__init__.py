@@ -1,0 +1,1 @@
+"""Downloadable forms of a compressed model."""

@@ -1,0 +1,38 @@
+"""Queries of the jobs resource."""
+
+from datetime import datetime
+
+from sqlalchemy import func
+from sqlmodel import Session
+from sqlmodel import col
+from sqlmodel import select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from api.jobs.schemas import Progress
+from api.jobs.schemas import TrialCounts
+from infra.database.models import Job
+from infra.database.models import Trial
+
+END_STATES = ("succeeded", "failed", "cancelled")
+
+
+def owned_by(owner: str, state: str | None) -> SelectOfScalar[Job]:
+    """Select the jobs of one owner, optionally those in one state."""
+    statement = select(Job).where(Job.owner == owner)
+    return statement if state is None else statement.where(col(Job.state) == state)
+
+
+def progress(session: Session, job: Job, now: datetime) -> Progress:
+    """Count the trials and tell the time of a job."""
+    counts = dict(
+        session.exec(select(Trial.state, func.count()).where(Trial.job_id == job.id).group_by(Trial.state)).all()
+    )
+    states = ("queued", "evaluated", "complete", "rejected", "failed", "cancelled")
+    elapsed = ((job.finished_at or now) - job.started_at).total_seconds() if job.started_at else 0.0
+    seconds = job.request.get("budget", {}).get("seconds")
+    remaining = max(0.0, seconds - elapsed) if seconds is not None else None
+    return Progress(
+        trials=TrialCounts(total=sum(counts.values()), **{state: counts.get(state, 0) for state in states}),
+        elapsed_seconds=round(max(0.0, elapsed), 1),
+        remaining_seconds=0.0 if job.state in END_STATES else remaining and round(remaining, 1),
+    )

@@ -1,0 +1,34 @@
+"""Create a job: what HTTP adds to :func:`search.service.create_job`."""
+
+from sqlmodel import Session
+
+from api.auth import Principal
+from infra.database.models import Job
+from infra.database.models import Model
+from infra.errors import InvalidInputError
+from search import service as search
+from search.requests import JobRequest
+
+
+def create_job(session: Session, principal: Principal, request: JobRequest) -> Job:
+    """Check the request against what is known about the model, then queue the job.
+
+    Raises:
+        ParetuneError: The request cannot be done; the message says what to change.
+    """
+    _check_task(session, principal, request)
+    return search.create_job(session, principal.id, request)
+
+
+def _check_task(session: Session, principal: Principal, request: JobRequest) -> None:
+    model = session.get(Model, request.model_id)
+    if model is None or model.owner != principal.id or model.state != "ready":
+        return  # create_job says so
+    tasks = model.facts.get("tasks")
+    if not tasks or request.task in tasks:
+        return
+    raise InvalidInputError(
+        f"The model {model.name!r} ({model.architecture}) cannot do {request.task}.",
+        hint=f"It can do: {', '.join(tasks)}. Set task to that, or upload a model with a classification head.",
+        errors=[{"field": "task", "message": f"is not one of {', '.join(tasks)}"}],
+    )

@@ -1,0 +1,1 @@
+"""Models: folders of files, verified."""

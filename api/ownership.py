@@ -1,0 +1,28 @@
+"""Rows belong to the API key that made them; to every other key they do not exist."""
+
+from typing import Any
+from typing import TypeVar
+
+from sqlmodel import Session
+from sqlmodel import SQLModel
+
+from api.auth import Principal
+from infra.errors import NotFoundError
+
+Owned = TypeVar("Owned", bound=SQLModel)
+
+
+def get_owned(session: Session, table: type[Owned], identifier: str, principal: Principal) -> Owned:
+    """Return the row of ``table``, which must have an ``owner``.
+
+    Raises:
+        NotFoundError: There is none, or it belongs to another key: the answer is the same.
+    """
+    row: Any = session.get(table, identifier)
+    if row is None or row.owner != principal.id:
+        name = table.__name__.lower()
+        raise NotFoundError(
+            f"There is no {name} {identifier[:100]!r}.", hint=f"GET /v1/{name}s lists the ones of this API key."
+        )
+    found: Owned = row
+    return found

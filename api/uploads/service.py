@@ -1,0 +1,147 @@
+"""Pieces of a file: each a blob, joined at the end. Any API process can take any piece."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import update
+from sqlmodel import Session
+from sqlmodel import col
+
+from api.auth import Principal
+from api.bodies import ReceivedBody
+from api.datasets.schemas import dataset_view
+from api.datasets.service import store_dataset
+from api.models import repository as models
+from api.models.schemas import file_view
+from api.models.service import store_file
+from api.ownership import get_owned
+from api.services import Services
+from api.uploads.schemas import UploadCreate
+from api.uploads.schemas import UploadResult
+from infra.blobs import put_file
+from infra.database.models import Model
+from infra.database.models import Upload
+from infra.errors import ConflictError
+from infra.errors import InvalidInputError
+from infra.errors import TooLargeError
+from infra.store.base import copy_and_hash
+from infra.uploads.dataset_file import format_of
+from infra.uploads.filenames import check_name
+from infra.uploads.filenames import size_limit
+
+MAX_PARTS = 10_000
+
+
+def check_target(session: Session, services: Services, principal: Principal, body: UploadCreate) -> None:
+    """Refuse at the start what would be refused at the end.
+
+    Raises:
+        ParetuneError: The name, size or model does not fit.
+    """
+    limit = services.settings.max_upload_bytes
+    if body.model_id is None:
+        format_of(body.name)
+    else:
+        check_name(body.name)
+        limit = size_limit(body.name, limit)
+        models.check_uploading(get_owned(session, Model, body.model_id, principal))
+    if body.length > limit:
+        raise TooLargeError(f"{body.name} may have at most {limit} bytes.", hint="Check that it is the right file.")
+
+
+def wrong_offset(upload: Upload) -> ConflictError:
+    """The error of a piece that does not continue the upload."""
+    return ConflictError(
+        f"The upload has {upload.offset} of {upload.length} bytes; the next piece must begin there.",
+        hint="Ask for Upload-Offset with HEAD and continue from it.",
+    )
+
+
+def append_piece(services: Services, upload: Upload, offset: int, body: ReceivedBody) -> int:
+    """Store a piece and move the offset; return the new offset.
+
+    Raises:
+        ConflictError: Another piece came first.
+        InvalidInputError: The piece is empty, or there are too many.
+    """
+    if body.size == 0 or len(upload.parts) >= MAX_PARTS:
+        raise InvalidInputError("The piece is empty or too small.", hint="Send pieces of at least one MiB.")
+    ref = put_file(services.database, services.store, body.path, expected_sha256=body.sha256)
+    with services.database.write_session() as session:
+        moved = session.execute(
+            update(Upload)
+            .where(col(Upload.id) == upload.id, col(Upload.offset) == offset)
+            .values(offset=offset + body.size, parts=[*upload.parts, ref.sha256])
+            .returning(col(Upload.offset))
+            .execution_options(synchronize_session=False)
+        ).scalar_one_or_none()
+    if moved is None:
+        raise ConflictError("Another piece of this upload came first.", hint="Ask for Upload-Offset with HEAD.")
+    return int(moved)
+
+
+@contextmanager
+def _joined(services: Services, upload: Upload) -> Iterator[Path]:
+    with tempfile.NamedTemporaryFile(dir=services.staging, prefix="join-") as target:
+        for sha256 in upload.parts:
+            with services.store.open(sha256) as piece:
+                shutil.copyfileobj(piece, target, 1 << 20)
+        target.flush()
+        yield Path(target.name)
+
+
+def complete(services: Services, principal: Principal, upload: Upload, sha256: str | None) -> UploadResult:
+    """Join the pieces, check the file and make it what it is for.
+
+    Raises:
+        ConflictError: Bytes are missing.
+        InvalidInputError: The hash is another one, or the file is refused.
+    """
+    if upload.offset != upload.length:
+        raise wrong_offset(upload)
+    with _joined(services, upload) as path:
+        with path.open("rb") as stream:
+            found = copy_and_hash(stream, None).sha256
+        for expected in (sha256, upload.sha256):
+            if expected is not None and expected != found:
+                raise InvalidInputError(
+                    f"The file received has the sha256 {found}, but {expected} was announced.",
+                    hint="Delete the upload and send the file again.",
+                    errors=[{"field": "sha256", "message": "is not that of the received bytes"}],
+                )
+        if upload.kind == "dataset":
+            return _become_dataset(services, principal, upload, path, found)
+        return _become_model_file(services, principal, upload, path, found)
+
+
+def _become_dataset(services: Services, principal: Principal, upload: Upload, path: Path, sha256: str) -> UploadResult:
+    dataset = store_dataset(
+        services, owner=principal.id, name=upload.name, data_format=format_of(upload.name), path=path, sha256=sha256
+    )
+    with services.database.write_session() as session:
+        _take(session, upload)
+        session.add(dataset)
+    return UploadResult(file=None, dataset=dataset_view(dataset))
+
+
+def _become_model_file(
+    services: Services, principal: Principal, upload: Upload, path: Path, sha256: str
+) -> UploadResult:
+    assert upload.target_id is not None
+    ref = store_file(services, upload.name, path, sha256)
+    with services.database.write_session() as session:
+        _take(session, upload)
+        model = get_owned(session, Model, upload.target_id, principal)
+        row = models.put_file_row(session, model, upload.name, ref)
+        return UploadResult(file=file_view(row), dataset=None)
+
+
+def _take(session: Session, upload: Upload) -> None:
+    """Remove the upload's row: completing it twice at once makes one result."""
+    current = session.get(Upload, upload.id)
+    if current is None:
+        raise ConflictError("The upload was completed meanwhile.", hint="Look for its result.")
+    session.delete(current)

@@ -1,0 +1,403 @@
+"""The Python SDK: everything that the service can do, over HTTP."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from pathlib import PurePosixPath
+from typing import Any
+from typing import Literal
+
+import httpx
+
+from paretune import config
+from paretune import sse
+from paretune.errors import ApiError
+from paretune.errors import JobFailedError
+from paretune.transport import JsonObject
+from paretune.transport import Transport
+from paretune.types import Dataset
+from paretune.types import Device
+from paretune.types import Event
+from paretune.types import Export
+from paretune.types import ExportFile
+from paretune.types import Job
+from paretune.types import Key
+from paretune.types import Model
+from paretune.uploading import LARGE_BYTES
+from paretune.uploading import Progress
+from paretune.uploading import Sender
+from paretune.uploading import model_files
+
+Format = Literal["onnx", "torch"]
+
+_STREAM_SILENCE_SECONDS = 45.0
+"""The service sends something at least every 15 seconds; after this much silence the connection is dead."""
+_RECONNECT_SECONDS = 1.0
+_LONGEST_OUTAGE_SECONDS = 120.0
+
+
+class Client:
+    """A connection to a Paretune service.
+
+    Example::
+
+        with paretune.Client() as client:
+            model = client.upload_model("./my-model")
+            data = client.upload_dataset("dev.jsonl")
+            job = client.submit(model, data, max_drop=0.01, budget_seconds=600)
+            client.wait(job)
+            client.download(job, "onnx", "./best")
+
+    Args:
+        url: Where the service is; default: ``PARETUNE_URL``, the running embedded service, or ``http://127.0.0.1:8765``.
+        api_key: ``prefix.secret``; default: ``PARETUNE_API_KEY``, or the key of the embedded service.
+        home: Directory of the embedded service; default: ``PARETUNE_HOME`` or ``~/.paretune``.
+        transport: Replaces the network, for tests.
+
+    All methods raise :class:`paretune.ApiError` when the service refuses, fails, or cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        home: str | Path | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.config = config.resolve(url, api_key, Path(home) if home is not None else None)
+        self._transport = Transport(self.config.url, self.config.api_key, transport)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def request(self, method: str, path: str, **options: Any) -> JsonObject:
+        """Send any request, such as ``client.request("GET", "/health/ready")``, and return the object it answers."""
+        return self._transport.json(method, path, **options)
+
+    # -- models and datasets
+
+    def upload_model(self, folder: str | Path, *, name: str | None = None, progress: Progress | None = None) -> Model:
+        """Upload a Hugging Face folder (safetensors, config, tokenizer) and wait until it is verified.
+
+        Args:
+            folder: The folder.
+            name: What to call it; default: the folder's name.
+            progress: Called with (bytes sent, bytes in total).
+        """
+        directory = Path(folder)
+        names = model_files(directory)
+        total = sum((directory / file).stat().st_size for file in names)
+        model = self._transport.json("POST", "/v1/models", json={"name": name or directory.resolve().name}, create=True)
+        sender = Sender(self._transport, total, progress)
+        for file in names:
+            path = directory / file
+            if path.stat().st_size > LARGE_BYTES:
+                sender.resumable(path, kind="model-file", name=file, model_id=model["id"])
+            else:
+                sender.put("PUT", f"/v1/models/{model['id']}/files/{file}", path)
+        return Model.model_validate(self._transport.json("POST", f"/v1/models/{model['id']}/complete"))
+
+    def register_model(self, server_path: str, *, name: str | None = None) -> Model:
+        """Use a folder on the server's disk, where the operator allows it."""
+        body = {"name": name or PurePosixPath(server_path).name, "server_path": server_path}
+        return Model.model_validate(self._transport.json("POST", "/v1/models", json=body, create=True))
+
+    def upload_dataset(
+        self, file: str | Path, *, name: str | None = None, format: str | None = None, progress: Progress | None = None
+    ) -> Dataset:
+        """Upload a JSONL, CSV or Parquet file.
+
+        Args:
+            file: The file.
+            name: What to call it; default: the file's name.
+            format: ``jsonl``, ``csv`` or ``parquet``; default: by the suffix of the name.
+            progress: Called with (bytes sent, bytes in total).
+        """
+        path = Path(file)
+        if not path.is_file():
+            raise ApiError(f"{path} is not a file.", hint="Give a JSONL, CSV or Parquet file.", code="invalid-dataset")
+        name = name or path.name
+        sender = Sender(self._transport, path.stat().st_size, progress)
+        if path.stat().st_size > LARGE_BYTES and format is None:
+            return Dataset.model_validate(sender.resumable(path, kind="dataset", name=name)["dataset"])
+        params = {"name": name, "format": format}
+        return Dataset.model_validate(sender.put("POST", "/v1/datasets", path, params).json())
+
+    def models(self) -> Iterator[Model]:
+        """List the models of this key, newest first."""
+        return map(Model.model_validate, self._transport.pages("/v1/models"))
+
+    def datasets(self) -> Iterator[Dataset]:
+        """List the datasets of this key, newest first."""
+        return map(Dataset.model_validate, self._transport.pages("/v1/datasets"))
+
+    # -- devices and keys
+
+    def devices(self) -> list[Device]:
+        """List the registered devices by name."""
+        return sorted(map(Device.model_validate, self._transport.pages("/v1/devices")), key=lambda device: device.name)
+
+    def add_device(self, name: str, profiler: str, options: JsonObject | None = None) -> Device:
+        """Register a device profile (scope ``admin``)."""
+        body = {"name": name, "profiler": profiler, "options": options or {}}
+        return Device.model_validate(self._transport.json("POST", "/v1/devices", json=body, create=True))
+
+    def keys(self) -> list[Key]:
+        """List all API keys (scope ``admin``)."""
+        return [Key.model_validate(key) for key in self._transport.pages("/v1/keys")]
+
+    def add_key(self, name: str, scopes: list[str] | None = None, *, expires_at: str | None = None) -> Key:
+        """Make an API key (scope ``admin``); its secret is in ``key`` of the answer and nowhere else."""
+        body = {"name": name, "scopes": scopes or ["read", "submit"], "expires_at": expires_at}
+        return Key.model_validate(self._transport.json("POST", "/v1/keys", json=body))
+
+    def rotate_key(self, key_id: str) -> Key:
+        """Replace the secret of a key (scope ``admin``)."""
+        return Key.model_validate(self._transport.json("POST", f"/v1/keys/{key_id}/rotate"))
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke a key (scope ``admin``)."""
+        self._transport.request("DELETE", f"/v1/keys/{key_id}")
+
+    # -- jobs
+
+    def submit(
+        self,
+        model: Model | str,
+        dataset: Dataset | str,
+        *,
+        calibration: Dataset | str | None = None,
+        task: str = "sequence-classification",
+        device: str = "local-cpu",
+        max_drop: float | None = None,
+        max_latency_ms: float | None = None,
+        budget_seconds: float | None = None,
+        budget_trials: int | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Start a compression job.
+
+        Args:
+            model: What to compress.
+            dataset: Examples to judge it by.
+            calibration: Unlabelled text; default: a part of ``dataset``.
+            task: ``sequence-classification`` or ``embedding``.
+            device: Name of a registered device.
+            max_drop: Largest allowed loss of quality: 0.01 is one point.
+            max_latency_ms: Latency ceiling; give one of the two, or neither for the whole front.
+            budget_seconds: Time limit of the whole job; default: the service's (ten minutes).
+            budget_trials: Limit of tried candidates.
+            fields: Any other field of the request as in the API: ``workload``, ``columns``, ``space``, ``strategy``,
+                ``sampler``, ``seed``, ``name``, ``priority``.
+        """
+        goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms}
+        body: JsonObject = {
+            "model_id": model if isinstance(model, str) else model.id,
+            "dataset_id": dataset if isinstance(dataset, str) else dataset.id,
+            "calibration_id": calibration.id if isinstance(calibration, Dataset) else calibration,
+            "task": task,
+            "device": device,
+            "goal": {name: value for name, value in goal.items() if value is not None},
+            **fields,
+        }
+        if budget_seconds is not None or budget_trials is not None:
+            body["budget"] = {"seconds": budget_seconds, "trials": budget_trials}
+        return Job.model_validate(self._transport.json("POST", "/v1/jobs", json=body, create=True))
+
+    def job(self, job: Job | str) -> Job:
+        """Read a job with its progress and the best model so far."""
+        return Job.model_validate(self._transport.json("GET", f"/v1/jobs/{_id(job)}"))
+
+    def jobs(self, *, state: str | None = None) -> Iterator[Job]:
+        """List the jobs of this key, newest first."""
+        return map(Job.model_validate, self._transport.pages("/v1/jobs", state=state))
+
+    def cancel(self, job: Job | str) -> Job:
+        """Ask a job to stop; what it found so far stays readable."""
+        return Job.model_validate(self._transport.json("POST", f"/v1/jobs/{_id(job)}/cancel"))
+
+    def trials(self, job: Job | str, *, state: str | None = None) -> Iterator[JsonObject]:
+        """Go through the candidates of a job by number."""
+        return self._transport.pages(f"/v1/jobs/{_id(job)}/trials", state=state)
+
+    def front(self, job: Job | str) -> JsonObject:
+        """The Pareto front so far, with the baselines beside it; at any moment, also after cancel and failure."""
+        return self._transport.json("GET", f"/v1/jobs/{_id(job)}/front")
+
+    def best(self, job: Job | str, *, max_drop: float | None = None, max_latency_ms: float | None = None) -> JsonObject:
+        """The best model so far by the job's goal, or by the one given here."""
+        params = {"max_drop": max_drop, "max_latency_ms": max_latency_ms}
+        return self._transport.json("GET", f"/v1/jobs/{_id(job)}/best", params=params)
+
+    def report(self, job: Job | str) -> JsonObject:
+        """Everything about a job in one object."""
+        return self._transport.json("GET", f"/v1/jobs/{_id(job)}/report")
+
+    def watch(self, job: Job | str, *, after: int = 0) -> Iterator[Event]:
+        """Go through the events of a job as they happen, from the first one, until the job is over.
+
+        A lost connection is taken up again where it was; only two minutes without the service end it.
+
+        Args:
+            job: The job.
+            after: Id of the last event that is known already.
+        """
+        path = f"/v1/jobs/{_id(job)}/events"
+        lost_since: float | None = None
+        while True:
+            try:
+                headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+                with self._transport.stream(
+                    "GET", path, headers=headers, read_seconds=_STREAM_SILENCE_SECONDS
+                ) as reply:
+                    lost_since = None
+                    for message in sse.parse(reply.iter_lines()):
+                        if message.event == "end":
+                            return
+                        event = Event.model_validate(json.loads(message.data))
+                        after = event.id
+                        yield event
+            except (httpx.TransportError, ApiError) as error:
+                if isinstance(error, ApiError) and error.status not in {429, 502, 503, 504}:
+                    raise
+                lost_since = lost_since or time.monotonic()
+                if time.monotonic() - lost_since > _LONGEST_OUTAGE_SECONDS:
+                    raise ApiError.unreachable(self.config.url, error) from error
+            time.sleep(_RECONNECT_SECONDS)
+
+    def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
+        """Wait until a job is over and return it.
+
+        Raises:
+            JobFailedError: The job failed or was cancelled.
+            TimeoutError: It is not over after ``timeout`` seconds; it goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (current := self.job(job)).is_over:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"job {current.id} is still {current.state} after {timeout} seconds")
+            time.sleep(1.0)
+        if current.state != "succeeded":
+            raise job_failure(current)
+        return current
+
+    # -- downloads
+
+    def export(
+        self,
+        job: Job | str,
+        format: Format = "onnx",
+        *,
+        trial: int | None = None,
+        max_drop: float | None = None,
+        max_latency_ms: float | None = None,
+        timeout: float = 600.0,
+    ) -> Export:
+        """Make a model downloadable and wait until it is: the best one, or a trial by number.
+
+        Raises:
+            JobFailedError: The export failed.
+            TimeoutError: It is not ready after ``timeout`` seconds.
+        """
+        goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms}
+        chosen = {name: value for name, value in goal.items() if value is not None}
+        body = {"format": format, "trial": trial, "goal": chosen or None}
+        path = f"/v1/jobs/{_id(job)}/exports"
+        export = Export.model_validate(self._transport.json("POST", path, json=body, create=True))
+        deadline = time.monotonic() + timeout
+        while export.state == "queued":
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"export {export.id} is not ready after {timeout} seconds")
+            time.sleep(0.5)
+            export = Export.model_validate(self._transport.json("GET", f"/v1/exports/{export.id}"))
+        if export.state != "ready":
+            error = export.error or {}
+            raise JobFailedError(
+                str(error.get("message", "The export failed.")), hint=str(error.get("hint", "")), code="export-failed"
+            )
+        return export
+
+    def download(
+        self, job: Job | str, format: Format, directory: str | Path, *, progress: Progress | None = None, **choice: Any
+    ) -> list[Path]:
+        """Export a model and download all its files; each is checked against its sha256.
+
+        Args:
+            job: The job.
+            format: ``onnx`` or ``torch``.
+            directory: Where to put the files; made if it is not there.
+            progress: Called with (bytes received, bytes in total).
+            choice: ``trial``, ``max_drop``, ``max_latency_ms``, ``timeout`` as for :meth:`export`.
+
+        Returns:
+            The paths of the files.
+        """
+        export = self.export(job, format, **choice)
+        total, done = sum(file.size for file in export.files), 0
+        paths = []
+        for file in export.files:
+            paths.append(self._fetch(file, Path(directory)))
+            done += file.size
+            if progress is not None:
+                progress(done, total)
+        return paths
+
+    def _fetch(self, file: ExportFile, directory: Path) -> Path:
+        """Download one file, going on after a lost connection; nothing is at its name unless its hash is right."""
+        relative = PurePosixPath(file.name)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise ApiError(f"The service sent the unsafe file name {file.name!r}.", hint="Do not trust this service.")
+        target = directory / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        partial.unlink(missing_ok=True)
+        digest = hashlib.sha256()
+        received, attempts = 0, 0
+        with partial.open("wb") as stream:
+            while received < file.size or attempts == 0:
+                attempts += 1
+                headers = {"Range": f"bytes={received}-"} if received else {}
+                try:
+                    with self._transport.stream("GET", file.url, headers=headers) as response:
+                        for chunk in response.iter_bytes(1 << 20):
+                            stream.write(chunk)
+                            digest.update(chunk)
+                            received += len(chunk)
+                except httpx.TransportError as error:
+                    if attempts >= 5:
+                        raise ApiError.unreachable(self.config.url, error) from error
+        if digest.hexdigest() != file.sha256:
+            partial.unlink(missing_ok=True)
+            raise ApiError(f"{file.name} arrived damaged.", hint="Download it again.", code="damaged-download")
+        partial.replace(target)
+        return target
+
+
+def _id(job: Job | str) -> str:
+    return job if isinstance(job, str) else job.id
+
+
+def job_failure(job: Job) -> JobFailedError:
+    """Return the error that a job ended with, in the same form as a refused request."""
+    error = job.error or {}
+    if job.state == "cancelled":
+        return JobFailedError(
+            f"Job {job.id} was cancelled.", hint="What it found so far: `paretune best JOB`.", code="cancelled"
+        )
+    return JobFailedError(
+        str(error.get("message", f"Job {job.id} failed.")),
+        hint=str(error.get("hint", "")),
+        code=str(error.get("code", "job-failed")),
+        title=str(error.get("title", "The job failed")),
+        errors=error.get("errors"),
+    )
