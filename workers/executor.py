@@ -15,6 +15,7 @@ from sqlmodel import select
 
 from infra import steps
 from infra.database.engine import Database
+from infra.database.locks import lock_job
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
@@ -129,9 +130,9 @@ class StepExecutor:
                     self._finish(stage, claimed, output)
             except HandBack:
                 logger.info("handing %s of job %s back", claimed.key, claimed.job_id)
-                self._write(lambda session: steps.release(session, claimed))
+                self._write(claimed, lambda session: steps.release(session, claimed))
             except CancelledError:
-                self._write(lambda session: steps.cancel(session, claimed))
+                self._write(claimed, lambda session: steps.cancel(session, claimed))
             except StaleLeaseError:
                 raise
             except UnavailableError as error:
@@ -168,6 +169,7 @@ class StepExecutor:
 
     def _finish(self, stage: Stage, claimed: ClaimedStep, output: JsonObject) -> None:
         with self._database.write_session() as session:
+            lock_job(session, claimed.job_id)
             step = steps.finish(session, claimed, output)
             stage.finish(session, step, output)
 
@@ -175,6 +177,7 @@ class StepExecutor:
         retry = not isinstance(error, InvalidInputError)
         logger.warning("%s of job %s failed: %s", claimed.key, claimed.job_id, error.message)
         with self._database.write_session() as session:
+            lock_job(session, claimed.job_id)
             step = steps.fail(session, claimed, error, retry=retry, retry_seconds=self._settings.retry_seconds)
             if step.state == "failed":
                 fail_for_good(session, stage, step, error)
@@ -190,10 +193,11 @@ class StepExecutor:
             append_event(session, claimed.job_id, "notice", notice)
             return steps.release(session, claimed, delay_seconds=_AWAY_SECONDS)
 
-        self._write(hand_back)
+        self._write(claimed, hand_back)
 
-    def _write(self, change: Callable[[Session], Step]) -> None:
+    def _write(self, claimed: ClaimedStep, change: Callable[[Session], Step]) -> None:
         with self._database.write_session() as session:
+            lock_job(session, claimed.job_id)
             change(session)
 
     def _relay(self) -> None:

@@ -9,6 +9,7 @@ store.
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import BigInteger
 from sqlalchemy import Column
 from sqlalchemy import ForeignKey
 from sqlalchemy import Index
@@ -42,6 +43,10 @@ def _created() -> Any:
 
 def _time() -> Any:
     return Field(default=None, sa_type=UTCDateTime)
+
+
+def _bytes() -> Any:
+    return Field(default=0, sa_type=BigInteger)
 
 
 def _json() -> Any:
@@ -78,7 +83,7 @@ class Blob(SQLModel, table=True):
 
     __tablename__ = "blob"
     sha256: str = Field(primary_key=True, max_length=64)
-    size: int
+    size: int = _bytes()
     created_at: datetime = _created()
 
 
@@ -105,11 +110,11 @@ class ModelFile(SQLModel, table=True):
     model_id: str = Field(sa_column=Column(ForeignKey("model.id", ondelete="CASCADE"), primary_key=True))
     name: str = Field(primary_key=True)
     sha256: str = Field(sa_column=Column(ForeignKey("blob.sha256"), nullable=False, index=True))
-    size: int
+    size: int = _bytes()
 
 
 class Upload(SQLModel, table=True):
-    """A resumable upload in progress; its bytes lie in the store's staging area until they are complete and hashed."""
+    """A resumable upload in progress: its pieces are blobs until they are complete and joined."""
 
     __tablename__ = "upload"
     id: str = _id()
@@ -118,8 +123,10 @@ class Upload(SQLModel, table=True):
     """``model-file`` | ``dataset``."""
     target_id: str | None = None
     name: str
-    length: int
-    offset: int = 0
+    length: int = _bytes()
+    offset: int = _bytes()
+    parts: list[str] = Field(default_factory=list, sa_type=json_type())
+    """sha256 of the pieces received so far, in order."""
     sha256: str | None = None
     created_at: datetime = _created()
 
@@ -135,7 +142,7 @@ class Dataset(SQLModel, table=True):
     columns: list[str] = Field(default_factory=list, sa_type=json_type())
     rows: int = 0
     sha256: str = Field(sa_column=Column(ForeignKey("blob.sha256"), nullable=False, index=True))
-    size: int = 0
+    size: int = _bytes()
     created_at: datetime = _created()
 
 
@@ -250,7 +257,7 @@ class Trial(SQLModel, table=True):
     """The same, repeated in fresh processes at the end."""
     predicted: JsonObject | None = _json_or_none()
     """What the latency table expected before measuring."""
-    size_bytes: int | None = None
+    size_bytes: int | None = Field(default=None, sa_type=BigInteger)
     facts: JsonObject = _json()
     """Parameters, seconds to build, operator counts, notes."""
     error: JsonObject | None = _json_or_none()

@@ -11,11 +11,11 @@ from sqlalchemy import create_engine
 from sqlalchemy import text
 from sqlmodel import SQLModel
 
-import infra.database.models as _tables
+from infra.database import models
 from infra.database.engine import Database
 from infra.database.engine import database_url as parse_url
 
-assert _tables.SQLModel is SQLModel  # the import fills the metadata
+assert models.Job.metadata is SQLModel.metadata  # the import fills it
 
 
 @pytest.fixture(scope="session")

@@ -90,9 +90,13 @@ def test_finish_counts_once_and_only_with_the_current_lease(database: Database) 
     for attempt in (steps.release, steps.cancel):
         with pytest.raises(StaleLeaseError), database.write_session() as session:
             attempt(session, stale)
-    with pytest.raises(StaleLeaseError), database.write_session() as session:
+
+    def finish_late(session: Session) -> None:
         session.get_one(Job, stale.job_id).state = "failed"
         steps.finish(session, stale, {"from": "stale"})
+
+    with pytest.raises(StaleLeaseError), database.write_session() as session:
+        finish_late(session)
     with database.write_session() as session:
         assert steps.renew(session, stale, 60) == "lost"
         step = steps.finish(session, current, {"from": "current"})
