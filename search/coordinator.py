@@ -166,6 +166,7 @@ def after_measure(session: Session, job: Job, trial: Trial, now: datetime | None
 
 def after_confirm(session: Session, job: Job, trial: Trial) -> None:
     """Go on after a trial got its final numbers."""
+    job = lock_job(session, job)
     append_event(session, job.id, "trial", trial_event(trial) | {"confirmed": True})
     request_tick(session, job)
 

@@ -41,17 +41,17 @@ def summarise(
         "guard": {trial_id: asdict(ruling) for trial_id, ruling in rulings.items()},
         "confirmed": bool(entries) and all(entry.confirmed for entry in entries),
         "trials": dict(Counter(trial.state for trial in trials)),
-        "wall_seconds": wall_seconds(job, trials, steps, now),
+        "wall_seconds": wall_seconds(job, steps, now),
         "prediction": prediction_error(trials),
         "notes": list(space.notes),
     }
 
 
-def wall_seconds(job: Job, trials: Sequence[Trial], steps: Sequence[Step], now: datetime) -> dict[str, Any]:
+def wall_seconds(job: Job, steps: Sequence[Step], now: datetime) -> dict[str, Any]:
     """Return the job's wall time in seconds: in total, by phase, and as the sum of each kind of step."""
     begin = job.started_at or job.created_at
-    searched = min((trial.created_at for trial in trials), default=now)
-    confirmed = min((step.created_at for step in steps if step.kind == "confirm"), default=now)
+    searched = _first_start(steps, "evaluate", now)
+    confirmed = _first_start(steps, "confirm", now)
     by_kind: dict[str, float] = {}
     for step in steps:
         if step.started_at and step.finished_at:
@@ -65,6 +65,10 @@ def wall_seconds(job: Job, trials: Sequence[Trial], steps: Sequence[Step], now: 
         "finalise": (now - confirmed).total_seconds(),
         "by_step": by_kind,
     }
+
+
+def _first_start(steps: Sequence[Step], kind: str, default: datetime) -> datetime:
+    return min((step.started_at for step in steps if step.kind == kind and step.started_at), default=default)
 
 
 def prediction_error(trials: Sequence[Trial]) -> dict[str, float | int] | None:

@@ -1,0 +1,149 @@
+import itertools
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from infra.clock import utcnow
+from search.requests import Goal
+from search.requests import JobRequest
+from search.requests import Space
+from search.space import build_space
+from search.strategies import direct
+from search.strategies import make_strategy
+from search.strategies.direct import DirectStrategy
+from search.strategies.random import RandomStrategy
+from search.study import StudyState
+from search.study import TrialRecord
+from tests.unit.search.synthetic import ANATOMY
+from tests.unit.search.synthetic import CAPABILITIES
+from tests.unit.search.synthetic import prepared
+from tests.unit.search.synthetic import true_drop
+from tests.unit.search.synthetic import true_ratio
+from tests.unit.search.synthetic import true_size
+
+SPACE = build_space(
+    ANATOMY, CAPABILITIES, Space(ffn_step=1, kinds=("heads", "ffn", "depth", "bits")), prepared().graph_defaults
+)
+START = utcnow()
+
+
+def empty(seed=0, goal=None):
+    return StudyState(job_id="job", seed=seed, goal=goal or Goal(), trials=())
+
+
+def grow(study, proposals, outcome="done"):
+    """Add proposals as trials, evaluated by the formulas."""
+    records = list(study.trials)
+    for proposal in proposals:
+        number = len(records)
+        base = TrialRecord(
+            number=number,
+            digest=proposal.recipe.digest,
+            source=proposal.source,
+            outcome=outcome,
+            recipe=proposal.recipe,
+            params=proposal.params,
+            sampler_state=proposal.sampler_state,
+        )
+        records.append(finished(base) if outcome == "done" else base)
+    return replace(study, trials=tuple(records))
+
+
+def finished(record):
+    drop = true_drop(record.recipe)
+    return replace(
+        record,
+        outcome="done",
+        ratio=true_ratio(record.recipe),
+        loss=drop,
+        drop_at_least=drop - 0.002,
+        size_bytes=true_size(record.recipe),
+        latency_ms=20 * true_ratio(record.recipe),
+        finished_at=START + timedelta(seconds=record.number),
+    )
+
+
+def search(strategy, trials, seed=0, goal=None):
+    study = empty(seed, goal)
+    while len(study.trials) < trials:
+        study = grow(study, strategy.ask(study, 1))
+    return study
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    direct._kept.clear()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_resumed_study_proposes_what_the_undisturbed_one_does(sampler):
+    strategy, study = DirectStrategy(SPACE, sampler), empty(seed=3)
+    for _ in range(20):
+        study = grow(study, strategy.ask(study, 2))
+        running = grow(study, strategy.ask(study, 1), outcome="running")
+        warm = strategy.ask(running, 2)
+        assert strategy.ask(running, 2) == warm
+        direct._kept.clear()
+        assert DirectStrategy(SPACE, sampler).ask(running, 2) == warm
+        study = replace(running, trials=tuple(finished(t) if t.outcome == "running" else t for t in running.trials))
+    digests = [trial.digest for trial in study.trials]
+    assert len(set(digests)) == len(digests) == 60
+
+
+def test_gaussian_process_proposes_and_resumes():
+    strategy, study = DirectStrategy(SPACE, "gp"), search(DirectStrategy(SPACE, "random"), 12)
+    proposals = strategy.ask(study, 2)
+    direct._kept.clear()
+    assert DirectStrategy(SPACE, "gp").ask(study, 2) == proposals
+    assert len({p.recipe.digest for p in proposals} | study.digests) == 14
+
+
+@pytest.mark.parametrize("make", [RandomStrategy, DirectStrategy])
+def test_a_small_space_is_exhausted_exactly_once(make):
+    small = build_space(ANATOMY, CAPABILITIES, Space(head_step=2, kinds=("heads",)), prepared().graph_defaults)
+    strategy, study = make(small), empty()
+    while proposals := strategy.ask(study, 3):
+        study = grow(study, proposals)
+    everything = {
+        small.to_recipe({f"layer.{i}.heads": heads for i, heads in enumerate(choice)}).digest
+        for choice in itertools.product((2, 4), repeat=3)
+    }
+    assert study.digests == everything
+    assert len(study.trials) == 8
+
+
+def test_seeds_differ_and_repeat():
+    strategy = RandomStrategy(SPACE)
+    assert strategy.ask(empty(1), 3) == strategy.ask(empty(1), 3)
+    assert strategy.ask(empty(1), 3) != strategy.ask(empty(2), 3)
+    one_by_one = search(strategy, 3, seed=1)
+    assert [t.digest for t in one_by_one.trials] == [p.recipe.digest for p in strategy.ask(empty(1), 3)]
+
+
+def test_tpe_beats_random_search():
+    """Fastest model within the goal's drop after 60 trials, as a mean over seeds."""
+
+    def best(sampler, seed):
+        study = search(DirectStrategy(SPACE, sampler), 60, seed, Goal(max_drop=0.02))
+        return min((t.ratio for t in study.trials if true_drop(t.recipe) <= 0.02), default=1.0)
+
+    seeds = range(3)
+    assert sum(best("tpe", seed) for seed in seeds) < sum(best("random", seed) for seed in seeds)
+
+
+def test_failed_and_unmeasured_trials_are_digested():
+    study = search(RandomStrategy(SPACE), 12)
+    trials = list(study.trials)
+    trials[3] = replace(trials[3], outcome="failed", ratio=None, loss=None, size_bytes=None)
+    trials[4] = replace(trials[4], ratio=None, predicted=0.5)
+    trials[5] = replace(trials[5], params=None)
+    proposals = DirectStrategy(SPACE).ask(replace(study, trials=tuple(trials)), 2)
+    assert len(proposals) == 2
+
+
+def test_the_request_names_the_strategy():
+    request = JobRequest(model_id="m", dataset_id="d", strategy="random")
+    assert make_strategy(request, prepared(), SPACE).name == "random"
+    request = JobRequest(model_id="m", dataset_id="d", strategy="direct", sampler="nsga2")
+    assert make_strategy(request, prepared(), SPACE).name == "direct"
