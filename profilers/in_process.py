@@ -89,17 +89,19 @@ class InProcessSession(ABC):
         Raises:
             InvalidInputError: A handle of the plan does not run in this process.
         """
-        calls = [(_invocation(visit.handle), visit.runs) for visit in plan]
+        calls = [_invocation(visit.handle) for visit in plan]
         several = self.workload.threads > 1
         cpu_clock = time.process_time_ns if several else time.thread_time_ns
         rows = np.empty((4, len(plan)), dtype=np.int64)
         with SchedulerProbe(all_threads=several) as probe, _garbage_collector_off():
             stolen = stolen_ns(self._isolation.cpus)
-            for index, (call, runs) in enumerate(calls):
+            for index, (call, visit) in enumerate(zip(calls, plan, strict=True)):
+                for _ in range(visit.lead_in):
+                    call()
                 before = probe.read()
                 cpu = cpu_clock()
                 start = time.perf_counter_ns()
-                for _ in range(runs):
+                for _ in range(visit.runs):
                     call()
                 elapsed = time.perf_counter_ns() - start
                 cpu = cpu_clock() - cpu

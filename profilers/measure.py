@@ -4,6 +4,7 @@ What makes the result believable on a machine that is shared and drifts:
 
 * only ratios inside one block count, so that whatever slows everything down cancels;
 * the order inside each block is random, so that position and predecessor cancel;
+* each visit starts with untimed runs, so that everybody is timed with his own weights in the caches;
 * the *control*, the reference entered a second time under another name, is measured exactly like a candidate: its ratio
   must turn out as 1, with the same precision, or nothing of the run is believed;
 * blocks in which others used our cores are dropped whole, by a rule that does not see who was slow in them;
@@ -14,6 +15,7 @@ What makes the result believable on a machine that is shared and drifts:
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ from profilers import results
 from profilers.blocks import Block
 from profilers.blocks import Contestant
 from profilers.blocks import burst_runs
+from profilers.blocks import lead_in_runs
 from profilers.blocks import run_block
 from profilers.protocol import Handle
 from profilers.protocol import Health
@@ -99,7 +102,7 @@ class _Race:
         self._ceilings = ceilings
         self._rng = np.random.default_rng(seed)
         self._started = time.monotonic()
-        self._limit = effort.seconds * len(ceilings)
+        self._limit = effort.limit(len(ceilings))
         self._contestants: dict[str, Contestant] = {}
         self._blocks: list[Block] = []
         self._clean = 0
@@ -114,9 +117,9 @@ class _Race:
         handles = {REFERENCE: reference, **candidates}
         seconds = _WARM_UP_SHARE * self._limit / len(handles)
         for name, handle in handles.items():
-            runs = burst_runs(warm_up(self._session, handle, seconds))
-            self._contestants[name] = Contestant(name, handle, runs)
-        self._contestants[CONTROL] = Contestant(CONTROL, reference, self._contestants[REFERENCE].runs)
+            median = warm_up(self._session, handle, seconds)
+            self._contestants[name] = Contestant(name, handle, burst_runs(median), lead_in_runs(median))
+        self._contestants[CONTROL] = replace(self._contestants[REFERENCE], name=CONTROL)
 
     def run(self) -> None:
         """Run blocks until everything is decided, time is up, or the machine stays too busy."""

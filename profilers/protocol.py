@@ -57,10 +57,18 @@ class Handle(Protocol):
 
 @dataclass(frozen=True)
 class Visit:
-    """``runs`` consecutive executions of one handle on the session's fixed inputs."""
+    """Consecutive executions of one handle on the session's fixed inputs.
+
+    Attributes:
+        handle: What is run.
+        runs: Timed executions.
+        lead_in: Executions before them that are not timed: they bring the model's own weights back into the caches
+            that the previous model has filled with its own.
+    """
 
     handle: Handle
     runs: int = 1
+    lead_in: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,10 @@ class BlockSamples:
     """Raw samples of one block: arrays of shape ``[visits]``, in the order of the plan.
 
     Attributes:
-        elapsed_ns: wall-clock time of the whole visit.
+        elapsed_ns: wall-clock time of the timed runs of the visit.
         cpu_ns: CPU time of the measuring thread (of the process, with more than one thread); 0 where unknown.
         waited_ns: time that a runnable thread of ours waited for a core; 0 where unknown.
-        preempted: involuntary context switches during the visit.
+        preempted: involuntary context switches during the timed runs.
         stolen_ns: time that the hypervisor took away during the block (a scalar: its resolution is a clock tick).
         disturbed: the device says that the block cannot be used (throttled, clocks dropped, foreign process).
     """

@@ -48,6 +48,8 @@ class Effort(_Frozen):
     """Target half-width of the 95 % interval of the ratio, relative to the ratio: 0.03 is +-3 %."""
     seconds: float = Field(default=20.0, gt=0)
     """Time limit for each candidate; ``k`` candidates that race in one run may take ``k`` times as long."""
+    total_seconds: float | None = Field(default=None, gt=0)
+    """Time limit for the whole run, whatever the number of candidates."""
     give_up_above: float | None = None
     """Stop measuring a candidate once its whole interval lies above this ratio: it cannot matter any more."""
     min_blocks: int = Field(default=20, ge=8)
@@ -70,7 +72,12 @@ class Effort(_Frozen):
     @classmethod
     def final(cls) -> "Effort":
         """+-0.5 %: for what is reported."""
-        return cls(half_width=0.005, seconds=120.0)
+        return cls(half_width=0.005, seconds=120.0, total_seconds=300.0)
+
+    def limit(self, candidates: int) -> float:
+        """Return the seconds that a run over so many candidates may take."""
+        each = self.seconds * max(1, candidates)
+        return each if self.total_seconds is None else min(each, self.total_seconds)
 
 
 class Estimate(_Frozen):
