@@ -1,1 +1,1 @@
-"""Quality of a deployed artifact: examples, splits, tokens, and statistics paired with the dense model."""
+"""How good a deployed artifact is: read examples, split, encode, run, compare with the dense model."""

@@ -1,96 +1,149 @@
-"""Read examples from JSONL, CSV or Parquet."""
+"""Read a dataset: JSONL, CSV or Parquet, with texts, optional second texts, optional labels."""
 
 import csv
 import json
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.errors import InvalidDatasetError
+import numpy as np
+from numpy.typing import NDArray
 
-Row = dict[str, Any]
+from infra.errors import InvalidDatasetError
+from profilers.quality.labels import LabelReader
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with optional second texts and optional labels, all of the same length."""
+    """Texts in the order of the file.
 
-    texts: list[str]
-    second_texts: list[str] | None = None
-    labels: list[int] | None = None
-    """Index of the model's output class."""
+    Attributes:
+        texts: first texts.
+        pairs: second texts of the same length, or ``None``.
+        labels: class ids, int64 ``[examples]``, or ``None`` for unlabelled data.
+    """
+
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None = None
+    labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def select(self, indices: Sequence[int]) -> "Examples":
-        """Return the examples at ``indices``, in that order."""
-
-        def pick(values: list[Any] | None) -> list[Any] | None:
-            return None if values is None else [values[index] for index in indices]
-
-        return Examples([self.texts[index] for index in indices], pick(self.second_texts), pick(self.labels))
+    def select(self, indices: NDArray[np.int64]) -> "Examples":
+        """Return the examples at these positions, in the given order."""
+        return Examples(
+            texts=tuple(self.texts[i] for i in indices),
+            pairs=None if self.pairs is None else tuple(self.pairs[i] for i in indices),
+            labels=None if self.labels is None else self.labels[indices],
+        )
 
 
 def read_examples(
     path: Path,
-    format_: str,
     *,
-    text_column: str,
+    format: str | None = None,  # noqa: A002 - the word that users know
+    text_column: str = "text",
     second_text_column: str | None = None,
     label_column: str | None = None,
-    label_required: bool = False,
-    classes: Sequence[str] = (),
+    labels: LabelReader | None = None,
+    label_required: bool = True,
 ) -> Examples:
-    """Read a dataset.
+    """Read a file.
 
     Args:
         path: The file.
-        format_: ``jsonl`` | ``csv`` | ``parquet``.
-        text_column: Column with the text.
-        second_text_column: Column with the second text of a pair.
-        label_column: Column with labels; ignored where it does not exist, unless ``label_required``.
-        label_required: Whether a missing label column is an error.
-        classes: The model's class names in output order. A label is one of them, or an index.
+        format: ``jsonl``, ``csv`` or ``parquet``; by default what the file name ends with.
+        text_column: Column of the (first) text.
+        second_text_column: Column of the second text of a pair.
+        label_column: Column of the label; ``None``: unlabelled.
+        labels: Turns label values into the model's class ids; needed with ``label_column``.
+        label_required: ``False``: a missing label column means unlabelled data.
 
     Raises:
-        InvalidDatasetError: The file cannot be read, lacks a column, is empty, or has labels unknown to the model.
+        InvalidDatasetError: The file is unreadable or empty, a column is missing, a text is not a text, or a label is
+            outside of the model's range; rows are counted from 1, without a CSV header.
     """
-    rows = list(_rows(path, format_))
+    rows = list(_rows(path, (format or path.suffix.lstrip(".")).lower()))
     if not rows:
-        raise InvalidDatasetError("The dataset has no rows.", hint="Give at least a few hundred examples.")
+        raise InvalidDatasetError(f"The dataset {path.name} has no rows.", hint="Give at least a few hundred examples.")
     columns = list(rows[0])
-    for name in (text_column, second_text_column, label_column if label_required else None):
-        if name is not None and name not in columns:
-            raise InvalidDatasetError(
-                f"The dataset has no column {name!r}.", hint=f"Its columns are {', '.join(map(repr, columns))}."
-            )
-    labels = None
-    if label_column is not None and label_column in columns and classes:
-        labels = [_label(row.get(label_column), classes, number) for number, row in enumerate(rows, start=1)]
-    second = None
-    if second_text_column is not None:
-        second = [_text(row.get(second_text_column), second_text_column, n) for n, row in enumerate(rows, start=1)]
-    texts = [_text(row.get(text_column), text_column, number) for number, row in enumerate(rows, start=1)]
-    return Examples(texts, second, labels)
+    if label_column is not None and not label_required and label_column not in columns:
+        label_column = None
+    texts = _texts(rows, columns, text_column)
+    pairs = _texts(rows, columns, second_text_column) if second_text_column else None
+    ids = None
+    if label_column is not None:
+        reader = labels or LabelReader({})
+        values = enumerate(_column(rows, columns, label_column), start=1)
+        ids = np.array([reader.read(value, row, label_column) for row, value in values], dtype=np.int64)
+    return Examples(tuple(texts), None if pairs is None else tuple(pairs), ids)
 
 
-def _rows(path: Path, format_: str) -> Iterator[Row]:
-    readers = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}
-    if format_ not in readers:
+def read_columns(path: Path, format: str | None = None) -> list[str]:  # noqa: A002
+    """Return the names of the columns, from the first row.
+
+    Raises:
+        InvalidDatasetError: The file is unreadable or empty.
+    """
+    first = next(_rows(path, (format or path.suffix.lstrip(".")).lower()), None)
+    if first is None:
+        raise InvalidDatasetError(f"The dataset {path.name} has no rows.", hint="Give at least a few hundred examples.")
+    return list(first)
+
+
+def _column(rows: Sequence[Row], columns: Sequence[str], name: str) -> Iterator[Any]:
+    if name not in columns:
         raise InvalidDatasetError(
-            f"Datasets of the format {format_!r} cannot be read.", hint="Use jsonl, csv or parquet."
+            f"The dataset has no column {name!r}; it has: {', '.join(map(repr, columns))}.",
+            hint="Name the columns that hold the text and the label.",
+            errors=[{"field": name, "message": "missing column"}],
+        )
+    for number, row in enumerate(rows, start=1):
+        if name not in row:
+            raise InvalidDatasetError(
+                f"Row {number} has no value in the column {name!r}.", hint="Every row needs every column that is used."
+            )
+        yield row[name]
+
+
+def _texts(rows: Sequence[Row], columns: Sequence[str], name: str) -> list[str]:
+    texts = []
+    for number, value in enumerate(_column(rows, columns, name), start=1):
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidDatasetError(
+                f"Row {number} has no text in the column {name!r} (it is {value!r}).",
+                hint="Remove rows without text, or name another column.",
+            )
+        texts.append(value)
+    return texts
+
+
+def _rows(path: Path, kind: str) -> Iterator[Row]:
+    readers = {"jsonl": _jsonl_rows, "ndjson": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows}
+    if kind not in readers:
+        raise InvalidDatasetError(
+            f"The dataset format {kind or path.name!r} is not known.", hint="Use a .jsonl, .csv or .parquet file."
         )
     try:
-        yield from readers[format_](path)
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise InvalidDatasetError(f"The dataset cannot be read: {error}.", hint="Save it as UTF-8 text.") from error
+        yield from readers[kind](path)
+    except UnicodeDecodeError as error:
+        raise InvalidDatasetError(
+            f"The dataset {path.name} is not UTF-8 text: {error}.", hint="Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise InvalidDatasetError(
+            f"The dataset {path.name} cannot be read: {error}.", hint="Upload the file again."
+        ) from error
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -98,49 +151,36 @@ def _jsonl(path: Path) -> Iterator[Row]:
                 row = json.loads(line)
             except ValueError as error:
                 raise InvalidDatasetError(
-                    f"Line {number} of the dataset is not JSON: {error}.", hint="Each line must be one JSON object."
+                    f"Line {number} of {path.name} is not JSON: {error}.", hint="Write one JSON object on each line."
                 ) from error
             if not isinstance(row, dict):
-                raise InvalidDatasetError(f"Line {number} is not a JSON object.", hint='Write {"text": ...} lines.')
+                raise InvalidDatasetError(
+                    f"Line {number} of {path.name} is not a JSON object.", hint="Write one JSON object on each line."
+                )
             yield row
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                yield {key: value for key, value in row.items() if key is not None and value is not None}
+        except csv.Error as error:
+            raise InvalidDatasetError(
+                f"Line {reader.line_num} of {path.name} is not CSV: {error}.", hint="Quote texts that contain commas."
+            ) from error
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        yield from pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise InvalidDatasetError(f"The Parquet file is damaged: {error}.", hint="Write it again.") from error
-
-
-def _text(value: Any, column: str, number: int) -> str:
-    if not isinstance(value, str) or not value.strip():
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
         raise InvalidDatasetError(
-            f"Row {number} has no text in the column {column!r}.", hint="Remove empty rows, or choose another column."
-        )
-    return value
-
-
-def _label(value: Any, classes: Sequence[str], number: int) -> int:
-    """Return the class index of a label: a name first, then an integer."""
-    if isinstance(value, str) and value in classes:
-        return list(classes).index(value)
-    try:
-        index = int(value)
-    except (TypeError, ValueError):
-        index = -1
-    if isinstance(value, float) and value != index:
-        index = -1
-    if not 0 <= index < len(classes):
-        raise InvalidDatasetError(
-            f"Row {number} has the label {value!r}, which the model does not know.",
-            hint=f"Labels are 0 to {len(classes) - 1}, or {', '.join(classes)}.",
-        )
-    return index
+            f"The dataset {path.name} is not a Parquet file: {error}.", hint="Write it again with pyarrow or pandas."
+        ) from error

@@ -1,4 +1,4 @@
-"""Statistics of a candidate against the dense model on the same examples."""
+"""Paired comparison of two models on the same examples."""
 
 import math
 
@@ -9,35 +9,54 @@ from profilers.types import Estimate
 
 Floats = NDArray[np.float64]
 
-RESAMPLES = 2000
+_RESAMPLES = 2000
+_CHUNK = 4_000_000
 
 
-def bootstrap_mean(scores: Floats, seed: int = 0) -> Estimate:
-    """Return the mean of ``scores`` with its 95 % percentile bootstrap interval over examples."""
-    return _interval(scores, seed)
+def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
+    """Return the mean of per-example values with its 95 % bootstrap interval over examples.
+
+    For a paired difference of two models pass the per-example differences: what both get right or wrong cancels.
+
+    Values of which there are few distinct ones (0 and 1; -1, 0 and 1) are resampled as counts, which is the same
+    distribution and thousands of times faster. Where all values are equal, the interval uses the rule of three: up
+    to ``3 / n`` of unseen examples may differ by one unit.
+
+    Args:
+        values: Shape ``[examples]``, at least one.
+        seed: Of the resampling.
+    """
+    count = len(values)
+    mean = float(values.mean())
+    distinct, frequencies = np.unique(values, return_counts=True)
+    if len(distinct) == 1:
+        unseen = min(1.0, 3.0 / count)
+        return Estimate(value=mean, low=mean - unseen, high=mean + unseen)
+    rng = np.random.default_rng(seed)
+    if len(distinct) <= 8:
+        means = rng.multinomial(count, frequencies / count, size=_RESAMPLES) @ distinct / count
+    else:
+        rows = max(1, _CHUNK // count)
+        chunks = [min(rows, _RESAMPLES - start) for start in range(0, _RESAMPLES, rows)]
+        means = np.concatenate([values[rng.integers(0, count, (size, count))].mean(axis=1) for size in chunks])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(value=mean, low=min(float(low), mean), high=max(float(high), mean))
 
 
-def bootstrap_drop(dense: Floats, candidate: Floats, seed: int = 0) -> Estimate:
-    """Return mean(dense - candidate) with its interval; both are ``[examples]`` and resampled together."""
-    return _interval(dense - candidate, seed)
+def mcnemar(first: Floats, second: Floats) -> float:
+    """Return the two-sided p-value of McNemar's exact test that two models are right equally often.
 
-
-def mcnemar_p(dense: Floats, candidate: Floats) -> float:
-    """Return the exact two-sided p-value of McNemar's test for two 0/1 scores on the same examples."""
-    lost = int(((dense == 1) & (candidate == 0)).sum())
-    won = int(((dense == 0) & (candidate == 1)).sum())
-    discordant = lost + won
+    Args:
+        first: 1 where the first model is right, else 0, ``[examples]``.
+        second: The same for the second model.
+    """
+    gained = int(((first == 0) & (second == 1)).sum())
+    lost = int(((first == 1) & (second == 0)).sum())
+    discordant = gained + lost
     if discordant == 0:
         return 1.0
-    tail = sum(math.comb(discordant, k) for k in range(min(lost, won) + 1)) / 2**discordant
-    return min(1.0, 2 * tail)
-
-
-def _interval(values: Floats, seed: int) -> Estimate:
-    mean = float(values.mean())
-    if len(values) < 2 or float(values.std()) == 0.0:
-        return Estimate(value=mean, low=mean, high=mean)
-    generator = np.random.default_rng(seed)
-    picks = generator.integers(0, len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
-    return Estimate(value=mean, low=min(float(low), mean), high=max(float(high), mean))
+    k = np.arange(min(gained, lost) + 1)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, discordant + 1)))])
+    terms = factorials[discordant] - factorials[k] - factorials[discordant - k] - discordant * math.log(2)
+    peak = float(terms.max())
+    return min(1.0, 2.0 * math.exp(peak) * float(np.exp(terms - peak).sum()))

@@ -1,58 +1,90 @@
-"""Disjoint parts of a dataset, the same in every process.
-
-An example's part follows from a hash of its text, so that copies of a text stay together and adding rows moves none.
-"""
+"""Disjoint parts of a dataset: for calibration, for the search, and for the held-out verdict."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from infra.errors import InvalidDatasetError
 from profilers.quality.examples import Examples
 
-Split = Literal["calibration", "search", "holdout"]
+Indices = NDArray[np.int64]
 
-_WITH_CALIBRATION: Mapping[Split, float] = {"calibration": 0.3, "search": 0.35, "holdout": 0.35}
-_WITHOUT_CALIBRATION: Mapping[Split, float] = {"search": 0.5, "holdout": 0.5}
-LEAST_EXAMPLES = 8
-"""Examples that each part needs; any claim about so few is wide, but nothing breaks."""
+SHARES = {"calibration": 0.25, "search": 0.40, "holdout": 0.35}
+"""Shares of the *distinct* texts when one file has to serve for everything."""
+MIN_TEXTS = 2
+"""Distinct texts that each part needs at least; far more are needed for narrow intervals."""
 
 
-def split_examples(examples: Examples, *, calibration: bool, seed: int = 0) -> dict[Split, Examples]:
-    """Divide a dataset.
+@dataclass(frozen=True)
+class Splits:
+    """Positions in the dataset, ascending, int64; no text is in two parts.
+
+    Attributes:
+        calibration: empty where calibration data were given separately.
+        search: what decides during the search.
+        holdout: touched once, for what is reported.
+    """
+
+    calibration: Indices
+    search: Indices
+    holdout: Indices
+
+
+def split(examples: Examples, *, separate_calibration: bool, seed: int = 0) -> Splits:
+    """Split by the hash of the text, so that the same text is always on the same side, whatever its row or label.
+
+    Texts are compared after collapsing blanks and case, so that near-duplicates stay together.
 
     Args:
-        examples: All of it.
-        calibration: Whether a part is needed for calibration; otherwise there is separate text for that.
-        seed: Of the division.
+        examples: The dataset.
+        separate_calibration: Calibration data come from elsewhere: two parts instead of three.
+        seed: Gives another split of the same data.
 
     Raises:
-        InvalidDatasetError: There are too few examples.
+        InvalidDatasetError: Too few distinct texts.
     """
-    shares = _WITH_CALIBRATION if calibration else _WITHOUT_CALIBRATION
-    members: dict[Split, list[int]] = {name: [] for name in shares}
-    for index in range(len(examples)):
-        members[_part(_identity(examples, index), shares, seed)].append(index)
-    smallest = min(members, key=lambda name: len(members[name]))
-    if len(members[smallest]) < LEAST_EXAMPLES:
+    names = ["search", "holdout"] if separate_calibration else ["calibration", "search", "holdout"]
+    keys = np.array([_digest(key, seed) for key in text_keys(examples)])
+    distinct, group = np.unique(keys, return_inverse=True)  # sorted by hash: a random but repeatable order
+    if len(distinct) < MIN_TEXTS * len(names):
         raise InvalidDatasetError(
-            f"The dataset has {len(examples)} examples; its part for {smallest} would have only "
-            f"{len(members[smallest])}.",
-            hint="Give a few hundred examples; intervals shrink with the square root of their number.",
+            f"The dataset has {len(distinct)} distinct texts; {MIN_TEXTS * len(names)} are the least that can be split.",
+            hint="Give more examples: a few hundred at least, for results with narrow intervals some thousands.",
         )
-    return {name: examples.select(indices) for name, indices in members.items()}
+    shares = np.cumsum([SHARES[name] for name in names])
+    ends = np.round(shares / shares[-1] * len(distinct)).astype(np.int64)
+    for index in range(len(names)):  # every part gets its minimum
+        ends[index] = min(
+            max(ends[index], MIN_TEXTS * (index + 1)), len(distinct) - MIN_TEXTS * (len(names) - 1 - index)
+        )
+    part = np.searchsorted(ends, group, side="right")
+    chosen = {name: np.flatnonzero(part == index).astype(np.int64) for index, name in enumerate(names)}
+    return Splits(chosen.get("calibration", np.empty(0, dtype=np.int64)), chosen["search"], chosen["holdout"])
 
 
-def _identity(examples: Examples, index: int) -> str:
-    second = "" if examples.second_texts is None else examples.second_texts[index]
-    return f"{examples.texts[index]}\0{second}"
+def without_overlap(calibration: Examples, evaluation: Examples) -> Indices:
+    """Return the positions in ``calibration`` of texts that the evaluation data do not contain, each text once."""
+    seen = set(text_keys(evaluation))
+    kept = []
+    for index, key in enumerate(text_keys(calibration)):
+        if key not in seen:
+            seen.add(key)
+            kept.append(index)
+    return np.array(kept, dtype=np.int64)
 
 
-def _part(identity: str, shares: Mapping[Split, float], seed: int) -> Split:
-    digest = hashlib.sha256(f"{seed}\0{identity}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    for name, share in shares.items():
-        position -= share
-        if position < 0:
-            return name
-    return list(shares)[-1]
+def text_keys(examples: Examples) -> list[str]:
+    """Return what makes two examples the same: their texts without case and with single blanks."""
+    pairs: Sequence[str] = examples.pairs or ("",) * len(examples)
+    return ["\x1f".join((_normal(text), _normal(pair))) for text, pair in zip(examples.texts, pairs, strict=True)]
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _digest(key: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\x1e{key}".encode()).hexdigest()
