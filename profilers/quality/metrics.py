@@ -31,7 +31,8 @@ def kl_divergence(dense: Floats, candidate: Floats) -> Floats:
 
 def agreement(dense: Floats, candidate: Floats) -> Floats:
     """Return 1 where both predict the same class, else 0, shape ``[examples]``."""
-    return (dense.argmax(axis=1) == candidate.argmax(axis=1)).astype(np.float64)
+    same: Floats = (dense.argmax(axis=1) == candidate.argmax(axis=1)).astype(np.float64)
+    return same
 
 
 def correct(logits: Floats, labels: NDArray[np.int64]) -> Floats:

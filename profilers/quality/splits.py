@@ -49,17 +49,16 @@ def split(examples: Examples, *, separate_calibration: bool, seed: int = 0) -> S
     names = ["search", "holdout"] if separate_calibration else ["calibration", "search", "holdout"]
     keys = np.array([_digest(key, seed) for key in text_keys(examples)])
     distinct, group = np.unique(keys, return_inverse=True)  # sorted by hash: a random but repeatable order
-    if len(distinct) < MIN_TEXTS * len(names):
+    least = MIN_TEXTS * len(names)
+    if len(distinct) < least:
         raise InvalidDatasetError(
-            f"The dataset has {len(distinct)} distinct texts; {MIN_TEXTS * len(names)} are the least that can be split.",
+            f"The dataset has {len(distinct)} distinct texts; {least} are the least that can be split.",
             hint="Give more examples: a few hundred at least, for results with narrow intervals some thousands.",
         )
     shares = np.cumsum([SHARES[name] for name in names])
     ends = np.round(shares / shares[-1] * len(distinct)).astype(np.int64)
-    for index in range(len(names)):  # every part gets its minimum
-        ends[index] = min(
-            max(ends[index], MIN_TEXTS * (index + 1)), len(distinct) - MIN_TEXTS * (len(names) - 1 - index)
-        )
+    minimum = MIN_TEXTS * np.arange(1, len(names) + 1)  # every part gets its share, or at least this much
+    ends = np.clip(ends, minimum, len(distinct) - least + minimum)
     part = np.searchsorted(ends, group, side="right")
     chosen = {name: np.flatnonzero(part == index).astype(np.int64) for index, name in enumerate(names)}
     return Splits(chosen.get("calibration", np.empty(0, dtype=np.int64)), chosen["search"], chosen["holdout"])
