@@ -158,7 +158,7 @@ def _classification(
         details["mcnemar_p"] = mcnemar(reference, right)
     quality = Quality(
         metric="accuracy" if labels is not None else "fidelity",
-        value=mean_estimate(value, seed),
+        value=mean_estimate(value, seed, lowest=0.0),
         dense=float(reference.mean()),
         drop=mean_estimate(reference - value, seed),
         divergence=float(divergence.mean()),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from typing import Self
 
 from infra.errors import InvalidDatasetError
 
@@ -23,6 +24,12 @@ class LabelReader:
         self._exact = {name: key for key, name in self._names.items()}
         folded = [name.casefold() for name in self._names.values()]
         self._folded = {name.casefold(): key for key, name in self._names.items() if folded.count(name.casefold()) == 1}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read a model's ``config.json``: ``id2label``, else ``num_labels``, else two classes (the library's default)."""
+        id2label = config.get("id2label") or {}
+        return cls(id2label, len(id2label) or int(config.get("num_labels") or 2))
 
     def read(self, value: Any, row: int, column: str) -> int:
         """Return the class id.

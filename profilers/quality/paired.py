@@ -13,7 +13,7 @@ _RESAMPLES = 2000
 _CHUNK = 4_000_000
 
 
-def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
+def mean_estimate(values: Floats, seed: int = 0, *, lowest: float = -1.0, highest: float = 1.0) -> Estimate:
     """Return the mean of per-example values with its 95 % bootstrap interval over examples.
 
     For a paired difference of two models pass the per-example differences: what both get right or wrong cancels.
@@ -25,13 +25,15 @@ def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
     Args:
         values: Shape ``[examples]``, at least one.
         seed: Of the resampling.
+        lowest: Least possible mean; the interval does not go below.
+        highest: Largest possible mean.
     """
     count = len(values)
     mean = float(values.mean())
     distinct, frequencies = np.unique(values, return_counts=True)
     if len(distinct) == 1:
         unseen = min(1.0, 3.0 / count)
-        return Estimate(value=mean, low=mean - unseen, high=mean + unseen)
+        return Estimate(value=mean, low=max(lowest, mean - unseen), high=min(highest, mean + unseen))
     rng = np.random.default_rng(seed)
     if len(distinct) <= 8:
         means = rng.multinomial(count, frequencies / count, size=_RESAMPLES) @ distinct / count
