@@ -1,0 +1,32 @@
+"""Durations as people write them: ``90``, ``90s``, ``10m``, ``1h30m``."""
+
+import re
+
+import typer
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds.
+
+    Raises:
+        typer.BadParameter: The text is not a duration.
+    """
+    text = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if text and re.fullmatch(f"(?:{_PART.pattern})+", text):
+        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 10m or 1h30m")
+
+
+def format_duration(seconds: float) -> str:
+    """Return ``1h 05m``, ``12m 30s`` or ``8s``."""
+    total = max(0, round(seconds))
+    if total >= 3600:
+        return f"{total // 3600}h {total % 3600 // 60:02d}m"
+    if total >= 60:
+        return f"{total // 60}m {total % 60:02d}s"
+    return f"{total}s"

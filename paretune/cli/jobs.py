@@ -1,0 +1,62 @@
+"""``paretune jobs`` and ``paretune cancel``."""
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from paretune.cli import options
+from paretune.cli.common import connect
+from paretune.cli.common import job_id
+from paretune.cli.output import console
+from paretune.cli.output import print_json
+from paretune.cli.output import reported
+
+
+@reported
+def jobs(
+    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
+    as_json: options.Json = False,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+) -> None:
+    """List your jobs, newest first.
+
+    \b
+    Examples:
+      paretune jobs
+      paretune jobs --state running --json | jq -r '.items[].id'
+    """
+    with connect(url, api_key, home) as client:
+        found = list(islice(client.jobs(state=state), limit))
+    if as_json:
+        print_json({"items": found})
+        return
+    table = Table()
+    for column in ("id", "name", "state", "stage", "task", "device", "created"):
+        table.add_column(column, no_wrap=column == "id")
+    for job in found:
+        created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        request = job.request
+        table.add_row(job.id, job.name or "", job.state, job.stage, request["task"], request["device"], created)
+    console.print(table if found else "No jobs yet. Start one: paretune submit MODEL_DIR --data FILE --watch")
+
+
+@reported
+def cancel(
+    job: options.JobId,
+    as_json: options.Json = False,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+) -> None:
+    """Stop a job. What it found so far stays: `paretune best JOB`."""
+    with connect(url, api_key, home) as client:
+        done = client.cancel(job_id(client, job))
+    if as_json:
+        print_json(done)
+    else:
+        console.print(f"Job {done.id} is {done.state}.")

@@ -1,0 +1,148 @@
+"""``paretune submit``."""
+
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+
+import typer
+from rich.progress import BarColumn
+from rich.progress import DownloadColumn
+from rich.progress import Progress
+from rich.progress import TextColumn
+
+from paretune.cli import options
+from paretune.cli.common import connect
+from paretune.cli.durations import parse_duration
+from paretune.cli.output import console
+from paretune.cli.output import errors
+from paretune.cli.output import fail
+from paretune.cli.output import print_json
+from paretune.cli.output import reported
+from paretune.cli.tables import front_table
+from paretune.cli.watching import watch_job
+from paretune.client import Client
+from paretune.client import job_failure
+from paretune.types import Job
+
+_DATA, _GOAL, _SEARCH, _WORKLOAD = "Data", "Goal and budget", "Search", "Workload"
+
+
+@reported
+def submit(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or the id of an uploaded model.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Evaluation examples: JSONL, CSV, Parquet, or a dataset's id.", metavar="FILE", rich_help_panel=_DATA
+        ),
+    ],
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Unlabelled text for calibration; default: a part of --data.", metavar="FILE", rich_help_panel=_DATA
+        ),
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Default: text.", rich_help_panel=_DATA)] = None,
+    second_text_column: Annotated[
+        str | None, typer.Option(help="For pairs of sentences.", rich_help_panel=_DATA)
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Default: label, if the data has it.", rich_help_panel=_DATA)
+    ] = None,
+    task: Annotated[str, typer.Option(help="sequence-classification or embedding.")] = "sequence-classification",
+    device: Annotated[str, typer.Option(help="Name of a registered device: `paretune devices`.")] = "local-cpu",
+    max_drop: options.MaxDrop = None,
+    max_latency: options.MaxLatency = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for the whole job, such as 10m.", metavar="DURATION", rich_help_panel=_GOAL)
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Limit of tried candidates.", rich_help_panel=_GOAL)] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
+    sequence_length: Annotated[int | None, typer.Option(min=1, help="Default: 128.", rich_help_panel=_WORKLOAD)] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
+    kinds: Annotated[
+        str | None, typer.Option(help="Comma-separated: heads,ffn,depth,rank,sparsity,bits.", rich_help_panel=_SEARCH)
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="guided, direct or random.", rich_help_panel=_SEARCH)] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, gp or random.", rich_help_panel=_SEARCH)] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: 0.", rich_help_panel=_SEARCH)] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the progress and wait for the end.")] = False,
+    as_json: options.Json = False,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+) -> None:
+    """Upload a model and its data, and start a job that looks for its fastest good versions.
+
+    \b
+    Examples:
+      paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --budget 10m --watch
+      paretune submit ./embedder --data texts.jsonl --task embedding --device local-openvino
+      JOB=$(paretune submit ./my-model --data dev.csv --label-column stars --json | jq -r .id)
+    """
+    columns = {"text_column": text_column, "second_text_column": second_text_column, "label_column": label_column}
+    workload = {"batch": batch, "sequence_length": sequence_length, "threads": threads}
+    fields: dict[str, Any] = {"strategy": strategy, "sampler": sampler, "seed": seed, "name": name}
+    fields |= {"columns": _given(columns), "workload": _given(workload)}
+    if kinds is not None:
+        fields["space"] = {"kinds": [kind.strip() for kind in kinds.split(",") if kind.strip()]}
+    with connect(url, api_key, home) as client:
+        job = client.submit(
+            _model_id(client, model, quiet=as_json),
+            _dataset_id(client, data),
+            calibration=_dataset_id(client, calibration) if calibration else None,
+            task=task,
+            device=device,
+            max_drop=max_drop,
+            max_latency_ms=max_latency,
+            budget_seconds=parse_duration(budget) if budget else None,
+            budget_trials=trials,
+            **_given(fields),
+        )
+        if not as_json:
+            console.print(f"Job [bold]{job.id}[/] is {job.state}.")
+        if watch:
+            job = finish(client, job, as_json=as_json)
+        if as_json:
+            print_json(job)
+        elif not watch:
+            console.print(f"Follow it:      paretune watch {job.id}\nBest so far:    paretune best {job.id}")
+
+
+def finish(client: Client, job: Job, *, as_json: bool) -> Job:
+    """Follow a job to its end; its failure ends the command."""
+    if as_json:
+        for _event in client.watch(job):
+            pass
+        job = client.job(job)
+    else:
+        job = watch_job(client, job.id, console)
+        console.print(front_table(client.front(job)))
+    if job.state == "failed":
+        fail(job_failure(job), as_json=as_json)
+    if not as_json and job.best:
+        console.print(job.best["message"])
+        console.print(f"Download:  paretune best {job.id} --format onnx -o DIR")
+    return job
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None and value != {}}
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 36 and text.count("-") == 4 and not Path(text).exists()
+
+
+def _model_id(client: Client, model: str, *, quiet: bool) -> str:
+    if _is_id(model):
+        return model
+    columns = (TextColumn("Uploading {task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=errors, transient=True, disable=quiet) as bar:
+        task = bar.add_task(Path(model).name, total=None)
+        return client.upload_model(model, progress=lambda sent, total: bar.update(task, completed=sent, total=total)).id
+
+
+def _dataset_id(client: Client, data: str) -> str:
+    return data if _is_id(data) else client.upload_dataset(data).id

@@ -1,0 +1,106 @@
+"""Follow a job on the terminal: a bar with trials, best so far and time left; plain lines elsewhere."""
+
+import time
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn
+from rich.progress import Progress
+from rich.progress import TaskID
+from rich.progress import TextColumn
+from rich.progress import TimeElapsedColumn
+
+from paretune.cli.durations import format_duration
+from paretune.client import Client
+from paretune.types import Event
+from paretune.types import Job
+
+_REFRESH_SECONDS = 1.0
+
+
+def describe_best(job: Job) -> str:
+    """The best model so far in one phrase."""
+    best = job.best
+    if not best or best.get("speedup") is None:
+        return "nothing measured yet"
+    drop = best.get("drop")
+    quality = f", drop {100 * drop:+.2f}" if drop is not None else ""
+    return f"{best['speedup']:.2f} x fp32{quality}"
+
+
+def fraction(job: Job) -> float:
+    """How much of the budget is used, 0 to 1: of the time or of the trials, whichever is more."""
+    if job.is_over:
+        return 1.0
+    progress, budget = job.progress or {}, job.request.get("budget", {})
+    parts = [0.0]
+    if budget.get("seconds"):
+        parts.append(progress.get("elapsed_seconds", 0.0) / budget["seconds"])
+    if budget.get("trials"):
+        parts.append(progress.get("trials", {}).get("total", 0) / budget["trials"])
+    return min(max(parts), 0.99)
+
+
+def watch_job(client: Client, job_id: str, console: Console) -> Job:
+    """Show a job until it is over and return it."""
+    return _with_bar(client, job_id, console) if console.is_terminal else _with_lines(client, job_id, console)
+
+
+def _with_bar(client: Client, job_id: str, console: Console) -> Job:
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[trials]} trials"),
+        TextColumn("best {task.fields[best]}"),
+        TimeElapsedColumn(),
+        TextColumn("left {task.fields[left]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as bar:
+        task = bar.add_task("queued", total=1.0, trials="0", best="–", left="–")
+        job = _update(bar, task, client.job(job_id))
+        refreshed = time.monotonic()
+        for event in client.watch(job_id):
+            if event.kind in {"notice", "error"}:
+                bar.console.print(_line(event))
+            if event.kind == "state" or time.monotonic() - refreshed > _REFRESH_SECONDS:
+                job = _update(bar, task, client.job(job_id))
+                refreshed = time.monotonic()
+        if not job.is_over:
+            job = _update(bar, task, client.job(job_id))
+    return job
+
+
+def _update(bar: Progress, task: TaskID, job: Job) -> Job:
+    progress = job.progress or {}
+    remaining = progress.get("remaining_seconds")
+    bar.update(
+        task,
+        completed=fraction(job),
+        description=job.stage if not job.is_over else job.state,
+        trials=str(progress.get("trials", {}).get("total", 0)),
+        best=describe_best(job),
+        left=format_duration(remaining) if remaining is not None else "?",
+    )
+    return job
+
+
+def _with_lines(client: Client, job_id: str, console: Console) -> Job:
+    for event in client.watch(job_id):
+        if event.kind != "progress":
+            console.print(_line(event), soft_wrap=True)
+    return client.job(job_id)
+
+
+def _line(event: Event) -> str:
+    moment = event.created_at.astimezone().strftime("%H:%M:%S")
+    payload = event.payload
+    if event.kind == "trial":
+        speed = f"{1 / payload['ratio']:.2f} x fp32" if payload.get("ratio") else "not measured"
+        drop = f", drop {100 * payload['drop']:+.2f} points" if payload.get("drop") is not None else ""
+        name = payload.get("name") or payload.get("source", "")
+        text = f"trial {payload.get('number')} {name}: {payload.get('state')}, {speed}{drop}"
+    elif event.kind in {"stage", "state"}:
+        text = f"{event.kind}: {payload.get(event.kind)}"
+    else:
+        text = str(payload.get("message", payload))
+    return f"[dim]{moment}[/] {escape(text)}"
