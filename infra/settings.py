@@ -37,8 +37,13 @@ def _default_database(values: dict[str, Any]) -> str:
     return f"sqlite:///{home / 'paretune.db'}"
 
 
+def embedded_broker_url(home: Path) -> str:
+    """Return the URL of the embedded broker of ``home``."""
+    return f"redis+socket://{quote(str(broker_socket(home)))}?virtual_host=0"
+
+
 def _default_broker(values: dict[str, Any]) -> str:
-    return f"redis+socket://{quote(str(broker_socket(values['home'])))}?virtual_host=0"
+    return embedded_broker_url(values["home"])
 
 
 def _default_store(values: dict[str, Any]) -> str:

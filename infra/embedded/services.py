@@ -1,0 +1,122 @@
+"""The programs that make up the embedded service, and how each is started."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from collections.abc import Iterable
+from ipaddress import ip_address
+from pathlib import Path
+
+from celery import Celery
+
+import infra
+from infra.embedded.process import ManagedProcess
+from infra.errors import ConflictError
+from infra.queue import COMPUTE
+from infra.queue import SEARCH
+from infra.queue import device_queue
+from infra.settings import Settings
+
+DEVICE_WORKER = "device"
+_STOP_REQUESTS_SECONDS = 3
+
+
+def service_processes(settings: Settings, app: Celery, devices: Iterable[str]) -> list[ManagedProcess]:
+    """Return the processes beside the broker, not yet started.
+
+    Args:
+        settings: The settings; the processes get the same through their environment.
+        app: To ask workers whether they are there.
+        devices: Names of the devices that this host measures.
+    """
+    device_queues = [device_queue(name) for name in devices]
+    return [
+        _process(settings, "api", _api_command(settings), lambda: _api_answers(settings)),
+        _worker(settings, app, SEARCH, [SEARCH]),
+        _worker(settings, app, COMPUTE, [COMPUTE]),
+        _worker(settings, app, DEVICE_WORKER, device_queues),
+        _process(settings, "maintenance", [sys.executable, "-m", "workers.maintenance"], lambda: True),
+    ]
+
+
+def service_url(settings: Settings) -> str:
+    """Return the URL at which the API can be reached from this host."""
+    host = _reachable_host(settings)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _reachable_host(settings: Settings) -> str:
+    """Where to connect to; a server that listens at every address is reached at the loopback one."""
+    try:
+        address = ip_address(settings.host)
+    except ValueError:
+        return settings.host
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "::1"
+    return str(address)
+
+
+def worker_node(name: str) -> str:
+    """Return the Celery node name of a worker of this host."""
+    return f"{name}@{socket.gethostname()}"
+
+
+def check_port(settings: Settings) -> None:
+    """Return if the API can listen where it should.
+
+    Raises:
+        ConflictError: Another program listens there.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConflictError(
+                f"The API cannot listen at {settings.host}:{settings.port}: {error.strerror}.",
+                hint="Choose another port with --port.",
+            ) from error
+
+
+def _api_command(settings: Settings) -> list[str]:
+    return [
+        *(sys.executable, "-m", "uvicorn", "api.app:create_app", "--factory"),
+        *("--host", settings.host, "--port", str(settings.port)),
+        *("--timeout-graceful-shutdown", str(_STOP_REQUESTS_SECONDS), "--no-server-header"),
+    ]
+
+
+def _worker(settings: Settings, app: Celery, name: str, queues: list[str]) -> ManagedProcess:
+    node = worker_node(name)
+    command = [
+        *(sys.executable, "-m", "celery", "-A", "workers.app", "--quiet", "worker"),
+        *("--queues", ",".join(queues), "--hostname", node, "--concurrency", "1"),
+        *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
+    ]
+    return _process(settings, f"{name} worker", command, lambda: _worker_answers(app, node))
+
+
+def _process(settings: Settings, name: str, command: list[str], ready: Callable[[], bool]) -> ManagedProcess:
+    root = str(Path(infra.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, **settings.environment(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    log = settings.logs / f"{name.replace(' ', '-')}.log"
+    return ManagedProcess(name, command, environment=environment, log=log, ready=ready)
+
+
+def _api_answers(settings: Settings) -> bool:
+    """Uvicorn listens when the application is complete, not before."""
+    try:
+        socket.create_connection((_reachable_host(settings), settings.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _worker_answers(app: Celery, node: str) -> bool:
+    try:
+        return bool(app.control.ping(destination=[node], timeout=0.5))
+    except OSError:
+        return False

@@ -1,0 +1,204 @@
+"""What has to happen now and then, whatever the workers do: ``python -m workers.maintenance``.
+
+Everything here is idempotent: any number of these processes may run, and one that is killed leaves nothing half done.
+"""
+
+import logging
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field
+
+import psutil
+from sqlalchemy import ColumnElement
+from sqlalchemy import exists
+from sqlmodel import Session
+from sqlmodel import col
+from sqlmodel import select
+
+from infra import steps
+from infra.database.engine import Database
+from infra.database.models import Job
+from infra.database.models import Step
+from infra.errors import ParetuneError
+from infra.errors import UnavailableError
+from infra.errors import from_dict
+from infra.garbage import collect_blobs
+from infra.log import configure_logging
+from infra.queue import StepQueue
+from infra.relay import recover_lost_messages
+from infra.relay import relay
+from infra.settings import Settings
+from infra.settings import load_settings
+from infra.store import open_store
+from search.lifecycle import ENDED
+from search.lifecycle import request_tick
+from workers.failure import fail_for_good
+from workers.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+_LOST_MESSAGES_SECONDS = 10.0
+_TICK_SECONDS = 30.0
+_WORKDIRS_SECONDS = 60.0
+_GARBAGE_SECONDS = 600.0
+
+
+@dataclass
+class _Duty:
+    do: Callable[[], object]
+    every: float
+    due_at: float = field(default_factory=time.monotonic)
+
+
+class Maintenance:
+    """The duties and their intervals.
+
+    Args:
+        settings: The settings.
+        stages: The stages by kind, to fail what has no attempts left.
+    """
+
+    def __init__(self, settings: Settings, stages: dict[str, Stage]) -> None:
+        self._settings = settings
+        self._stages = stages
+        self._database = Database(settings.database_url)
+        self._queue = StepQueue(settings)
+        self._store = open_store(settings.store_url)
+        often = settings.maintenance_seconds
+        self._duties = [
+            _Duty(self.reap, often),
+            _Duty(self.wake_jobs, _TICK_SECONDS),
+            _Duty(self.relay, often),
+            _Duty(self.recover_lost_messages, _LOST_MESSAGES_SECONDS),
+            _Duty(self.remove_workdirs, _WORKDIRS_SECONDS),
+            _Duty(self.collect_garbage, _GARBAGE_SECONDS),
+        ]
+
+    def run(self, stop: threading.Event) -> None:
+        """Do what is due until ``stop`` is set."""
+        while not stop.wait(self._settings.maintenance_seconds):
+            self.run_due()
+
+    def run_due(self) -> None:
+        """Do what is due now; a duty that fails is done again at its next turn and keeps no other from its own."""
+        now = time.monotonic()
+        for duty in self._duties:
+            if duty.due_at > now:
+                continue
+            duty.due_at = now + duty.every
+            try:
+                duty.do()
+            except UnavailableError as error:
+                logger.warning("%s", error.message)
+            except Exception:
+                logger.exception("maintenance failed")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.dispose()
+
+    def relay(self) -> int:
+        """Send messages about steps that have none."""
+        return relay(self._database, self._queue)
+
+    def recover_lost_messages(self) -> int:
+        """Send messages again that the broker has lost."""
+        with self._database.read_session() as session:
+            waiting = select(Step.queue).where(Step.state == "queued", col(Step.dispatched_at).is_not(None)).distinct()
+            queues = list(session.exec(waiting))
+        return recover_lost_messages(self._database, self._queue, queues)
+
+    def reap(self) -> int:
+        """Take back the steps of workers that disappeared; fail those that have no attempts left."""
+        dead = self._dead_owners() if self._settings.embedded else []
+        with self._database.write_session() as session:
+            reaped = steps.reap(session, dead_owners=dead)
+            for step in reaped:
+                logger.warning("the worker of %s of job %s disappeared", step.key, step.job_id)
+                if step.state == "failed":
+                    fail_for_good(session, self._stages.get(step.kind), step, _error_of(step))
+        return len(reaped)
+
+    def _dead_owners(self) -> list[str]:
+        """Owners of leases that were processes of this host.
+
+        Only where all workers are on this host and share its process ids: in the embedded service. It makes a killed
+        worker's step run again within a second.
+        """
+        prefix = f"{socket.gethostname()}/"
+        with self._database.read_session() as session:
+            owners = session.exec(select(Step.lease_owner).where(Step.state == "running").distinct()).all()
+        return [
+            owner
+            for owner in owners
+            if owner is not None and owner.startswith(prefix) and not _alive(int(owner.removeprefix(prefix)))
+        ]
+
+    def wake_jobs(self) -> int:
+        """Let the coordinator look at every running search, for the time budget, and at jobs that nobody works on."""
+        with self._database.write_session() as session:
+            jobs = session.exec(
+                select(Job).where(
+                    col(Job.state).in_(("queued", "running")), (col(Job.stage) == "search") | ~_has_open_steps()
+                )
+            ).all()
+            for job in jobs:
+                request_tick(session, job)
+        return len(jobs)
+
+    def remove_workdirs(self) -> int:
+        """Remove the work directories of jobs that are over."""
+        removed = 0
+        for path in self._settings.work.glob("*"):
+            with self._database.read_session() as session:
+                if _in_use(session, path.name):
+                    continue
+            shutil.rmtree(path, ignore_errors=True)
+            removed += 1
+        return removed
+
+    def collect_garbage(self) -> int:
+        """Remove blobs that no row needs."""
+        return collect_blobs(self._database, self._store, self._settings.blob_grace_seconds)
+
+
+def _has_open_steps() -> ColumnElement[bool]:
+    return exists().where(col(Step.job_id) == col(Job.id), col(Step.state).in_(("queued", "running")))
+
+
+def _in_use(session: Session, job_id: str) -> bool:
+    job = session.get(Job, job_id)
+    if job is None:
+        return False
+    open_steps = select(Step.id).where(Step.job_id == job_id, col(Step.state).in_(("queued", "running"))).limit(1)
+    return job.state not in ENDED or session.exec(open_steps).first() is not None
+
+
+def _error_of(step: Step) -> ParetuneError:
+    return from_dict(step.error or {})
+
+
+def _alive(pid: int) -> bool:
+    return bool(psutil.pid_exists(pid))
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    from workers.stages import STAGES
+
+    configure_logging()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    maintenance = Maintenance(load_settings(), STAGES)
+    maintenance.run(stop)
+    maintenance.close()
+
+
+if __name__ == "__main__":
+    main()
