@@ -27,7 +27,7 @@ class LabelReader:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read a model's ``config.json``: ``id2label``, else ``num_labels``, else two classes (the library's default)."""
+        """Read ``config.json``: ``id2label``, else ``num_labels``, else two classes (what the library assumes)."""
         id2label = config.get("id2label") or {}
         return cls(id2label, len(id2label) or int(config.get("num_labels") or 2))
 
