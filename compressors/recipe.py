@@ -56,9 +56,10 @@ class QuantizationRecipe(_Frozen):
     """How the layers whose ``bits`` are below 16 are quantised."""
 
     scheme: Literal["dynamic", "static", "weight_only"] = "dynamic"
-    """``dynamic``: int8 weights per output channel, activation scales at run time. ``static``: calibrated QDQ.
-    ``weight_only``:
-    block-wise weights, float activations."""
+    """``dynamic``: int8 weights per output channel, activation scales at run time. ``static``: the same with calibrated
+    activation scales. ``weight_only``: block-wise weights, float activations; layers with 4 bits are always so."""
+    ranges: Literal["minmax", "percentile", "mse"] = "percentile"
+    """How the static scheme finds the range of an activation."""
     attention_products: bool = False
     """Also quantise the two activation x activation products of attention (dynamic scheme only)."""
     embedding_bits: Literal[8, 32] = 32
@@ -74,7 +75,8 @@ class GraphRecipe(_Frozen):
     operators: Literal["contrib", "standard"] = "contrib"
     """``contrib``: ONNX Runtime's own operators are allowed; ``standard``: the ONNX operator set only."""
     layout: Literal["batch_first", "sequence_first"] = "batch_first"
-    """Order of the hidden states. ``sequence_first`` needs no transposes before the attention products (``contrib``)."""
+    """Order of the hidden states; ``sequence_first`` needs no transposes before the attention products, and takes
+    effect with ``contrib`` operators only."""
     packed_qkv: bool = True
     """One matrix product for query, key and value."""
     fused_attention: bool = False

@@ -2,5 +2,6 @@
 
 from compressors.export.onnx.artifact import OnnxArtifact
 from compressors.export.onnx.emitter import write_onnx
+from compressors.export.onnx.ranges import collect_ranges
 
-__all__ = ["OnnxArtifact", "write_onnx"]
+__all__ = ["OnnxArtifact", "collect_ranges", "write_onnx"]

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -19,16 +20,11 @@ IR_VERSION = 10
 
 
 class GraphBuilder:
-    """Collects nodes and initialisers; every method that adds a node returns the name of its output.
-
-    The builder also keeps two caches for the emitters: ``quantized`` (activations that are already quantised, so that
-    several consumers share one ``DynamicQuantizeLinear``) and the small constants, which are stored once.
-    """
+    """Collects nodes and initialisers; every method that adds a node returns the name of its output."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, NDArray[Any]] = {}
-        self.quantized: dict[str, tuple[str, str, str]] = {}
 
     def initializer(self, name: str, array: NDArray[Any]) -> str:
         """Store ``array`` under ``name``; storing the same name twice is an error."""
@@ -36,6 +32,10 @@ class GraphBuilder:
             raise ValueError(f"initialiser {name!r} is written twice")
         self._initializers[name] = array
         return name
+
+    def integers(self, name: str, array: NDArray[np.int8], bits: int) -> str:
+        """Store signed integers of 8 or 4 bits."""
+        return self.initializer(name, array.astype(ml_dtypes.int4) if bits == 4 else array)
 
     def constant(self, value: NDArray[Any] | np.generic | list[int]) -> str:
         """Store a small constant once, named by its content; lists become int64 vectors."""

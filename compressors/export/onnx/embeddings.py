@@ -5,6 +5,8 @@ import numpy as np
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.linear import to_numpy
 from compressors.export.onnx.normalization import emit_norm
+from compressors.export.onnx.quantization import Float
+from compressors.export.onnx.quantization import quantize_rows
 from compressors.network import Embeddings
 
 MASKED = np.float32(-1e30)
@@ -19,8 +21,7 @@ def has_token_types(embeddings: Embeddings) -> bool:
 def emit_embeddings(context: Context, embeddings: Embeddings, limit: int) -> str:
     """Write the normalised sum of the embeddings; returns hidden states in the recipe's layout."""
     builder = context.builder
-    word = builder.initializer("embeddings.word", to_numpy(embeddings.word))
-    words = builder.node("Gather", [word, _ids(context, "input_ids")], "embeddings.words")
+    words = _words(context, to_numpy(embeddings.word), _ids(context, "input_ids"))
     table = to_numpy(embeddings.position)[:limit]
     if has_token_types(embeddings):
         places = _positions_and_types(context, table, embeddings)
@@ -75,7 +76,19 @@ def _ids(context: Context, name: str) -> str:
     return context.builder.node("Transpose", [name], f"{name}.sequence_first", perm=[1, 0])
 
 
-def _positions(context: Context, rows: np.ndarray) -> str:
+def _words(context: Context, table: Float, ids: str) -> str:
+    """Rows of the word table, which is stored in float32, or in int8 with a scale for each row."""
+    builder = context.builder
+    if context.quantization.embedding_bits == 32:
+        return builder.node("Gather", [builder.initializer("embeddings.word", table), ids], "embeddings.words")
+    values, scales = quantize_rows(table)
+    integers = builder.node("Gather", [builder.initializer("embeddings.word", values), ids], "embeddings.integers")
+    factors = builder.node("Gather", [builder.initializer("embeddings.word.scale", scales), ids], "embeddings.scales")
+    floats = builder.node("Cast", [integers], "embeddings.floats", to=1)
+    return builder.node("Mul", [floats, factors], "embeddings.words")
+
+
+def _positions(context: Context, rows: Float) -> str:
     """The first ``sequence`` rows, ``[1, sequence, hidden]`` (or ``[sequence, 1, hidden]``)."""
     builder = context.builder
     table = rows[:, None] if context.flat else rows[None]
@@ -88,7 +101,7 @@ def _positions(context: Context, rows: np.ndarray) -> str:
     return builder.node("Slice", inputs, "embeddings.positions")
 
 
-def _positions_and_types(context: Context, rows: np.ndarray, embeddings: Embeddings) -> str:
+def _positions_and_types(context: Context, rows: Float, embeddings: Embeddings) -> str:
     """One look-up for both: row ``type * positions + position`` of the table of all their sums."""
     builder = context.builder
     assert embeddings.token_type is not None

@@ -1,5 +1,6 @@
 """From a network and a recipe to an ONNX file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -19,6 +20,7 @@ from compressors.export.onnx.heads import emit_pooling
 from compressors.export.onnx.heads import reads_first_token
 from compressors.export.onnx.normalization import emit_norm
 from compressors.export.onnx.normalization import emit_residual_norm
+from compressors.export.onnx.quantization import Range
 from compressors.network import ClassificationHead
 from compressors.network import EncoderNetwork
 from compressors.network import Layer
@@ -26,7 +28,12 @@ from compressors.recipe import Recipe
 
 
 def write_onnx(
-    network: EncoderNetwork, recipe: Recipe, path: Path, *, static: tuple[int, int] | None = None
+    network: EncoderNetwork,
+    recipe: Recipe,
+    path: Path,
+    *,
+    static: tuple[int, int] | None = None,
+    ranges: Mapping[str, Range] | None = None,
 ) -> OnnxArtifact:
     """Write the candidate ``network`` as one ONNX file; the same arguments give the same bytes.
 
@@ -35,18 +42,24 @@ def write_onnx(
         recipe: Where the graph's form (``recipe.graph``) and the quantisation scheme are read from.
         path: The file to write.
         static: ``(batch, sequence)`` to write into the graph; ``None``: both are dynamic.
+        ranges: Calibrated activation ranges, see :func:`collect_ranges`; needed by the static scheme.
 
     Returns:
         Path, size, digest and operator histogram of the file.
+
+    Raises:
+        InvalidInputError: The scheme is static and a range is missing.
+        TooLargeError: The file would exceed 2 GiB.
     """
     builder = GraphBuilder()
-    context = Context(builder, recipe.graph, recipe.quantization, static)
-    _emit_network(context, network)
-    size, digest = builder.write(path, _inputs(network, static), _output(network, static))
+    context = Context(builder, recipe.graph, recipe.quantization, static, ranges or {})
+    emit_network(context, network)
+    size, digest = builder.write(path, model_inputs(network, static), model_outputs(network, static))
     return OnnxArtifact(path, size, digest, builder.operators())
 
 
-def _emit_network(context: Context, network: EncoderNetwork) -> None:
+def emit_network(context: Context, network: EncoderNetwork) -> None:
+    """Write the whole encoder, from the embeddings to the output of its task head."""
     hidden = emit_embeddings(context, network.embeddings, network.max_sequence_length)
     cut = _first_token_layer(network) if context.graph.first_token_head else None
     for number, layer in enumerate(network.layers):
@@ -80,7 +93,8 @@ def _emit_layer(context: Context, hidden: str, layer: Layer, name: str, *, first
     return emit_residual_norm(context, hidden, branch, layer.feed_forward_norm, f"{name}.feed_forward_norm")
 
 
-def _inputs(network: EncoderNetwork, static: tuple[int, int] | None) -> list[onnx.ValueInfoProto]:
+def model_inputs(network: EncoderNetwork, static: tuple[int, int] | None) -> list[onnx.ValueInfoProto]:
+    """Describe the inputs: int64 ``[batch, sequence]`` each."""
     names = ["input_ids", "attention_mask"]
     if has_token_types(network.embeddings):
         names.append("token_type_ids")
@@ -88,7 +102,8 @@ def _inputs(network: EncoderNetwork, static: tuple[int, int] | None) -> list[onn
     return [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in names]
 
 
-def _output(network: EncoderNetwork, static: tuple[int, int] | None) -> list[onnx.ValueInfoProto]:
+def model_outputs(network: EncoderNetwork, static: tuple[int, int] | None) -> list[onnx.ValueInfoProto]:
+    """Describe the only output."""
     batch = static[0] if static else "batch"
     if isinstance(network.head, ClassificationHead):
         shape = [batch, network.head.classifier.outputs]

@@ -1,4 +1,4 @@
-"""Linear layers: float32, float16 storage, dynamic int8; full or factorised."""
+"""Linear layers: full or factorised, in every bit-width and quantisation scheme."""
 
 import numpy as np
 import torch
@@ -6,8 +6,15 @@ import torch
 from compressors.export.onnx.builder import MICROSOFT
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.quantization import Float
+from compressors.export.onnx.quantization import quantize_in_blocks
 from compressors.export.onnx.quantization import quantize_per_channel
 from compressors.network import Linear
+
+BLOCK = 32
+"""Weights that share a scale in weight-only quantisation."""
+
+INT8_COMPUTE = 4
+"""``accuracy_level`` of ``MatMulNBits`` that lets the kernel round activations to int8."""
 
 
 def emit_linear(context: Context, source: str, linear: Linear, output: str) -> str:
@@ -22,20 +29,36 @@ def emit_linear(context: Context, source: str, linear: Linear, output: str) -> s
 
 
 def emit_product(context: Context, source: str, weight: Float, bias: Float | None, bits: int, output: str) -> str:
-    """Write ``output = source @ weight.T + bias`` with ``weight`` ``[out, in]`` stored in ``bits`` bits."""
-    if bits == 8:
+    """Write ``output = source @ weight.T + bias`` with ``weight`` ``[out, in]`` stored in ``bits`` bits.
+
+    4 bits are always weight-only, 16 bits are storage: the arithmetic is float32.
+    """
+    scheme = context.quantization.scheme
+    if bits == 4 or (bits == 8 and scheme == "weight_only"):
+        return _weight_only(context, source, weight, bias, bits, output)
+    if bits == 8 and scheme == "static":
+        if context.probes is None:
+            return _static_int8(context, source, weight, bias, output)
+        context.probes.append(source)
+    elif bits == 8:
         return _dynamic_int8(context, source, weight, bias, output)
-    builder = context.builder
     stored = np.ascontiguousarray(weight.T)
-    name = builder.initializer(f"{output}.weight", stored.astype(np.float16) if bits == 16 else stored)
     if bits == 16:
-        name = builder.node("Cast", [name], f"{output}.weight.float", to=1)
+        half = context.builder.initializer(f"{output}.weight", stored.astype(np.float16))
+        return _float(
+            context, source, context.builder.node("Cast", [half], f"{output}.weight.float", to=1), bias, output
+        )
+    return _float(context, source, context.builder.initializer(f"{output}.weight", stored), bias, output)
+
+
+def _float(context: Context, source: str, matrix: str, bias: Float | None, output: str) -> str:
+    builder = context.builder
     if bias is None:
-        return builder.node("MatMul", [source, name], output)
+        return builder.node("MatMul", [source, matrix], output)
+    shift = builder.initializer(f"{output}.bias", bias)
     if context.flat:
-        return builder.node("Gemm", [source, name, builder.initializer(f"{output}.bias", bias)], output)
-    product = builder.node("MatMul", [source, name], f"{output}.product")
-    return builder.node("Add", [product, builder.initializer(f"{output}.bias", bias)], output)
+        return builder.node("Gemm", [source, matrix, shift], output)
+    return builder.node("Add", [builder.node("MatMul", [source, matrix], f"{output}.product"), shift], output)
 
 
 def _dynamic_int8(context: Context, source: str, weight: Float, bias: Float | None, output: str) -> str:
@@ -44,13 +67,9 @@ def _dynamic_int8(context: Context, source: str, weight: Float, bias: Float | No
     values, scale = quantize_per_channel(weight)
     matrix = builder.initializer(f"{output}.weight", np.ascontiguousarray(values.T))
     scales = builder.initializer(f"{output}.weight.scale", scale)
-    quantized, step, zero = quantize_activation(context, source)
+    quantized, step, zero = quantize_at_run_time(context, source)
     if context.contrib:
-        inputs = [quantized, matrix, step, scales, zero, ""]
-        inputs += [] if bias is None else [builder.initializer(f"{output}.bias", bias)]
-        while not inputs[-1]:
-            inputs.pop()
-        return builder.node("MatMulIntegerToFloat", inputs, output, domain=MICROSOFT)
+        return _integer_product(context, quantized, step, zero, matrix, scales, bias, output)
     integers = builder.node("MatMulInteger", [quantized, matrix, zero], f"{output}.integers")
     floats = builder.node("Cast", [integers], f"{output}.floats", to=1)
     factor = builder.node("Mul", [step, scales], f"{output}.scale")
@@ -60,14 +79,90 @@ def _dynamic_int8(context: Context, source: str, weight: Float, bias: Float | No
     return builder.node("Add", [scaled, builder.initializer(f"{output}.bias", bias)], output)
 
 
-def quantize_activation(context: Context, source: str) -> tuple[str, str, str]:
+def _static_int8(context: Context, source: str, weight: Float, bias: Float | None, output: str) -> str:
+    """As the dynamic form, with activation scales from calibration; standard operators: quantise and dequantise."""
+    builder = context.builder
+    values, scale = quantize_per_channel(weight)
+    matrix = builder.initializer(f"{output}.weight", np.ascontiguousarray(values.T))
+    scales = builder.initializer(f"{output}.weight.scale", scale)
+    quantized, step, zero = quantize_by_range(context, source)
+    if context.contrib:
+        return _integer_product(context, quantized, step, zero, matrix, scales, bias, output)
+    return _float(
+        context,
+        dequantize(context, source),
+        builder.node("DequantizeLinear", [matrix, scales], f"{output}.weight.float", axis=1),
+        bias,
+        output,
+    )
+
+
+def _integer_product(
+    context: Context, source: str, step: str, zero: str, matrix: str, scales: str, bias: Float | None, output: str
+) -> str:
+    builder = context.builder
+    inputs = [source, matrix, step, scales, zero]
+    if bias is not None:
+        inputs += ["", builder.initializer(f"{output}.bias", bias)]
+    return builder.node("MatMulIntegerToFloat", inputs, output, domain=MICROSOFT)
+
+
+def _weight_only(context: Context, source: str, weight: Float, bias: Float | None, bits: int, output: str) -> str:
+    """Weights in blocks of few bits, float activations."""
+    builder = context.builder
+    blocks = quantize_in_blocks(weight, bits, BLOCK, per_channel=context.quantization.rounding == "gptq")
+    outputs, inputs = weight.shape
+    if context.contrib:
+        names = [source, builder.initializer(f"{output}.weight", blocks.packed())]
+        names.append(builder.initializer(f"{output}.weight.scale", blocks.scales.reshape(-1)))
+        if bias is not None:
+            names += ["", "", builder.initializer(f"{output}.bias", bias)]
+        return builder.node(
+            "MatMulNBits",
+            names,
+            output,
+            domain=MICROSOFT,
+            K=inputs,
+            N=outputs,
+            bits=bits,
+            block_size=BLOCK,
+            accuracy_level=INT8_COMPUTE,
+        )
+    values = blocks.values.reshape(outputs, -1)[:, :inputs].T
+    matrix = builder.integers(f"{output}.weight", values, bits)
+    scales = builder.initializer(f"{output}.weight.scale", np.ascontiguousarray(blocks.scales.T))
+    floats = builder.node("DequantizeLinear", [matrix, scales], f"{output}.weight.float", axis=0, block_size=BLOCK)
+    return _float(context, source, floats, bias, output)
+
+
+def quantize_at_run_time(context: Context, source: str) -> tuple[str, str, str]:
     """Quantise ``source`` once, whoever asks; returns the names of (values, scale, zero point)."""
-    cache = context.builder.quantized
-    if source not in cache:
-        names = [f"{source}.uint8", f"{source}.uint8.scale", f"{source}.uint8.zero"]
-        context.builder.nodes("DynamicQuantizeLinear", [source], names)
-        cache[source] = (names[0], names[1], names[2])
-    return cache[source]
+    names = (f"{source}.uint8", f"{source}.uint8.scale", f"{source}.uint8.zero")
+    if source not in context.quantized:
+        context.builder.nodes("DynamicQuantizeLinear", [source], list(names))
+        context.quantized.add(source)
+    return names
+
+
+def quantize_by_range(context: Context, source: str) -> tuple[str, str, str]:
+    """Quantise ``source`` once with its calibrated range; returns the names of (values, scale, zero point)."""
+    names = (f"{source}.uint8", f"{source}.uint8.scale", f"{source}.uint8.zero")
+    if source not in context.quantized:
+        scale, zero = context.range_of(source).affine()
+        context.builder.initializer(names[1], np.asarray(scale))
+        context.builder.initializer(names[2], np.asarray(zero))
+        context.builder.node("QuantizeLinear", [source, names[1], names[2]], names[0])
+        context.quantized.add(source)
+    return names
+
+
+def dequantize(context: Context, source: str) -> str:
+    """Return the name of ``source`` after rounding to its calibrated uint8 grid, as float32."""
+    name = f"{source}.rounded"
+    if name not in context.quantized:
+        context.builder.node("DequantizeLinear", list(quantize_by_range(context, source)), name)
+        context.quantized.add(name)
+    return name
 
 
 def to_numpy(tensor: torch.Tensor) -> Float:

@@ -1,9 +1,27 @@
-"""Symmetric int8 weights, one scale per output channel."""
+"""Rounding weights to integers, and choosing the range of an activation: arrays in, arrays out."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
+
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of an activation that 8 bits are spread over; always contains 0."""
+
+    low: float
+    high: float
+
+    def affine(self) -> tuple[np.float32, np.uint8]:
+        """Return ``(scale, zero point)`` of the uint8 grid over the range; 0 lies exactly on the grid."""
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        scale = np.float32(max((high - low) / 255.0, _SMALLEST))
+        return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
 
 
 def quantize_per_channel(weight: Float) -> tuple[NDArray[np.int8], Float]:
@@ -16,7 +34,71 @@ def quantize_per_channel(weight: Float) -> tuple[NDArray[np.int8], Float]:
         ``(values [out, in] int8 in -127..127, scales [out] float32)`` with ``weight`` close to
         ``values * scales[:, None]``. A channel of zeros gets the scale 1.
     """
-    largest = np.abs(weight).max(axis=1, initial=0.0)
-    scale = np.where(largest > 0, largest / 127.0, 1.0).astype(np.float32)
-    values = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8)
-    return values, scale
+    scale = _scale(np.abs(weight).max(axis=1, initial=0.0), 127)
+    return _round(weight, scale[:, None], 127).astype(np.int8), scale
+
+
+@dataclass(frozen=True)
+class BlockQuantized:
+    """Weights ``[out, in]`` in blocks of ``size`` along the inputs, padded with zeros to full blocks.
+
+    Attributes:
+        values: ``[out, blocks, size]``, integers in ``-limit..limit``, int8.
+        scales: ``[out, blocks]``, float32.
+        bits: 4 or 8.
+    """
+
+    values: NDArray[np.int8]
+    scales: Float
+    bits: int
+
+    @property
+    def size(self) -> int:
+        """Weights in a block."""
+        return int(self.values.shape[2])
+
+    def packed(self) -> NDArray[np.uint8]:
+        """Unsigned values as ``MatMulNBits`` stores them: ``[out, blocks, size * bits / 8]``, low nibble first."""
+        unsigned = (self.values.astype(np.int16) + (1 << (self.bits - 1))).astype(np.uint8)
+        if self.bits == 8:
+            return unsigned
+        return (unsigned[..., 0::2] | unsigned[..., 1::2] << 4).astype(np.uint8)
+
+
+def quantize_in_blocks(weight: Float, bits: int, size: int, *, per_channel: bool) -> BlockQuantized:
+    """Round ``weight`` ``[out, in]`` symmetrically in blocks along the inputs.
+
+    Args:
+        weight: float32 weights.
+        bits: 4 or 8.
+        size: Weights in a block: a power of two, at least 16.
+        per_channel: Give all blocks of an output channel the same scale; reproduces weights that already lie on the
+            channel's grid.
+    """
+    outputs, inputs = weight.shape
+    limit = (1 << (bits - 1)) - 1
+    blocks = -(-inputs // size)
+    padded = np.zeros((outputs, blocks * size), np.float32)
+    padded[:, :inputs] = weight
+    grouped = padded.reshape(outputs, blocks, size)
+    largest = np.abs(grouped).max(axis=2, initial=0.0)
+    if per_channel:
+        largest = np.broadcast_to(largest.max(axis=1, keepdims=True), largest.shape)
+    scale = _scale(largest, limit)
+    return BlockQuantized(_round(grouped, scale[..., None], limit).astype(np.int8), scale, bits)
+
+
+def quantize_rows(table: Float) -> tuple[NDArray[np.int8], Float]:
+    """Round an embedding table ``[rows, width]`` to int8 with one scale for each row, ``[rows, 1]``."""
+    values, scale = quantize_per_channel(table)
+    return values, scale[:, None]
+
+
+def _scale(largest: NDArray[np.float32], limit: int) -> Float:
+    scale: Float = np.where(largest > 0, largest / limit, 1.0).astype(np.float32)
+    return scale
+
+
+def _round(values: Float, scale: Float, limit: int) -> Float:
+    rounded: Float = np.clip(np.rint(values / scale), -limit, limit)
+    return rounded

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -39,9 +40,9 @@ def write_model(model: onnx.ModelProto, initializers: dict[str, NDArray[Any]], p
         TooLargeError: The file would exceed the 2 GiB that a protobuf message can hold.
     """
     tensors = [(_tensor_prefix(name, array), np.ascontiguousarray(array)) for name, array in initializers.items()]
-    prefixes = [_key(_INITIALIZER_FIELD, len(prefix) + array.nbytes) + prefix for prefix, array in tensors]
+    prefixes = [_key(_INITIALIZER_FIELD, len(prefix) + _nbytes(array)) + prefix for prefix, array in tensors]
     graph = model.graph.SerializeToString(deterministic=True)
-    length = len(graph) + sum(map(len, prefixes)) + sum(array.nbytes for _, array in tensors)
+    length = len(graph) + sum(map(len, prefixes)) + sum(_nbytes(array) for _, array in tensors)
     envelope = onnx.ModelProto()
     envelope.CopyFrom(model)
     envelope.ClearField("graph")
@@ -67,14 +68,27 @@ def _chunks(
     yield head
     for prefix, (_, array) in zip(prefixes, tensors, strict=True):
         yield prefix
-        yield array.reshape(-1).view(np.uint8).data
+        yield _raw(array)
+
+
+def _nbytes(array: NDArray[Any]) -> int:
+    """Bytes of the array in the file; two 4-bit integers share one."""
+    return (array.size + 1) // 2 if array.dtype == ml_dtypes.int4 else array.nbytes
+
+
+def _raw(array: NDArray[Any]) -> memoryview:
+    if array.dtype != ml_dtypes.int4:
+        return array.reshape(-1).view(np.uint8).data
+    nibbles = np.zeros(2 * _nbytes(array), np.uint8)
+    nibbles[: array.size] = array.reshape(-1).astype(np.int8).view(np.uint8) & 0xF
+    return (nibbles[0::2] | nibbles[1::2] << 4).data
 
 
 def _tensor_prefix(name: str, array: NDArray[Any]) -> bytes:
     """Everything of a ``TensorProto`` up to the bytes of its values."""
     tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
     encoded: bytes = tensor.SerializeToString(deterministic=True)
-    return encoded + _key(_RAW_DATA_FIELD, array.nbytes)
+    return encoded + _key(_RAW_DATA_FIELD, _nbytes(array))
 
 
 def _key(field: int, length: int) -> bytes:
