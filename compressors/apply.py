@@ -4,6 +4,8 @@ Order: removal, least squares, low rank, masks, rounding. Deterministic: the sam
 same tensors.
 """
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from compressors.anatomy.describe import describe
@@ -49,6 +51,7 @@ def apply_recipe(
             names trained weights and they are not given or do not fit.
     """
     validate_recipe(recipe, describe(network))
+    _check_widths(network, calibration)
     if recipe.weights is not None and trained is None:
         raise InvalidInputError(
             "The recipe names trained weights, but none were given.", hint="Load the blob that recipe.weights names."
@@ -69,6 +72,27 @@ def apply_recipe(
         max_sequence_length=network.max_sequence_length,
     )
     return candidate if trained is None else with_tensors(candidate, trained)
+
+
+def _check_widths(network: EncoderNetwork, calibration: Calibration) -> None:
+    for layer in network.layers:
+        for site, linear in _readers(layer):
+            width = calibration.at(layer.index, site).width
+            if width != linear.inputs:
+                raise InvalidInputError(
+                    f"The calibration saw {width} channels at {site} of layer {layer.index}, the model has "
+                    f"{linear.inputs}: it belongs to another model.",
+                    hint="Calibrate again with this model.",
+                )
+
+
+def _readers(layer: Layer) -> Iterator[tuple[Site, Linear]]:
+    if layer.attention is not None:
+        yield "attention_in", layer.attention.query
+        yield "attention_out", layer.attention.output
+    if layer.feed_forward is not None:
+        yield "feed_forward_in", layer.feed_forward.up
+        yield "feed_forward_mid", layer.feed_forward.down
 
 
 class _Builder:

@@ -12,6 +12,7 @@ from compressors.anatomy import load_network
 from compressors.calibration import Calibration
 from compressors.calibration import calibrate
 from compressors.network import EncoderNetwork
+from compressors.torch_module import to_module
 from tests.helpers.tiny_models import make_tiny_model
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert")
@@ -32,6 +33,29 @@ def make_batches(model_dir: Path, texts: tuple[str, ...] = TEXTS, size: int = 3)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     groups = [list(texts[start : start + size]) for start in range(0, len(texts), size)]
     return [dict(tokenizer(group, padding=True, return_tensors="pt")) for group in groups]
+
+
+READERS = {
+    "attention_in": "layers.{}.attention.key",
+    "attention_out": "layers.{}.attention.output",
+    "feed_forward_in": "layers.{}.feed_forward.up",
+    "feed_forward_mid": "layers.{}.feed_forward.down",
+}
+
+
+@torch.no_grad()
+def activations(network: EncoderNetwork, batches: list[dict[str, Tensor]], layer: int, site: str) -> Tensor:
+    """All attended inputs of one linear layer, float64 ``[tokens, width]``, from an ordinary forward pass."""
+    module, found = to_module(network), []
+    hook = module.get_submodule(READERS[site].format(layer)).register_forward_pre_hook(
+        lambda _, inputs: found.append(inputs[0])
+    )
+    for batch in batches:
+        module(**batch)
+    hook.remove()
+    return torch.cat(
+        [values[batch["attention_mask"].bool()] for values, batch in zip(found, batches, strict=True)]
+    ).double()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from compressors.apply import apply_recipe
 from compressors.calibration import Calibration
 from compressors.calibration import calibrate
 from compressors.linear_algebra import composed_error
+from compressors.local_error import relative_errors
 from compressors.network import EncoderNetwork
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
@@ -28,8 +29,10 @@ from compressors.tensors import named_linears
 from compressors.tensors import named_tensors
 from compressors.torch_module import to_module
 from infra.errors import InvalidInputError
+from tests.helpers.tiny_models import make_tiny_model
 from tests.unit.compressors.conftest import FAMILIES
 from tests.unit.compressors.conftest import TASKS
+from tests.unit.compressors.conftest import activations
 from tests.unit.compressors.conftest import make_batches
 from tests.unit.compressors.recipes import UNEVEN
 
@@ -161,6 +164,56 @@ def test_refitting_keeps_the_mean_output_and_lowers_the_error(
                 for version in (linear, plain[name])
             ]
             assert errors[0] < errors[1]
+
+
+@torch.no_grad()
+def test_local_errors_are_those_of_the_activations(bert: EncoderNetwork, batches: list[dict[str, Tensor]]):
+    calibration = calibrate(bert, batches)
+    recipe = Recipe(
+        layers=(_layer(3, 40, rank=6), _layer(0, 20, sparsity=0.5, bits=4)),
+        quantization=QuantizationRecipe(rounding="gptq"),
+    )
+    for compensation in ("least_squares", "none"):
+        chosen = recipe.model_copy(update={"compensation": compensation})
+        candidate = apply_recipe(bert, calibration, chosen)
+        errors = relative_errors(bert, candidate, calibration, "obs")
+        assert errors["1.attention.output"] == 1.0
+        assert "1.attention.query" not in errors
+        heads = kept_heads(bert.layers[0], calibration, "obs", 3)
+        rows = (heads[:, None] * HEAD_SIZE + torch.arange(HEAD_SIZE)).flatten()
+        everything = torch.arange(32)
+        first = kept_channels(bert.layers[0], calibration, "obs", 40)
+        second = kept_channels(bert.layers[1], calibration, "obs", 20)
+        for index, name, site, outputs, inputs in (
+            (0, "attention.query", "attention_in", rows, everything),
+            (0, "attention.output", "attention_out", everything, rows),
+            (
+                0,
+                "feed_forward.up",
+                "feed_forward_in",
+                kept_channels(bert.layers[0], calibration, "obs", 40),
+                everything,
+            ),
+            (
+                1,
+                "feed_forward.down",
+                "feed_forward_mid",
+                everything,
+                kept_channels(bert.layers[1], calibration, "obs", 20),
+            ),
+        ):
+            seen = activations(bert, batches, index, site)
+            old, new = dict(named_linears(bert.layers[index]))[name], dict(named_linears(candidate.layers[index]))[name]
+            expected = seen @ old.matrix().double()[outputs].T + old.bias.double()[outputs]
+            actual = seen[:, inputs] @ new.matrix().double().T + new.bias.double()
+            error = float((actual - expected).square().sum() / expected.square().sum())
+            assert errors[f"{index}.{name}"] == pytest.approx(error, rel=1e-4)
+
+
+def test_a_calibration_of_another_model_is_refused(tmp_path: Path, calibration: Calibration):
+    other = load_network(make_tiny_model(tmp_path, intermediate_size=48), "sequence-classification")
+    with pytest.raises(InvalidInputError, match="another model"):
+        apply_recipe(other, calibration, Recipe.dense(2))
 
 
 def test_bits_are_recorded_and_gptq_weights_lie_on_the_grid(bert: EncoderNetwork, calibration: Calibration):

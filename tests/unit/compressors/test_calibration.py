@@ -13,31 +13,11 @@ from compressors.network import EncoderNetwork
 from compressors.orders import find_orders
 from compressors.torch_module import to_module
 from infra.errors import InvalidInputError
+from tests.unit.compressors.conftest import READERS
 from tests.unit.compressors.conftest import TEXTS
+from tests.unit.compressors.conftest import activations
 from tests.unit.compressors.conftest import make_batches
 from tests.unit.compressors.data import moments_of
-
-READERS = {
-    "attention_in": "layers.{}.attention.key",
-    "attention_out": "layers.{}.attention.output",
-    "feed_forward_in": "layers.{}.feed_forward.up",
-    "feed_forward_mid": "layers.{}.feed_forward.down",
-}
-
-
-@torch.no_grad()
-def _activations(network: EncoderNetwork, batches: list[dict[str, Tensor]], layer: int, site: str) -> Tensor:
-    """All attended inputs of one linear layer, float64 ``[tokens, width]``, from an ordinary forward pass."""
-    module, found = to_module(network), []
-    hook = module.get_submodule(READERS[site].format(layer)).register_forward_pre_hook(
-        lambda _, inputs: found.append(inputs[0])
-    )
-    for batch in batches:
-        module(**batch)
-    hook.remove()
-    return torch.cat(
-        [values[batch["attention_mask"].bool()] for values, batch in zip(found, batches, strict=True)]
-    ).double()
 
 
 @pytest.mark.parametrize("site", READERS)
@@ -46,7 +26,7 @@ def test_moments_are_those_of_the_attended_tokens(
     bert: EncoderNetwork, batches: list[dict[str, Tensor]], layer: int, site: str
 ):
     calibration = calibrate(bert, batches)
-    inputs = _activations(bert, batches, layer, site)
+    inputs = activations(bert, batches, layer, site)
     statistics, expected = calibration.at(layer, site), moments_of(inputs)
     assert calibration.tokens == statistics.count == len(inputs)
     scale = float(expected.centred.diagonal().max())
