@@ -108,7 +108,9 @@ def _batch_first(context: Context, query: str, key: str, value: str, attention: 
         shaped = builder.node("Reshape", [source, split], f"{source}.heads")
         return builder.node("Transpose", [shaped], f"{source}.transposed", perm=perm)
 
-    left, right = heads(query, [0, 2, 1, 3]), heads(key, [0, 2, 3, 1])
+    left, keys = heads(query, [0, 2, 1, 3]), heads(key, [0, 2, 1, 3])
+    # A transposition of its own is what runtimes fold into the product.
+    right = builder.node("Transpose", [keys], f"{key}.columns", perm=[0, 1, 3, 2])
     scores = builder.node("MatMul", [left, right], f"{name}.scores")
     masked = builder.node("Add", [scores, emit_mask(context)], f"{name}.masked")
     weights = builder.node("Softmax", [masked], f"{name}.weights", axis=-1)
