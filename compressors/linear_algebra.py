@@ -44,7 +44,7 @@ def damped_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mode: Dam
     """Cholesky factor of ``C + Lambda`` after Jacobi scaling.
 
     Args:
-        centred: ``C [in, in]``, symmetric positive semi-definite up to rounding.
+        centred: ``C [in, in]``, symmetric and, up to rounding, positive semi-definite.
         relative: ``rho``; raised step by step where the factorisation fails.
         mode: ``diagonal``: ``Lambda_j = rho C_jj`` (Levenberg-Marquardt), unaffected by a few huge channels; ``mean``:
             ``Lambda_j = rho mean(diag C)``, as in the reference code of GPTQ and SparseGPT.
@@ -55,16 +55,17 @@ def damped_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mode: Dam
     dead = diagonal <= _DEAD * diagonal.median().clamp_min(torch.finfo(centred.dtype).tiny)
     scale = torch.where(dead, torch.ones_like(diagonal), diagonal.clamp_min(0).sqrt())
     inverse = torch.where(dead, torch.zeros_like(scale), scale.reciprocal())
-    scaled = (centred + centred.T) * (0.5 * inverse[:, None] * inverse)
+    scaled = (centred * inverse).mul_(inverse[:, None])  # below, only the lower triangle is read
+    base = torch.ones_like(scale)
     if mode == "mean" and not bool(dead.all()):
-        base = diagonal[~dead].mean() * inverse.square()
-    else:
-        base = torch.ones_like(scale)
-    base = torch.where(dead, torch.ones_like(base), base)
+        base = torch.where(dead, base, diagonal[~dead].mean() * inverse.square())
+    unscaled = scaled.diagonal() + dead.to(scaled.dtype)
     for factor in (1.0, 3.0, 10.0, 100.0):
-        lower, info = torch.linalg.cholesky_ex(scaled + torch.diag(factor * relative * base + dead.to(base.dtype)))
-        if int(info) == 0 and bool(torch.isfinite(lower).all()):
+        scaled.diagonal().copy_(unscaled + factor * relative * base)
+        lower, info = torch.linalg.cholesky_ex(scaled)
+        if int(info) == 0 and bool(torch.isfinite(lower.diagonal()).all()):
             return DampedFactor(lower, scale, factor * relative)
+    scaled.diagonal().copy_(unscaled)
     values, vectors = torch.linalg.eigh(scaled)
     floor = values.clamp_min(1e-8 * float(values.max().clamp_min(1.0))) + max(relative, 1e-8)
     return DampedFactor(torch.linalg.cholesky((vectors * floor) @ vectors.T), scale, max(relative, 1e-8))

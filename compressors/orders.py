@@ -79,5 +79,5 @@ def _channel_order(index: int, branch: FeedForward, calibration: Calibration, cr
 def _no_gradients() -> InvalidInputError:
     return InvalidInputError(
         "The criterion 'taylor' needs gradients, which this calibration does not have.",
-        hint="Call compressors.calibration.add_gradient_orders first, or use the criterion 'obs'.",
+        hint="Use the criterion 'obs', or add Taylor orders to the calibration first.",
     )

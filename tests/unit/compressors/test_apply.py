@@ -187,20 +187,8 @@ def test_local_errors_are_those_of_the_activations(bert: EncoderNetwork, batches
         for index, name, site, outputs, inputs in (
             (0, "attention.query", "attention_in", rows, everything),
             (0, "attention.output", "attention_out", everything, rows),
-            (
-                0,
-                "feed_forward.up",
-                "feed_forward_in",
-                kept_channels(bert.layers[0], calibration, "obs", 40),
-                everything,
-            ),
-            (
-                1,
-                "feed_forward.down",
-                "feed_forward_mid",
-                everything,
-                kept_channels(bert.layers[1], calibration, "obs", 20),
-            ),
+            (0, "feed_forward.up", "feed_forward_in", first, everything),
+            (1, "feed_forward.down", "feed_forward_mid", everything, second),
         ):
             seen = activations(bert, batches, index, site)
             old, new = dict(named_linears(bert.layers[index]))[name], dict(named_linears(candidate.layers[index]))[name]

@@ -5,13 +5,11 @@ import torch
 from torch import Tensor
 
 from compressors.calibration import Calibration
-from compressors.calibration import add_gradient_orders
 from compressors.calibration import calibrate
 from compressors.calibration.accumulator import Accumulator
 from compressors.calibration.cache import ByteCache
 from compressors.network import EncoderNetwork
 from compressors.orders import find_orders
-from compressors.torch_module import to_module
 from infra.errors import InvalidInputError
 from tests.unit.compressors.conftest import READERS
 from tests.unit.compressors.conftest import TEXTS
@@ -97,30 +95,6 @@ def test_bad_batches_are_refused(bert: EncoderNetwork):
         calibrate(bert, [])
     with pytest.raises(InvalidInputError, match="input_ids"):
         calibrate(bert, [{"input_ids": torch.zeros(1, 3, dtype=torch.int64)}])
-
-
-@pytest.mark.parametrize("unit", ["heads", "channels"])
-def test_gradient_order_agrees_with_a_gate_on_every_unit(
-    bert: EncoderNetwork, calibration: Calibration, batches: list[dict[str, Tensor]], unit: str
-):
-    add_gradient_orders(bert, calibration, batches, seed=5)
-    scores = torch.zeros(4 if unit == "heads" else 64, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(5)
-    module = to_module(bert)
-    reader = "layers.1.attention.output" if unit == "heads" else "layers.1.feed_forward.down"
-    for batch in batches:
-        gates = torch.ones(len(batch["input_ids"]), len(scores), requires_grad=True)
-        hook = module.get_submodule(reader).register_forward_pre_hook(
-            lambda _, inputs, gates=gates: (
-                inputs[0] * gates.repeat_interleave(inputs[0].shape[-1] // gates.shape[1], dim=1)[:, None]
-            )
-        )
-        logits = module(**batch)
-        hook.remove()
-        drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
-        likelihood = logits.log_softmax(-1).gather(1, drawn[:, None]).sum()
-        scores += torch.autograd.grad(likelihood, gates)[0].double().square().sum(0)
-    assert calibration.orders[f"1.{unit}.taylor"].tolist() == scores.argsort(stable=True).tolist()
 
 
 def test_cache_keeps_within_its_bound_and_forgets_the_oldest():
