@@ -1,0 +1,81 @@
+"""The training loss of one batch, and the score of the held-back part."""
+
+import torch
+from torch import Tensor
+
+from compressors.recovery import losses
+from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import Batch
+from compressors.recovery.precision import autocast
+from compressors.recovery.states import forward_with_states
+from compressors.recovery.states import layer_map
+from compressors.recovery.teacher import Targets
+from compressors.recovery.teacher import Teacher
+from infra.errors import InvalidInputError
+from paretune.artifact.encoder import CompressedEncoder
+from paretune.artifact.structure import ClassificationStructure
+
+
+class Objective:
+    """Compares a student with the dense model, as the config asks.
+
+    Raises:
+        InvalidInputError: states are asked for that the teacher does not give.
+    """
+
+    def __init__(self, student: CompressedEncoder, teacher: Teacher, config: RecoveryConfig, precision: str) -> None:
+        self._teacher, self._config, self._precision = teacher, config, precision
+        self._classifies = isinstance(student.structure.head, ClassificationStructure)
+        self._layers = layer_map(student.structure, teacher.layers) if config.losses.hidden else {}
+        missing = sorted(set(self._layers.values()) - set(teacher.state_layers))
+        if missing:
+            raise InvalidInputError(
+                f"The hidden-state loss needs the dense model's states of layers {missing}.",
+                hint="Build the teacher with state_layers=state_layers_for(structure, layers), or set its weight to 0.",
+            )
+
+    def loss(self, student: CompressedEncoder, batch: Batch) -> Tensor:
+        """Return the weighted sum of the terms that apply, a scalar."""
+        targets = self._teacher.targets(batch)
+        with autocast(self._precision):
+            output, states = forward_with_states(student, batch, self._layers)
+        weights = self._config.losses
+        if self._classifies:
+            total = weights.logits * losses.logits_loss(output, targets.output, self._config.temperature)
+            if weights.task and batch.labels is not None:
+                total = total + weights.task * losses.task_loss(output, batch.labels)
+        else:
+            total = weights.cosine * losses.cosine_loss(output, targets.output)
+            if weights.relational:
+                total = total + weights.relational * losses.relational_loss(output, targets.output)
+        if self._layers:
+            total = total + weights.hidden * self._hidden(states, targets, batch)
+        return total
+
+    def _hidden(self, states: dict[int, Tensor], targets: Targets, batch: Batch) -> Tensor:
+        terms = []
+        for position, state in states.items():
+            mask = batch.attention_mask
+            if self._classifies and position == len(states) - 1:
+                mask = torch.zeros_like(mask)  # the head reads nothing of the last layer but the first token
+                mask[:, 0] = 1
+            terms.append(losses.square_head_loss(state.float(), targets.states[self._layers[position]], mask))
+        return torch.stack(terms).mean()
+
+    @torch.no_grad()
+    def divergence(self, student: CompressedEncoder, batches: list[Batch]) -> float:
+        """Return the mean distance from the dense model: KL of the classes in nats, or one minus the cosine."""
+        total, rows = 0.0, 0
+        for batch in batches:
+            with autocast(self._precision):
+                output, _ = forward_with_states(student, batch, ())
+            target = self._teacher.targets(batch).output
+            mean = losses.logits_loss(output, target) if self._classifies else losses.cosine_loss(output, target)
+            total += float(mean) * len(batch.indices)
+            rows += len(batch.indices)
+        return total / rows
+
+
+def state_layers_for(student: CompressedEncoder, layers: int, config: RecoveryConfig) -> tuple[int, ...]:
+    """Return the dense layers whose states a teacher has to give for this student (``layers``: of the dense model)."""
+    return tuple(sorted(set(layer_map(student.structure, layers).values()))) if config.losses.hidden else ()

@@ -1,0 +1,235 @@
+"""The state of one recovery, and its single step."""
+
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch import nn
+
+from compressors.recovery import checkpoint
+from compressors.recovery.checkpoint import CurvePoint
+from compressors.recovery.checkpoint import Position
+from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import Batch
+from compressors.recovery.data import collate
+from compressors.recovery.data import epoch_batches
+from compressors.recovery.objective import Objective
+from compressors.recovery.optimizer import make_optimizer
+from compressors.recovery.optimizer import optimizer_tensors
+from compressors.recovery.optimizer import restore_optimizer
+from compressors.recovery.optimizer import select_trainable
+from compressors.recovery.precision import resolve_precision
+from compressors.recovery.prepare import PreparedData
+from compressors.recovery.schedule import Plan
+from compressors.recovery.schedule import learning_rate_factor
+from compressors.recovery.schedule import most_steps
+from compressors.recovery.schedule import plan_steps
+from compressors.recovery.teacher import Teacher
+from paretune.artifact.encoder import CompressedEncoder
+
+Evaluate = Callable[[CompressedEncoder], float]
+
+_TIMED_BATCHES = 6
+
+
+class Run:
+    """A recovery between two steps: weights, moments, average, best weights, position.
+
+    A new run is laid out for its budget and its start is evaluated; an interrupted one is loaded from its checkpoint.
+    """
+
+    def __init__(
+        self,
+        student: CompressedEncoder,
+        teacher: Teacher,
+        data: PreparedData,
+        config: RecoveryConfig,
+        evaluate: Evaluate | None,
+        checkpoint_dir: Path | None,
+        fingerprint: str,
+    ) -> None:
+        self.student, self.data, self.config = student, data, config
+        self.precision = resolve_precision(config)
+        self._evaluate, self._directory = evaluate, checkpoint_dir
+        self._objective = Objective(student, teacher, config, self.precision)
+        self._lengths = [len(data.examples.input_ids[row]) for row in data.train]
+        self._batches_per_epoch = len(epoch_batches(self._lengths, config.batch_size, 0, 0))
+        self._held = [
+            collate(data.examples, data.held[start : start + config.batch_size])
+            for start in range(0, len(data.held), config.batch_size)
+        ]
+        self.parameters = select_trainable(student, config)
+        self.optimizer = make_optimizer(self.parameters, config)
+        self.average: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}
+        saved = None if checkpoint_dir is None else checkpoint.load(checkpoint_dir, fingerprint)
+        if saved is None:
+            self._start(fingerprint)
+        else:
+            self._resume(*saved)
+        self._batches = self._batches_from(self.plan.step)
+        self._resumed_at = (self.plan.step, self.position.seconds)
+        self._clock = time.perf_counter()
+        self._last_checkpoint = self._clock
+        if saved is None:
+            self.checkpoint()
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean duration of a step in this sitting, evaluations included; the planned one before the first."""
+        step, seconds = self._resumed_at
+        taken = self.plan.step - step
+        return (self.position.seconds - seconds) / taken if taken else self._planned_step_seconds
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last evaluations brought nothing better."""
+        patience, curve = self.config.patience, self.position.curve
+        return patience is not None and sum(point.step > self.position.best_step for point in curve) >= patience
+
+    def step(self) -> float:
+        """Take one step (and evaluate and write a checkpoint when it is time); return the loss."""
+        factor = learning_rate_factor(
+            self.plan.progress + (1 - self.plan.progress) / (self.plan.steps - self.plan.step) / 2,
+            self.config.warmup,
+            self.config.decay,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        self.student.train()
+        loss = self._update(next(self._batches))
+        before = self.plan.progress
+        self.plan.advance()
+        self.position.loss_sum += loss
+        self.position.loss_count += 1
+        evaluations = self.config.evaluations
+        due = self.plan.finished or int(self.plan.progress * evaluations) > int(before * evaluations)
+        if due:
+            self._record()
+        self._tick()
+        if due:
+            self._refit()
+        if time.perf_counter() - self._last_checkpoint >= self.config.checkpoint_seconds:
+            self.checkpoint()
+        return loss
+
+    def checkpoint(self) -> None:
+        """Write the checkpoint, if there is a place for it."""
+        self._last_checkpoint = time.perf_counter()
+        if self._directory is None:
+            return
+        self.position.steps, self.position.step = self.plan.steps, self.plan.step
+        self.position.progress = self.plan.progress
+        groups: dict[str, dict[str, Tensor]] = {
+            "model": dict(self.parameters.items()),
+            "optimizer": optimizer_tensors(self.optimizer, self.parameters),
+            "average": self.average,
+            "best": self.best,
+        }
+        checkpoint.save(self._directory, self.position, groups)
+
+    def _start(self, fingerprint: str) -> None:
+        self._planned_step_seconds = self._measure_step() if self.config.seconds is not None else 0.0
+        self.plan = plan_steps(self.config, self._batches_per_epoch, self._planned_step_seconds)
+        if self.config.average is not None:
+            self.average = _copy(self.parameters)
+        self.best = _copy(self.parameters)
+        score = self._score()
+        self.position = Position(fingerprint, self.plan.steps, start_score=score, best_score=score)
+        self.position.curve.append(CurvePoint(0, 0.0, 0.0, 0.0, score))
+
+    def _resume(self, position: Position, groups: dict[str, dict[str, Tensor]]) -> None:
+        self.position = position
+        self.plan = Plan(position.steps, position.step, position.progress)
+        self._planned_step_seconds = position.seconds / max(1, position.step)
+        self._load(groups["model"])
+        restore_optimizer(self.optimizer, self.parameters, groups.get("optimizer", {}))
+        self.average, self.best = groups.get("average", {}), groups["best"]
+
+    def _update(self, batch: Batch) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._objective.loss(self.student, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.config.gradient_clip)
+        self.optimizer.step()
+        if self.config.average is not None and self.average:
+            # A young average would remember the damaged start for long: its decay grows with the number of steps.
+            decay = min(self.config.average, (1 + self.plan.step) / (10 + self.plan.step))
+            for name, parameter in self.parameters.items():
+                self.average[name].lerp_(parameter.detach(), 1 - decay)
+        return float(loss.detach())
+
+    def _batches_from(self, step: int) -> Iterator[Batch]:
+        epoch, skip = divmod(step, self._batches_per_epoch)
+        while True:
+            for rows in epoch_batches(self._lengths, self.config.batch_size, self.config.seed, epoch)[skip:]:
+                yield collate(self.data.examples, [self.data.train[row] for row in rows])
+            epoch, skip = epoch + 1, 0
+
+    def _measure_step(self) -> float:
+        """Time real steps on batches from short to long, then put everything back."""
+        saved = _copy(self.parameters)
+        order = sorted(range(len(self._lengths)), key=lambda row: self._lengths[row])
+        size = self.config.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        chosen = [batches[(2 * i + 1) * len(batches) // (2 * _TIMED_BATCHES)] for i in range(_TIMED_BATCHES)]
+        self.plan = Plan(1)
+        self.student.train()
+        for repeat in range(2):  # the first round pays for allocations and kernels that are compiled on first use
+            started = time.perf_counter()
+            for rows in chosen[:2] if repeat == 0 else chosen:
+                self._update(collate(self.data.examples, [self.data.train[row] for row in rows]))
+        seconds = (time.perf_counter() - started) / len(chosen)
+        self._load(saved)
+        self.optimizer = make_optimizer(self.parameters, self.config)
+        return seconds
+
+    def _record(self) -> None:
+        position, step = self.position, self.plan.step
+        kept: dict[str, Tensor] = {}
+        if self.average:
+            kept = _copy(self.parameters)
+            self._load(self.average)
+        score = self._score()
+        loss = position.loss_sum / max(1, position.loss_count)
+        epoch = step / self._batches_per_epoch
+        self._tick()
+        position.curve.append(CurvePoint(step, epoch, position.seconds, loss, score))
+        position.loss_sum, position.loss_count = 0.0, 0
+        if score > position.best_score:
+            position.best_score, position.best_step = score, step
+            self.best = _copy(self.parameters)
+        if kept:
+            self._load(kept)
+
+    def _score(self) -> float:
+        self.student.eval()
+        if self._evaluate is not None:
+            return self._evaluate(self.student)
+        return -self._objective.divergence(self.student, self._held)
+
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(weights[name])
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.position.seconds += now - self._clock
+        self._clock = now
+
+    def _refit(self) -> None:
+        if self.config.seconds is None or self.plan.finished:
+            return
+        limit = most_steps(self.config, self._batches_per_epoch)
+        self.plan.refit(
+            self.position.seconds, self.step_seconds, self.config.seconds, limit if limit is not None else 10**9
+        )
+
+
+def _copy(tensors: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,0 +1,230 @@
+"""The training run as a whole: it heals, it is deterministic, it survives a kill, it keeps to its budget."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from compressors.network import EncoderNetwork
+from compressors.recovery import checkpoint
+from compressors.recovery.config import LossWeights
+from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import TrainingData
+from compressors.recovery.data import collate
+from compressors.recovery.objective import state_layers_for
+from compressors.recovery.prepare import prepare
+from compressors.recovery.recover import RecoveryResult
+from compressors.recovery.recover import recover
+from compressors.recovery.teacher import LiveTeacher
+from compressors.recovery.teacher import TeacherCache
+from compressors.torch_module import to_module
+from infra.errors import InvalidInputError
+from paretune.artifact.encoder import CompressedEncoder
+from tests.helpers.tiny_models import make_tiny_model
+from tests.unit.recovery.conftest import make_texts
+
+StudentOf = Callable[[EncoderNetwork], CompressedEncoder]
+SHORT = RecoveryConfig(seconds=None, epochs=5, learning_rate=2e-3, batch_size=16, evaluations=5)
+
+
+def run(network: EncoderNetwork, student: CompressedEncoder, texts: TrainingData, config: RecoveryConfig, **more):
+    data = prepare(texts, config)
+    states = state_layers_for(student, len(network.layers), config)
+    teacher = TeacherCache.build(network, data.examples, state_layers=states)
+    return recover(student, teacher, data, config, **more)
+
+
+def same(first: RecoveryResult, second: RecoveryResult) -> bool:
+    return first.state_dict.keys() == second.state_dict.keys() and all(
+        torch.equal(tensor, second.state_dict[name]) for name, tensor in first.state_dict.items()
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"losses": LossWeights(task=0, logits=1)},
+        {"losses": LossWeights(task=0, logits=1, hidden=1)},
+        {"average": 0.9, "train_embeddings": True},
+    ],
+)
+def test_training_brings_a_damaged_classifier_closer_to_the_dense_one(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf, change: dict
+) -> None:
+    config = SHORT.model_copy(update=change)
+    result = run(classifier, student_of(classifier), texts, config)
+    assert result.improved
+    assert result.best_score > 0.7 * result.start_score  # a divergence, negated: at most 0.7 of what it was
+    assert [point.step for point in result.curve] == sorted({point.step for point in result.curve})
+
+
+def test_the_score_is_that_of_the_returned_weights_on_the_held_back_texts(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    student = student_of(classifier)
+    result = run(classifier, student, texts, SHORT)
+    data = prepare(texts, SHORT)
+    assert not set(data.train) & set(data.held)
+    batch = collate(data.examples, data.held)
+    with torch.no_grad():
+        target = to_module(classifier)(batch.input_ids, batch.attention_mask).log_softmax(-1)
+        output = student(batch.input_ids, batch.attention_mask).log_softmax(-1)
+    divergence = (target.exp() * (target - output)).sum(-1).mean()
+    assert result.best_score == pytest.approx(-float(divergence), abs=1e-5)
+    assert result.best_score == max(point.score for point in result.curve)
+
+
+def test_an_embedding_model_is_healed_without_labels(embedder: EncoderNetwork, student_of: StudentOf) -> None:
+    texts = make_texts(160, embedder.embeddings.word.shape[0], labelled=False)
+    result = run(embedder, student_of(embedder), texts, SHORT)
+    assert result.best_score > 0.7 * result.start_score
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    config = SHORT.model_copy(update={"epochs": 1.0})
+    results = [run(classifier, student_of(classifier), texts, config) for _ in range(2)]
+    assert same(*results)
+    other = run(classifier, student_of(classifier), texts, config.model_copy(update={"seed": 1}))
+    assert not same(results[0], other)
+
+
+def test_a_start_that_training_makes_worse_is_returned_unchanged(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    student = student_of(classifier)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    result = run(classifier, student, texts, SHORT.model_copy(update={"learning_rate": 10.0}))
+    assert not result.improved
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_cancelled_run_goes_on_where_it_was_and_ends_the_same(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf, tmp_path: Path, average: float | None
+) -> None:
+    config = SHORT.model_copy(update={"epochs": 3.0, "average": average})
+    undisturbed = run(classifier, student_of(classifier), texts, config)
+    for steps in (7, 4):
+        left = iter(range(steps - 1, -1, -1))
+        first = run(
+            classifier,
+            student_of(classifier),
+            texts,
+            config,
+            checkpoint_dir=tmp_path,
+            should_stop=lambda: not next(left),
+        )
+        assert first.stopped == "cancelled"
+    resumed = run(classifier, student_of(classifier), texts, config, checkpoint_dir=tmp_path)
+    assert resumed.stopped == "finished"
+    assert same(undisturbed, resumed)
+    assert [(p.step, p.score, p.loss) for p in resumed.curve] == [(p.step, p.score, p.loss) for p in undisturbed.curve]
+
+
+def test_a_checkpoint_of_another_config_or_a_damaged_one_is_not_continued(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf, tmp_path: Path
+) -> None:
+    run(classifier, student_of(classifier), texts, SHORT.model_copy(update={"epochs": 1.0}), checkpoint_dir=tmp_path)
+    assert checkpoint.load(tmp_path, "something else") is None
+    result = run(classifier, student_of(classifier), texts, SHORT, checkpoint_dir=tmp_path)
+    assert result.curve[0].step == 0
+    file = tmp_path / checkpoint.FILE
+    file.write_bytes(file.read_bytes()[:1000])
+    assert run(classifier, student_of(classifier), texts, SHORT, checkpoint_dir=tmp_path).steps == result.steps
+
+
+def test_a_run_killed_with_sigkill_ends_with_the_undisturbed_weights(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import sys, torch
+        from pathlib import Path
+        from compressors.anatomy import load_network
+        from compressors.recovery.config import RecoveryConfig
+        from compressors.recovery.prepare import prepare
+        from compressors.recovery.recover import recover
+        from compressors.recovery.teacher import LiveTeacher
+        from compressors.torch_module import to_module
+        from safetensors.torch import save_file
+        from tests.helpers.tiny_models import make_tiny_model
+        from tests.unit.recovery.conftest import make_texts, shrink
+
+        torch.set_num_threads(1)
+        model, work, output = map(Path, sys.argv[1:4])
+        network = load_network(model, "sequence-classification")
+        config = RecoveryConfig(seconds=None, steps=int(sys.argv[4]), batch_size=8, checkpoint_seconds=0.0)
+        data = prepare(make_texts(64, network.embeddings.word.shape[0]), config)
+        student = to_module(shrink(network, 3, 40))
+        result = recover(student, LiveTeacher(network), data, config, checkpoint_dir=work)
+        save_file(result.state_dict, output)
+    """)
+    model = make_tiny_model(tmp_path / "model")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        arguments = [str(model), str(tmp_path / f"work-{name}"), str(tmp_path / name), "80"]
+        return subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment)
+
+    whole = start("whole")
+    killed = start("killed")
+    file = tmp_path / "work-killed" / checkpoint.FILE
+    deadline = time.monotonic() + 120
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "the run was over before it could be killed"
+    assert start("killed").wait(120) == 0
+    assert whole.wait(120) == 0
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_budget_in_seconds_is_kept_and_the_learning_rate_has_decayed(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    started = time.perf_counter()
+    result = run(classifier, student_of(classifier), texts, SHORT.model_copy(update={"seconds": 2.0, "epochs": None}))
+    assert time.perf_counter() - started < 8
+    assert 0.5 < result.seconds < 4
+    assert result.stopped == "finished"
+
+
+def test_patience_ends_a_run_that_gets_no_better(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    qualities = iter([0.0, 0.5, 0.9, *[0.1] * 100])
+    config = SHORT.model_copy(update={"patience": 2})
+    result = run(classifier, student_of(classifier), texts, config, evaluate=lambda _: next(qualities))
+    assert result.stopped == "patience"
+    assert result.best_score == 0.9
+    assert [point.score for point in result.curve] == [0.0, 0.5, 0.9, 0.1, 0.1]
+
+
+def test_a_cached_teacher_and_a_live_one_train_alike(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    config = SHORT.model_copy(update={"epochs": 1.0, "learning_rate": 1e-4, "losses": LossWeights(hidden=1)})
+    cached = run(classifier, student_of(classifier), texts, config)
+    student = student_of(classifier)
+    teacher = LiveTeacher(classifier, state_layers_for(student, len(classifier.layers), config))
+    live = recover(student, teacher, prepare(texts, config), config)
+    assert live.best_score == pytest.approx(cached.best_score, rel=1e-2)
+
+
+def test_a_teacher_of_other_texts_or_without_states_is_refused(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    data = prepare(texts, SHORT)
+    other = TeacherCache.build(classifier, make_texts(10, 20))
+    with pytest.raises(InvalidInputError, match="other texts"):
+        recover(student_of(classifier), other, data, SHORT)
+    with pytest.raises(InvalidInputError, match="states"):
+        config = SHORT.model_copy(update={"losses": LossWeights(hidden=1)})
+        recover(student_of(classifier), LiveTeacher(classifier), data, config)
