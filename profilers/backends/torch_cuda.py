@@ -28,7 +28,6 @@ from profilers.backends.cuda_rules import availability
 from profilers.backends.cuda_rules import is_disturbed
 from profilers.backends.cuda_rules import throttling
 from profilers.backends.nvml import Nvml
-from profilers.backends.torch_module import TorchModel
 from profilers.host import machine_facts
 from profilers.options import reject_unknown_options
 from profilers.protocol import API_VERSION
@@ -126,8 +125,9 @@ class TorchCudaSession:
             raise InvalidModelError(
                 f"PyTorch cannot open {artifact.path.name} ({artifact.format}).", hint="Export it as torch."
             )
-        model = TorchModel.read(artifact, self._cuda)
-        return TorchCudaHandle(self, model)
+        from profilers.backends.torch_module import TorchModel
+
+        return TorchCudaHandle(self, TorchModel.read(artifact, self._cuda))
 
     def unload(self, handle: Handle) -> None:
         """Free the model's memory on the GPU."""
@@ -234,7 +234,7 @@ class TorchCudaSession:
 class TorchCudaHandle:
     """A model on the GPU with fixed inputs, captured on first use."""
 
-    def __init__(self, session: TorchCudaSession, model: TorchModel) -> None:
+    def __init__(self, session: TorchCudaSession, model: "TorchModel") -> None:
         self._session = session
         self._model: TorchModel | None = model
         self._inputs = model.inputs
@@ -285,11 +285,13 @@ class TorchCudaHandle:
         """Drop the model; the handle cannot run afterwards."""
         self._model = self._fixed = self._graph = None
 
-    def _loaded(self) -> TorchModel:
+    def _loaded(self) -> "TorchModel":
         if self._model is None:
             raise InvalidInputError("The model has been unloaded.", hint="Load the artifact again.")
         return self._model
 
 
 if TYPE_CHECKING:
+    from profilers.backends.torch_module import TorchModel
+
     _conforms: Profiler = TorchCudaProfiler()
