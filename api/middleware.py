@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 from starlette.types import Message
 from starlette.types import Receive
@@ -96,7 +97,7 @@ class BodyLimitMiddleware:
             await self.app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "")
-        received, started = 0, False
+        received = 0
         error = TooLargeError(
             f"The body is larger than {self.limit} bytes.",
             hint="Send files through /v1/models, /v1/datasets or /v1/uploads.",
@@ -110,17 +111,8 @@ class BodyLimitMiddleware:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.limit:
-                raise error
+                # FastAPI turns every other exception that comes out of reading a body into 400.
+                raise HTTPException(status_code=error.status) from error
             return message
 
-        async def send_noted(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self.app(scope, receive_counted, send_noted)
-        except TooLargeError:
-            if started:
-                raise
-            await error_response(Request(scope), error)(scope, receive, send)
+        await self.app(scope, receive_counted, send)

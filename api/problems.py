@@ -132,6 +132,8 @@ def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
 
 def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, ParetuneError):
+        return error_response(request, error.__cause__)
     title = HTTPStatus(error.status_code).phrase
     detail, hint = str(error.detail), ""
     if error.status_code == HTTPStatus.NOT_FOUND:

@@ -1,7 +1,5 @@
 """``/v1/devices``: shared by all keys, registered by administrators."""
 
-from importlib.metadata import entry_points
-
 from fastapi import APIRouter
 from fastapi import Response
 from fastapi.responses import JSONResponse
@@ -32,13 +30,9 @@ from infra.database.models import Job
 from infra.errors import ConflictError
 from infra.errors import InvalidInputError
 from infra.errors import NotFoundError
+from profilers.registry import profiler_names
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
-
-
-def profiler_names() -> list[str]:
-    """Names of the installed profiler plugins; nothing of them is imported."""
-    return sorted({point.name for point in entry_points(group="paretune.profilers")})
 
 
 def _get(session: Session, name: str) -> Device:
@@ -69,7 +63,7 @@ def create_device(body: DeviceCreate, session: WriteSession, principal: Administ
 
     def create() -> JSONResponse:
         known = profiler_names()
-        if known and body.profiler not in known:
+        if body.profiler not in known:
             raise InvalidInputError(
                 f"There is no profiler {body.profiler!r}.",
                 hint=f"Installed: {', '.join(known)}.",

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,20 @@ class World:
 
     app: FastAPI
     services: Services
+    stack: ExitStack
 
     def client(self, *scopes: str, name: str = "key") -> TestClient:
         """A client with a new key; all scopes by default."""
         row, text = new_key(name, scopes or ALL_SCOPES)
         with self.services.database.write_session() as session:
             session.add(row)
-        return TestClient(
-            self.app, headers={"Authorization": f"Bearer {text}"}, raise_server_exceptions=False, follow_redirects=False
-        )
+        return self.client_with(text)
+
+    def client_with(self, key: str | None) -> TestClient:
+        """A client with this key, or with none; its event loop lives as long as the test."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        client = TestClient(self.app, headers=headers, raise_server_exceptions=False, follow_redirects=False)
+        return self.stack.enter_context(client)
 
 
 @pytest.fixture
@@ -61,8 +67,8 @@ def world(settings: Settings) -> Iterator[World]:
     services: Services = app.state.services
     with services.database.write_session() as session:
         session.add(Device(name="local-cpu", profiler="onnxruntime"))
-    yield World(app, services)
-    services.database.dispose()
+    with ExitStack() as stack:
+        yield World(app, services, stack)
 
 
 @pytest.fixture

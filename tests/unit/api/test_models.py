@@ -19,9 +19,7 @@ def test_a_folder_uploaded_file_by_file_becomes_a_ready_model(client: TestClient
     assert model["state"] == "ready"
     assert model["architecture"] == "BertForSequenceClassification"
     facts = model["facts"]
-    expected = sum(
-        (shape[0] * (shape[1] if len(shape) > 1 else 1)) for _, shape in model_bytes.tensors().values()
-    )
+    expected = sum((shape[0] * (shape[1] if len(shape) > 1 else 1)) for _, shape in model_bytes.tensors().values())
     assert facts["parameters"] == expected
     assert facts["tasks"] == ["sequence-classification", "embedding"]
     assert facts["labels"] == ["bad", "good"]

@@ -1,0 +1,156 @@
+"""API keys, scopes, and ownership."""
+
+from datetime import timedelta
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlmodel import select
+
+from infra.api_keys import new_key
+from infra.clock import utcnow
+from infra.database.models import ApiKey
+from infra.database.models import AuditEntry
+from infra.database.models import Job
+from tests.unit.api.conftest import World
+from tests.unit.api.conftest import submit
+from tests.unit.api.outcome import add_outcome
+
+
+def test_without_a_key_everything_but_operations_is_closed(world: World) -> None:
+    nobody = world.client_with(None)
+    for path, operations in world.app.openapi()["paths"].items():
+        for method in operations:
+            filled = path.replace("{name}", "x").replace("{", "").replace("}", "")
+            answer = nobody.request(method.upper(), filled, headers={"Upload-Offset": "0"}, params={"name": "x.csv"})
+            if path.startswith(("/health", "/metrics")):
+                assert answer.status_code == 200, path
+            else:
+                assert answer.status_code == 401, (method, path, answer.text)
+                assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "pt_nothing.secret", "{prefix}", "{prefix}.", "{prefix}.wrong", "{prefix}.é"]
+)
+def test_wrong_keys_get_the_same_answer(world: World, text: str) -> None:
+    row, _ = new_key("k", ["read"])
+    with world.services.database.write_session() as session:
+        session.add(row)
+    header = f"Bearer {text.format(prefix=row.prefix)}".encode()
+    answer = world.client_with(None).get("/v1/jobs", headers={b"Authorization": header})
+    assert answer.status_code == 401
+
+
+def test_expired_and_revoked_keys_do_not_work(world: World) -> None:
+    for changes in ({"expires_at": utcnow() - timedelta(seconds=1)}, {"revoked_at": utcnow()}):
+        row, text = new_key("k", ["read"])
+        for name, value in changes.items():
+            setattr(row, name, value)
+        with world.services.database.write_session() as session:
+            session.add(row)
+        answer = world.client_with(text).get("/v1/jobs")
+        assert answer.status_code == 401
+
+
+def test_scopes_limit_what_a_key_may_do(world: World) -> None:
+    reader, submitter = world.client("read"), world.client("read", "submit")
+    assert reader.get("/v1/jobs").status_code == 200
+    refused = reader.post("/v1/models", json={"name": "m"})
+    assert refused.status_code == 403
+    assert "submit" in refused.json()["detail"]
+    assert submitter.post("/v1/models", json={"name": "m"}).status_code == 201
+    assert submitter.get("/v1/keys").status_code == 403
+    assert submitter.post("/v1/devices", json={"name": "d", "profiler": "onnxruntime"}).status_code == 403
+    assert world.client("submit").get("/v1/jobs").status_code == 403
+
+
+def test_the_secret_is_shown_once_and_never_stored(world: World, client: TestClient) -> None:
+    made = client.post("/v1/keys", json={"name": "ci"}).json()
+    secret = made["key"].partition(".")[2]
+    assert len(secret) >= 43  # 256 bits
+    assert secret not in client.get("/v1/keys").text
+    world.services.database.dispose()
+    for path in world.services.settings.home.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+
+
+def test_rotating_keeps_what_the_key_owns(world: World, client: TestClient) -> None:
+    made = client.post("/v1/keys", json={"name": "ci"}).json()
+    old = world.client_with(made["key"])
+    model = old.post("/v1/models", json={"name": "m"}).json()
+    renewed = client.post(f"/v1/keys/{made['id']}/rotate").json()
+    assert old.get("/v1/models").status_code == 401
+    new = world.client_with(renewed["key"])
+    assert [item["id"] for item in new.get("/v1/models").json()["items"]] == [model["id"]]
+
+
+def test_revoking_is_final_and_written_down(world: World, client: TestClient) -> None:
+    made = client.post("/v1/keys", json={"name": "ci"}).json()
+    assert client.delete(f"/v1/keys/{made['id']}").status_code == 204
+    assert client.delete(f"/v1/keys/{made['id']}").status_code == 204
+    assert client.post(f"/v1/keys/{made['id']}/rotate").status_code == 409
+    answer = world.client_with(made["key"]).get("/v1/jobs")
+    assert answer.status_code == 401
+    with world.services.database.read_session() as session:
+        entries = session.exec(select(AuditEntry.action).where(AuditEntry.target == made["id"])).all()
+    assert entries == ["key.create", "key.revoke"]
+
+
+def test_a_key_cannot_revoke_itself(client: TestClient) -> None:
+    own = client.get("/v1/keys/me").json()
+    assert client.delete(f"/v1/keys/{own['id']}").status_code == 409
+
+
+def test_a_key_never_sees_what_belongs_to_another(world: World, client: TestClient, stranger: TestClient) -> None:
+    job = submit(client)
+    with world.services.database.write_session() as session:
+        row = session.get(Job, job["id"])
+        assert row is not None
+        add_outcome(session, row)
+    export = client.post(f"/v1/jobs/{job['id']}/exports", json={}).json()
+    upload = client.post("/v1/uploads", json={"kind": "dataset", "name": "d.csv", "length": 3}).json()
+    request = job["request"]
+    paths = [
+        f"/v1/models/{request['model_id']}",
+        f"/v1/datasets/{request['dataset_id']}",
+        f"/v1/uploads/{upload['id']}",
+        f"/v1/exports/{export['id']}",
+        f"/v1/exports/{export['id']}/files/model.onnx",
+    ]
+    paths += [
+        f"/v1/jobs/{job['id']}{rest}"
+        for rest in ("", "/trials", "/trials/2", "/front", "/best", "/report", "/events", "/exports")
+    ]
+    for path in paths:
+        theirs, never = stranger.get(path), stranger.get(path.replace(job["id"], "no-such-id"))
+        assert theirs.status_code == 404, path
+        assert never.status_code == 404
+        assert theirs.json()["title"] == never.json()["title"]
+    for path in ("/v1/models", "/v1/datasets", "/v1/jobs"):
+        assert stranger.get(path).json()["items"] == []
+    changes = [
+        ("DELETE", f"/v1/models/{request['model_id']}", None),
+        ("PUT", f"/v1/models/{request['model_id']}/files/config.json", None),
+        ("POST", f"/v1/models/{request['model_id']}/complete", None),
+        ("DELETE", f"/v1/datasets/{request['dataset_id']}", None),
+        ("POST", f"/v1/jobs/{job['id']}/cancel", None),
+        ("DELETE", f"/v1/jobs/{job['id']}", None),
+        ("POST", f"/v1/jobs/{job['id']}/exports", {}),
+        ("POST", f"/v1/uploads/{upload['id']}/complete", None),
+        ("DELETE", f"/v1/uploads/{upload['id']}", None),
+        ("POST", "/v1/jobs", request),
+    ]
+    for method, path, body in changes:
+        assert stranger.request(method, path, json=body).status_code == 404, (method, path)
+    assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "running"
+
+
+def test_keys_are_hashed_with_a_unique_prefix(world: World) -> None:
+    rows = [new_key("k", ["read"])[0] for _ in range(100)]
+    assert len({row.prefix for row in rows}) == 100
+    with world.services.database.write_session() as session:
+        session.add_all(rows)
+    with world.services.database.read_session() as session:
+        stored = session.exec(select(ApiKey.secret_hash)).all()
+    assert all(len(value) == 64 for value in stored)
