@@ -1,4 +1,13 @@
 """What runners can do: names of operations, and the functions that are imported when they are called first."""
 
-OPERATIONS: dict[str, str] = {}
+OPERATIONS: dict[str, str] = {
+    "inspect": "workers.operations.inspect:inspect",
+    "prepare": "workers.operations.prepare:prepare",
+    "build": "workers.operations.build:build",
+    "find_artifact": "workers.operations.build:find",
+    "evaluate": "workers.operations.evaluate:evaluate",
+    "measure": "workers.operations.measure:measure",
+    "confirm": "workers.operations.confirm:confirm",
+    "export": "workers.operations.export:export",
+}
 """``{name: "module:function"}``; see :data:`workers.runner.operation.Operation`."""

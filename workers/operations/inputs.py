@@ -1,5 +1,6 @@
 """What every operation of a job is told: paths and plain values, no credentials."""
 
+import os
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -57,6 +58,11 @@ class JobInputs(BaseModel):
     def reference_file(self) -> Path:
         """The dense model as a user would export it: what every latency is a ratio to. Written by ``prepare``."""
         return self.work / "reference.onnx"
+
+    @property
+    def evaluation_workload(self) -> Workload:
+        """The workload's shape on all cores: quality does not depend on the number of threads."""
+        return self.workload.model_copy(update={"threads": len(os.sched_getaffinity(0))})
 
     @property
     def artifacts(self) -> Path:

@@ -25,8 +25,10 @@ class ConfirmStage(TrialStage):
         inputs = prepared_inputs(context)
         with context.read_session() as session:
             candidate = get_trial(session, context.step.trial_id).candidate
+            prepared = get_job(session, context.step.job_id).prepared or {}
         arguments = {
             "inputs": inputs.model_dump(mode="json"),
+            "anatomy": prepared["anatomy"],
             "artifact": artifact_of(context, inputs, candidate),
             "max_seconds": context.step.payload.get("max_seconds"),
         }

@@ -1,0 +1,96 @@
+"""What a compute runner keeps between the trials of a job: the dense network, the data, the calibration."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compressors.anatomy import describe
+from compressors.anatomy import load_network
+from compressors.apply import apply_recipe
+from compressors.calibration import Calibration
+from compressors.description import Anatomy
+from compressors.network import EncoderNetwork
+from compressors.recipe import Recipe
+from infra.errors import InvalidModelError
+from workers.operations.data import JobData
+from workers.operations.data import load_dense_outputs
+from workers.operations.inputs import JobInputs
+from workers.runner.operation import OperationContext
+
+CALIBRATION_BATCH = 32
+
+
+class Bench:
+    """The job's model and data, loaded once.
+
+    Args:
+        inputs: Paths and plain values of the job.
+    """
+
+    def __init__(self, inputs: JobInputs) -> None:
+        self.inputs = inputs
+
+    @cached_property
+    def network(self) -> EncoderNetwork:
+        """The dense network."""
+        return load_network(self.inputs.model, self.inputs.task)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Its shape.
+
+        Raises:
+            InvalidModelError: The workload's sequence is longer than the model can take.
+        """
+        anatomy = describe(self.network)
+        if self.inputs.workload.sequence_length > anatomy.max_sequence_length:
+            raise InvalidModelError(
+                f"The model takes at most {anatomy.max_sequence_length} tokens, the workload asks for "
+                f"{self.inputs.workload.sequence_length}.",
+                hint="Choose a shorter sequence length.",
+            )
+        return anatomy
+
+    @cached_property
+    def data(self) -> JobData:
+        """Examples, tokenised and split."""
+        return JobData.load(self.inputs, self.anatomy)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Statistics of the layers' inputs, as ``prepare`` left them."""
+        return Calibration.load(self.inputs.calibration_file)
+
+    @cached_property
+    def dense_outputs(self) -> dict[str, NDArray[np.float32]]:
+        """Outputs of the dense model on each split, ``[examples, labels or hidden]``."""
+        return load_dense_outputs(self.inputs)
+
+    def candidate_network(self, recipe: Recipe) -> EncoderNetwork:
+        """Apply a recipe to the dense network."""
+        return apply_recipe(self.network, self.calibration, recipe)
+
+    def parameters(self, recipe: Recipe) -> int:
+        """Return the number of weights of a candidate."""
+        return describe(self.candidate_network(recipe)).parameters
+
+    def calibration_batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Calibration texts as padded batches of similar lengths."""
+        for feeds in self.data.padded_batches("calibration", CALIBRATION_BATCH):
+            yield {name: torch.from_numpy(array) for name, array in feeds.items()}
+
+    def calibration_feeds(self) -> list[dict[str, NDArray[np.int64]]]:
+        """Calibration texts one by one, at the workload's sequence length."""
+        return self.data.workload_feeds("calibration")
+
+
+def bench(inputs: JobInputs, context: OperationContext) -> Bench:
+    """Return the runner's bench."""
+    found = context.state.get("bench")
+    if not isinstance(found, Bench) or found.inputs != inputs:
+        found = Bench(inputs)
+        context.state["bench"] = found
+    return found

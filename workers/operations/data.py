@@ -1,0 +1,121 @@
+"""A job's examples: read, checked, tokenised and split, the same in every process."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressors.description import Anatomy
+from profilers.quality.encode import EncodedTexts
+from profilers.quality.encode import TextEncoder
+from profilers.quality.evaluate import Split
+from profilers.quality.examples import Examples
+from profilers.quality.examples import read_examples
+from profilers.quality.labels import LabelReader
+from profilers.quality.splits import split
+from profilers.quality.splits import without_overlap
+from workers.operations.inputs import DataFile
+from workers.operations.inputs import JobInputs
+
+Feeds = dict[str, NDArray[np.int64]]
+
+CALIBRATION_EXAMPLES = 512
+"""Texts that are enough for the Gram matrices; more only cost time."""
+
+
+@dataclass(frozen=True)
+class JobData:
+    """Tokenised splits with their labels.
+
+    Attributes:
+        texts: Token ids of each split.
+        labels: Class ids of each split, int64 ``[examples]``, or ``None``.
+        sequence_length: Of the workload; texts are cut to it.
+    """
+
+    texts: dict[Split, EncodedTexts]
+    labels: dict[Split, NDArray[np.int64] | None]
+    sequence_length: int
+
+    @classmethod
+    def load(cls, inputs: JobInputs, anatomy: Anatomy) -> "JobData":
+        """Read the job's files.
+
+        Raises:
+            InvalidDatasetError: A column is missing, a label is unknown, or there are too few examples.
+            InvalidModelError: The tokenizer cannot be read.
+        """
+        classes = anatomy.labels if inputs.task == "sequence-classification" else ()
+        examples = _read(inputs, inputs.dataset, classes)
+        separate = None if inputs.calibration is None else _read(inputs, inputs.calibration, ())
+        indices = split(examples, separate_calibration=separate is not None, seed=inputs.seed)
+        parts: dict[Split, Examples] = {
+            "search": examples.select(indices.search),
+            "holdout": examples.select(indices.holdout),
+        }
+        if separate is None:
+            parts["calibration"] = examples.select(indices.calibration)
+        else:
+            parts["calibration"] = separate.select(without_overlap(separate, examples))
+        parts["calibration"] = _at_most(parts["calibration"], CALIBRATION_EXAMPLES)
+        encoder = TextEncoder(inputs.model, inputs.workload.sequence_length)
+        return cls(
+            texts={name: encoder.encode(part) for name, part in parts.items()},
+            labels={name: part.labels for name, part in parts.items()},
+            sequence_length=inputs.workload.sequence_length,
+        )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether quality is a labelled metric."""
+        return self.labels["search"] is not None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of examples of each split."""
+        return {str(name): len(texts) for name, texts in self.texts.items()}
+
+    def single_feeds(self, name: Split) -> Iterator[Feeds]:
+        """Yield each text of a split at its own length, ``[1, tokens]``."""
+        texts = self.texts[name]
+        for index in range(len(texts)):
+            yield texts.batch([index])
+
+    def padded_batches(self, name: Split, size: int) -> Iterator[Feeds]:
+        """Yield batches of texts of similar lengths, padded to the longest of each batch."""
+        texts = self.texts[name]
+        order = sorted(range(len(texts)), key=lambda index: len(texts.input_ids[index]))
+        for start in range(0, len(order), size):
+            yield texts.batch(order[start : start + size])
+
+    def workload_feeds(self, name: Split) -> list[Feeds]:
+        """Return each text padded to the workload's sequence length, ``[1, sequence_length]``."""
+        texts = self.texts[name]
+        return [texts.batch([index], self.sequence_length) for index in range(len(texts))]
+
+
+def _read(inputs: JobInputs, file: DataFile, classes: tuple[str, ...]) -> Examples:
+    columns = inputs.columns
+    return read_examples(
+        file.path,
+        format=file.format,
+        text_column=columns.text_column,
+        second_text_column=columns.second_text_column,
+        label_column=columns.label_column if classes else None,
+        labels=LabelReader(dict(enumerate(classes))),
+        label_required="label_column" in columns.model_fields_set,
+    )
+
+
+def _at_most(examples: Examples, count: int) -> Examples:
+    """Return ``count`` examples spread evenly over all of them."""
+    if len(examples) <= count:
+        return examples
+    return examples.select(np.linspace(0, len(examples) - 1, count).astype(np.int64))
+
+
+def load_dense_outputs(inputs: JobInputs) -> dict[str, NDArray[np.float32]]:
+    """Return the outputs of the dense model on each split, ``[examples, labels or hidden]``."""
+    with np.load(inputs.dense_outputs_file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

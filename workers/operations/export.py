@@ -1,0 +1,72 @@
+"""Write the folder that a user downloads."""
+
+import shutil
+from pathlib import Path
+
+from compressors.export.manifest import Provenance
+from compressors.export.onnx_folder import export_onnx_file
+from compressors.export.onnx_folder import export_onnx_folder
+from compressors.export.torch_folder import export_torch_folder
+from compressors.recipe import BaselineCandidate
+from infra.database.models import JsonObject
+from infra.errors import InvalidInputError
+from workers.operations.artifacts import parse_candidate
+from workers.operations.bench import bench
+from workers.operations.build import build_artifact
+from workers.operations.inputs import JobInputs
+from workers.runner.operation import OperationContext
+
+
+def export(arguments: JsonObject, context: OperationContext) -> JsonObject:
+    """``{"inputs", "candidate", "format", "provenance"} -> {"folder"}``; checked against torch before it is offered."""
+    inputs = JobInputs.model_validate(arguments["inputs"])
+    candidate = parse_candidate(arguments["candidate"])
+    provenance = _provenance(inputs, arguments["provenance"])
+    work = bench(inputs, context)
+    folder = _empty(inputs.work / "exports" / f"{arguments['provenance']['trial']}-{arguments['format']}")
+    if isinstance(candidate, BaselineCandidate):
+        _export_baseline(inputs, candidate, arguments["format"], folder, provenance, context)
+        return {"folder": str(folder)}
+    network = work.candidate_network(candidate.recipe)
+    if arguments["format"] == "torch":
+        export_torch_folder(network, candidate.recipe, inputs.model, folder, provenance)
+    else:
+        shape = (inputs.workload.batch, inputs.workload.sequence_length)
+        export_onnx_folder(network, candidate.recipe, inputs.model, folder, provenance, static=shape)
+    return {"folder": str(folder)}
+
+
+def _export_baseline(
+    inputs: JobInputs,
+    candidate: BaselineCandidate,
+    format_: str,
+    folder: Path,
+    provenance: Provenance,
+    context: OperationContext,
+) -> None:
+    artifact, _ = build_artifact(inputs, candidate, context)
+    if format_ != "onnx" or artifact.format != "onnx":
+        raise InvalidInputError(
+            f"The baseline {candidate.name} cannot be exported as {format_}.",
+            hint="Baselines are files of their own tools: fp32 and int8_one_liner exist as ONNX.",
+        )
+    network = bench(inputs, context).network
+    export_onnx_file(artifact.path, network, candidate, inputs.model, folder, provenance)
+
+
+def _provenance(inputs: JobInputs, given: JsonObject) -> Provenance:
+    measured = [given["measurement"] | {"confirmed": given["confirmed"], "device": inputs.device.name}]
+    qualities = [quality for quality in (given["quality"], given["search_quality"]) if quality]
+    distinct = [quality for index, quality in enumerate(qualities) if quality not in qualities[:index]]
+    return Provenance(
+        task=inputs.task,
+        sources={"job": given["job_id"], "trial": str(given["trial"])},
+        measurements=measured if given["measurement"] else [],
+        quality=distinct,
+    )
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

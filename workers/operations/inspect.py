@@ -1,0 +1,36 @@
+"""Load the model and the data once, and say what they are."""
+
+from compressors.recipe import QuantizationRecipe
+from infra.database.models import JsonObject
+from profilers.registry import get_profiler
+from search.prepared import GraphDefaults
+from workers.operations.bench import bench
+from workers.operations.inputs import JobInputs
+from workers.runner.operation import OperationContext
+
+
+def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
+    """``JobInputs -> {"anatomy", "capabilities", "labelled", "splits", "graph_defaults"}``.
+
+    Raises:
+        InvalidModelError: The model does not load, or does not fit the task or the workload.
+        InvalidDatasetError: The data lacks a column, has too few examples, or labels that the model does not know.
+        UnavailableError: The device is not there.
+    """
+    from compressors.export.defaults import default_graph
+
+    inputs = JobInputs.model_validate(arguments)
+    profiler = get_profiler(inputs.device.profiler)
+    capabilities = profiler.describe()
+    work = bench(inputs, context)
+    anatomy, data = work.anatomy, work.data
+    precision = "bf16" if "bf16" in capabilities.precisions else "f32"
+    graph = default_graph(inputs.device.profiler, {8} if precision == "f32" else set())
+    defaults = GraphDefaults(graph=graph, quantization=QuantizationRecipe(), precision=precision)
+    return {
+        "anatomy": anatomy.model_dump(mode="json"),
+        "capabilities": capabilities.model_dump(mode="json"),
+        "labelled": data.labelled,
+        "splits": data.sizes,
+        "graph_defaults": defaults.model_dump(mode="json"),
+    }

@@ -1,0 +1,76 @@
+"""Computed once for a job: calibration, dense outputs, the reference graph."""
+
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compressors.calibration import calibrate
+from compressors.torch_module import to_module
+from infra.database.models import JsonObject
+from profilers.quality.evaluate import Split
+from profilers.quality.metrics import correct
+from workers.operations.bench import Bench
+from workers.operations.bench import bench
+from workers.operations.inputs import JobInputs
+from workers.runner.operation import OperationContext
+
+Outputs = NDArray[np.float32]
+
+_SPLITS: tuple[Split, ...] = ("search", "holdout")
+
+
+def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
+    """``JobInputs -> {"dense", "dense_size_bytes", "seconds"}``; writes the three files that later steps need."""
+    from compressors.export.baselines import build_baseline
+
+    inputs = JobInputs.model_validate(arguments)
+    work = bench(inputs, context)
+    seconds: dict[str, float] = {}
+    started = time.monotonic()
+    if not inputs.calibration_file.exists():
+        context.progress({"doing": "calibrating"})
+        calibrate(work.network, work.calibration_batches()).save(inputs.calibration_file)
+    seconds["calibrate"] = time.monotonic() - started
+    started = time.monotonic()
+    if not inputs.dense_outputs_file.exists():
+        context.progress({"doing": "running the dense model"})
+        _write_dense_outputs(work)
+    seconds["dense_outputs"] = time.monotonic() - started
+    started = time.monotonic()
+    if not inputs.reference_file.exists():
+        context.progress({"doing": "exporting the dense model"})
+        built = build_baseline("fp32", inputs.model, inputs.task, inputs.work / "export")
+        built.path.rename(inputs.reference_file)
+    seconds["export"] = time.monotonic() - started
+    return {
+        "dense": _dense_quality(work),
+        "dense_size_bytes": inputs.reference_file.stat().st_size,
+        "prepare_seconds": seconds,
+    }
+
+
+def _write_dense_outputs(work: Bench) -> None:
+    module = to_module(work.network, share=True)
+    path = work.inputs.dense_outputs_file
+    partial = path.with_name(f"partial.{path.name}")
+    np.savez(partial, search=_run(work, module, "search"), holdout=_run(work, module, "holdout"))
+    partial.rename(path)
+
+
+def _run(work: Bench, module: torch.nn.Module, split: Split) -> Outputs:
+    results = []
+    with torch.inference_mode():
+        for feeds in work.data.single_feeds(split):
+            results.append(module(**{name: torch.from_numpy(array) for name, array in feeds.items()})[0].numpy())
+    return np.stack(results).astype(np.float32)
+
+
+def _dense_quality(work: Bench) -> JsonObject:
+    quality: JsonObject = {}
+    for split in _SPLITS:
+        labels = work.data.labels[split]
+        if labels is not None:
+            quality[split] = float(correct(work.dense_outputs[split].astype(np.float64), labels).mean())
+    return quality
