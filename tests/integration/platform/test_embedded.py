@@ -1,0 +1,176 @@
+"""The embedded service as a user meets it: started, refused, killed, started again, stopped."""
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlmodel import select
+
+from infra import steps
+from infra.api_keys import is_valid
+from infra.api_keys import split_key
+from infra.database import migrate
+from infra.database.engine import Database
+from infra.database.models import ApiKey
+from infra.database.models import Step
+from infra.settings import load_settings
+from tests.helpers.rows import add_job
+from tests.integration.platform.conftest import wait_for
+
+
+class Service:
+    """``python -m infra.embedded`` in a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.settings = load_settings(home=home)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.output = home.with_suffix(".out")
+        self.process = self.up()
+
+    def up(self) -> "subprocess.Popen[bytes]":
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path.cwd()),
+            "PARETUNE_HOST_LOCK_DIRECTORY": str(self.home.parent),
+            "PARETUNE_SHUTDOWN_SECONDS": "1",
+        }
+        command = [sys.executable, "-m", "infra.embedded", "--home", str(self.home), "--port", str(self.port)]
+        with self.output.open("ab") as output:
+            return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def ready(self, times: int = 1) -> bool:
+        assert self.process.poll() is None, self.said()
+        return self.said().count("Paretune is ready") == times
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def pid_of(self, words: str) -> int | None:
+        """First of the living processes with these words in their command line."""
+        for process in self.family():
+            with suppress(psutil.NoSuchProcess):
+                if words in " ".join(process.cmdline()):
+                    return process.pid
+        return None
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path / "home")
+    yield service
+    if service.process.poll() is None:
+        service.process.kill()
+        service.process.wait()
+
+
+@pytest.mark.slow
+def test_life_of_the_embedded_service(service: Service) -> None:
+    wait_for(service.ready, 120)
+
+    # What is in the home is nobody else's business, and the key in it works.
+    settings = service.settings
+    assert stat.S_IMODE(service.home.stat().st_mode) == 0o700
+    assert stat.S_IMODE(settings.api_key_file.stat().st_mode) == 0o600
+    key = settings.api_key_file.read_text().strip()
+    prefix, secret = split_key(key)
+    database = Database(settings.database_url)
+    with database.read_session() as session:
+        assert is_valid(session.exec(select(ApiKey).where(ApiKey.prefix == prefix)).one(), secret)
+    url = settings.url_file.read_text().strip()
+    assert urllib.request.urlopen(f"{url}/health/ready").status == 200
+
+    # A second one is refused, and told why.
+    second = service.up()
+    assert second.wait(60) == 1
+    assert f"already runs with the home {service.home} (process {service.process.pid}, {url})" in service.said()
+
+    # What dies is started again.
+    for words in ("valkey-server", "--queues compute"):
+        victim = service.pid_of(words)
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda words=words, victim=victim: service.pid_of(words) not in (None, victim))  # type: ignore[misc]
+    assert (
+        len(re.findall(r"The (broker|compute worker) ended \(exit status -9\); starting it again", service.said())) == 2
+    )
+
+    # Killed by force, it leaves no process behind.
+    family = service.family()
+    assert len(family) >= 8
+    service.process.kill()
+    service.process.wait()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+
+    # What was under way when everything was killed is taken up again at once.
+    with database.write_session() as session:
+        job = add_job(session)
+        step = steps.create_step(session, job_id=job.id, kind="unknown", key="unknown", queue="compute")
+    with database.write_session() as session:
+        assert steps.claim(session, step.id, f"{socket.gethostname()}/{family[0].pid}", 3600) is not None
+    service.process = service.up()
+    wait_for(lambda: service.ready(2), 120)
+
+    def taken_up() -> bool:
+        with database.read_session() as session:
+            row = session.get_one(Step, step.id)
+            return row.attempt >= 2 and row.lease_owner is None
+
+    wait_for(taken_up)
+    assert settings.api_key_file.read_text().strip() == key
+    database.dispose()
+
+    # Ctrl-C twice in a row stops everything within seconds.
+    family = service.family()
+    started = time.monotonic()
+    service.process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(30) == 0
+    assert time.monotonic() - started < 15
+    _, alive = psutil.wait_procs(family, timeout=1)
+    assert alive == []
+    assert not settings.url_file.exists()
+    assert service.said().rstrip().endswith("Paretune has stopped.")
+
+
+def test_a_port_in_use_is_said_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "infra.embedded", "--home", str(tmp_path / "h")]
+        result = subprocess.run(
+            [*command, "--port", str(taken.getsockname()[1])], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert result.returncode == 1
+    assert "Address already in use" in result.stderr
+    assert "--port" in result.stderr
+
+
+def test_an_interrupt_during_the_start_stops_at_once(service: Service) -> None:
+    wait_for(lambda: (service.home / "run" / "lock").exists(), 60)
+    wait_for(lambda: (service.home / "run" / "lock").read_text())
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(60) == 0
+    assert "ready" not in service.said()
+
+
+def test_the_embedded_database_is_migrated(service: Service) -> None:
+    wait_for(service.ready, 120)
+    migrate.check(service.settings)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(60) == 0
