@@ -29,12 +29,12 @@ class BaselineArtifact:
 
     Attributes:
         path: The ONNX file, or the ``.xml`` of an OpenVINO model (its ``.bin`` lies beside it).
-        format: ``onnx`` | ``openvino``.
+        format: ``onnx`` | ``openvino_ir``.
         size_bytes: Bytes of all its files.
     """
 
     path: Path
-    format: Literal["onnx", "openvino"]
+    format: Literal["onnx", "openvino_ir"]
     size_bytes: int
 
 
@@ -150,4 +150,4 @@ def _openvino_int8(dense: Path, path: Path, calibration_feeds: Iterable[Feeds] |
     )
     openvino.save_model(quantized, path, compress_to_fp16=False)
     size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
-    return BaselineArtifact(path, "openvino", size)
+    return BaselineArtifact(path, "openvino_ir", size)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from compressors.export.manifest import ExportCheck
 from compressors.export.onnx.embeddings import has_token_types
+from compressors.export.simulation import rounded_module
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
+from compressors.recipe import QuantizationRecipe
 from compressors.torch_module import to_module
 from infra.errors import ParetuneError
 
@@ -21,11 +23,10 @@ SHAPES = ((1, 1), (1, 17), (3, 9), (2, 32))
 """``(batch, sequence)`` of the test inputs; batches above one are padded to different lengths."""
 
 FLOAT_TOLERANCE = 2e-4
-"""Largest difference of float32 outputs, relative to their largest magnitude: rounding in another order."""
+"""Root mean square error of float32 outputs, relative to their spread: rounding in another order."""
 
-RELATIVE_TOLERANCE = {32: 2e-4, 16: 2e-2, 8: 0.35, 4: 1.0}
-"""Root mean square error that a bit-width may cause on arbitrary token sequences, relative to the spread of the
-outputs. Wide for few bits, where the float32 form of the same graph is what is checked closely."""
+ROUNDING_FACTOR = 3.0
+"""How much larger than the error of :func:`rounded_module` that of a file with few bits may be."""
 
 
 class ExportMismatchError(ParetuneError):
@@ -79,8 +80,8 @@ def module_runner(module: torch.nn.Module) -> Runner:
     return run
 
 
-def compare(exported: Runner, reference: Runner, feeds: list[Feeds], bits: int) -> ExportCheck:
-    """Run both on ``feeds`` and describe the difference; ``bits`` chooses the tolerance that is reported."""
+def compare(exported: Runner, reference: Runner, feeds: list[Feeds], tolerance: float = FLOAT_TOLERANCE) -> ExportCheck:
+    """Run both on ``feeds`` and describe the difference; it is not judged here."""
     pairs = [(exported(item), reference(item)) for item in feeds]
     difference = np.concatenate([(left - right).ravel() for left, right in pairs])
     expected = np.concatenate([right.ravel() for _, right in pairs])
@@ -88,7 +89,7 @@ def compare(exported: Runner, reference: Runner, feeds: list[Feeds], bits: int) 
     return ExportCheck(
         largest_difference=float(np.abs(difference).max()),
         relative_error=float(np.sqrt(np.mean(np.square(difference)))) / spread,
-        tolerance=RELATIVE_TOLERANCE[bits],
+        tolerance=tolerance,
         shapes=tuple((item["input_ids"].shape[0], item["input_ids"].shape[1]) for item in feeds),
     )
 
@@ -102,33 +103,46 @@ def require(check: ExportCheck, form: str) -> ExportCheck:
     if not check.relative_error <= check.tolerance:
         raise ExportMismatchError(
             f"The {form} differs from the torch module by {check.relative_error:.2g} of the outputs' spread; "
-            f"{check.tolerance:g} is allowed.",
+            f"{check.tolerance:.2g} is allowed.",
             hint="This is a fault of the exporter: please report it with the recipe.",
         )
     return check
 
 
-def check_onnx(path: Path, network: EncoderNetwork, float_path: Path | None = None) -> ExportCheck:
+def check_onnx(
+    path: Path, network: EncoderNetwork, quantization: QuantizationRecipe, float_path: Path | None = None
+) -> ExportCheck:
     """Compare an ONNX file with the network's torch module on inputs of several shapes.
 
     Args:
         path: The file that is offered.
         network: What it was written from.
-        float_path: The same graph with all weights in float32, if ``path`` has fewer bits: it is held to the
-            float32 tolerance, which no error of the graph's structure passes.
+        quantization: How its layers with few bits are computed.
+        float_path: The same graph with everything in float32, if ``path`` has fewer bits: it is held to the float32
+            tolerance, which no error of the graph's structure passes.
 
     Raises:
         ExportMismatchError: A difference exceeds its tolerance.
     """
     feeds, reference = example_feeds(network), module_runner(to_module(network, share=True))
     if float_path is not None:
-        require(compare(onnx_runner(float_path), reference, feeds, 32), "float32 form of the ONNX graph")
-    return require(compare(onnx_runner(path), reference, feeds, fewest_bits(network)), "ONNX file")
+        require(compare(onnx_runner(float_path), reference, feeds), "float32 form of the ONNX graph")
+    tolerance = rounding_tolerance(network, quantization, feeds)
+    return require(compare(onnx_runner(path), reference, feeds, tolerance), "ONNX file")
 
 
-def fewest_bits(network: EncoderNetwork) -> int:
-    """Return the smallest weight bit-width in the network."""
-    return min((linear.bits for linear in linears(network)), default=32)
+def rounding_tolerance(network: EncoderNetwork, quantization: QuantizationRecipe, feeds: list[Feeds]) -> float:
+    """Return the relative error that is allowed for the network's bit-widths on ``feeds``."""
+    if not is_rounded(network, quantization):
+        return FLOAT_TOLERANCE
+    exact, rounded = to_module(network, share=True), rounded_module(network, quantization)
+    expected = compare(module_runner(rounded), module_runner(exact), feeds).relative_error
+    return FLOAT_TOLERANCE + ROUNDING_FACTOR * expected
+
+
+def is_rounded(network: EncoderNetwork, quantization: QuantizationRecipe) -> bool:
+    """Whether the file holds anything in fewer than 32 bits."""
+    return quantization.embedding_bits < 32 or any(linear.bits < 32 for linear in linears(network))
 
 
 def linears(network: EncoderNetwork) -> list[Linear]:

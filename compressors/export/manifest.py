@@ -49,7 +49,7 @@ class ExportCheck(_Strict):
     relative_error: float
     """Root mean square difference of the exported form, relative to that of the outputs around their mean."""
     tolerance: float
-    """Limit of ``relative_error`` for the fewest bits that the candidate uses."""
+    """Limit of ``relative_error``, from the error that the candidate's bit-widths must be expected to cause."""
     shapes: tuple[tuple[int, int], ...]
     """``(batch, sequence)`` of the test inputs."""
 

@@ -3,10 +3,12 @@
 import copy
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
+from compressors.export.checks import Feeds
 from compressors.export.checks import check_onnx
-from compressors.export.checks import fewest_bits
+from compressors.export.checks import is_rounded
 from compressors.export.checks import linears
 from compressors.export.companions import copy_companions
 from compressors.export.companions import model_digests
@@ -16,12 +18,14 @@ from compressors.export.manifest import Provenance
 from compressors.export.manifest import file_entries
 from compressors.export.manifest import package_versions
 from compressors.export.manifest import write_manifest
+from compressors.export.onnx import collect_ranges
 from compressors.export.onnx import write_onnx
 from compressors.export.onnx.embeddings import has_token_types
 from compressors.network import ClassificationHead
 from compressors.network import EncoderNetwork
 from compressors.recipe import BaselineCandidate
 from compressors.recipe import Candidate
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.recipe import RecipeCandidate
 from compressors.recipe import candidate_digest
@@ -37,6 +41,7 @@ def export_onnx_folder(
     provenance: Provenance,
     *,
     static: tuple[int, int] | None = None,
+    feeds: Iterable[Feeds] | None = None,
 ) -> Manifest:
     """Write the complete ONNX folder of a candidate.
 
@@ -47,6 +52,7 @@ def export_onnx_folder(
         directory: Where to write; made if needed.
         provenance: What the caller knows about task, data, latency and quality.
         static: ``(batch, sequence)``: also write ``model_static.onnx`` with that shape fixed.
+        feeds: Calibration inputs, the same that the candidate was built with; needed by the static scheme.
 
     Returns:
         The manifest, as written.
@@ -55,11 +61,12 @@ def export_onnx_folder(
         ExportMismatchError: The ONNX file does not compute what the torch module computes.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    path = write_onnx(network, recipe, directory / ONNX_FILE).path
+    ranges = collect_ranges(network, recipe, feeds) if feeds is not None else None
+    path = write_onnx(network, recipe, directory / ONNX_FILE, ranges=ranges).path
     check = _check(network, recipe, path)
     notes: tuple[str, ...] = ()
     if static is not None:
-        write_onnx(network, recipe, directory / "model_static.onnx", static=static)
+        write_onnx(network, recipe, directory / "model_static.onnx", static=static, ranges=ranges)
         notes = (f"model_static.onnx accepts batch {static[0]} and sequence length {static[1]} only.",)
     return _finish(network, RecipeCandidate(recipe=recipe), model_dir, directory, provenance, check, notes)
 
@@ -78,13 +85,15 @@ def export_onnx_file(
 
 
 def _check(network: EncoderNetwork, recipe: Recipe, path: Path) -> ExportCheck:
-    if fewest_bits(network) == 32:
-        return check_onnx(path, network)
-    plain = copy.deepcopy(network)
-    for linear in linears(plain):
+    if not is_rounded(network, recipe.quantization):
+        return check_onnx(path, network, recipe.quantization)
+    exact = copy.deepcopy(network)
+    for linear in linears(exact):
         linear.bits = 32
+    exact_recipe = recipe.model_copy(update={"quantization": QuantizationRecipe()})
     with tempfile.TemporaryDirectory() as scratch:
-        return check_onnx(path, network, write_onnx(plain, recipe, Path(scratch) / "float.onnx").path)
+        float_path = write_onnx(exact, exact_recipe, Path(scratch) / "float.onnx").path
+        return check_onnx(path, network, recipe.quantization, float_path)
 
 
 def _finish(

@@ -108,5 +108,5 @@ def _check(module: torch.nn.Module, network: EncoderNetwork, directory: Path) ->
             output: NDArray[np.float32] = program(*(torch.from_numpy(feed[name]) for name in names)).numpy()
         return output
 
-    require(compare(module_runner(load(directory)), reference, feeds, 32), "saved torch model")
-    return require(compare(run_program, reference, feeds, 32), "exported torch program")
+    require(compare(module_runner(load(directory)), reference, feeds), "saved torch model")
+    return require(compare(run_program, reference, feeds), "exported torch program")

@@ -1,6 +1,5 @@
 """What every part of the emitter needs to know."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 
@@ -29,7 +28,7 @@ class Context:
     graph: GraphRecipe
     quantization: QuantizationRecipe
     static: tuple[int, int] | None = None
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    ranges: dict[str, Range] = field(default_factory=dict)
     probes: list[str] | None = None
     memo: dict[str, str] = field(default_factory=dict)
     """Values that are computed once and shared, by a name of their own."""

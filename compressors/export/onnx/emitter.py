@@ -1,15 +1,10 @@
-"""From a network and a recipe to an ONNX file."""
-
-from collections.abc import Mapping
-from pathlib import Path
+"""From a network to the nodes of its graph."""
 
 import onnx
 from onnx import TensorProto
 from onnx import helper
 
-from compressors.export.onnx.artifact import OnnxArtifact
 from compressors.export.onnx.attention import emit_attention
-from compressors.export.onnx.builder import GraphBuilder
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.embeddings import emit_embeddings
 from compressors.export.onnx.embeddings import has_token_types
@@ -20,42 +15,9 @@ from compressors.export.onnx.heads import emit_pooling
 from compressors.export.onnx.heads import reads_first_token
 from compressors.export.onnx.normalization import emit_norm
 from compressors.export.onnx.normalization import emit_residual_norm
-from compressors.export.onnx.quantization import Range
 from compressors.network import ClassificationHead
 from compressors.network import EncoderNetwork
 from compressors.network import Layer
-from compressors.recipe import Recipe
-
-
-def write_onnx(
-    network: EncoderNetwork,
-    recipe: Recipe,
-    path: Path,
-    *,
-    static: tuple[int, int] | None = None,
-    ranges: Mapping[str, Range] | None = None,
-) -> OnnxArtifact:
-    """Write the candidate ``network`` as one ONNX file; the same arguments give the same bytes.
-
-    Args:
-        network: The candidate, after the recipe's methods were applied to it.
-        recipe: Where the graph's form (``recipe.graph``) and the quantisation scheme are read from.
-        path: The file to write.
-        static: ``(batch, sequence)`` to write into the graph; ``None``: both are dynamic.
-        ranges: Calibrated activation ranges, see :func:`collect_ranges`; needed by the static scheme.
-
-    Returns:
-        Path, size, digest and operator histogram of the file.
-
-    Raises:
-        InvalidInputError: The scheme is static and a range is missing.
-        TooLargeError: The file would exceed 2 GiB.
-    """
-    builder = GraphBuilder()
-    context = Context(builder, recipe.graph, recipe.quantization, static, ranges or {})
-    emit_network(context, network)
-    size, digest = builder.write(path, model_inputs(network, static), model_outputs(network, static))
-    return OnnxArtifact(path, size, digest, builder.operators())
 
 
 def emit_network(context: Context, network: EncoderNetwork) -> None:

@@ -4,6 +4,7 @@ The float32 form of a candidate's own graph is run on real text, every text alon
 that are going to be quantised are looked at: first their extremes, then their histogram between the extremes.
 """
 
+import itertools
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,10 @@ from compressors.recipe import Recipe
 from infra.errors import InvalidInputError
 
 Feeds = dict[str, NDArray[np.int64]]
+Ranges = dict[str, Range]
+
+TEXTS = 64
+"""Texts that are looked at; the ranges of more differ little and cost time for every candidate."""
 
 BINS = 2048
 PERCENTILE = 99.999
@@ -33,13 +38,13 @@ _SAMPLED = 1 << 15
 """Values of one activation that enter the histogram from one text."""
 
 
-def collect_ranges(network: EncoderNetwork, recipe: Recipe, feeds: Iterable[Feeds]) -> dict[str, Range]:
+def collect_ranges(network: EncoderNetwork, recipe: Recipe, feeds: Iterable[Feeds]) -> Ranges:
     """Find the ranges of all activations that the static scheme quantises.
 
     Args:
         network: The candidate.
         recipe: Its recipe; ``recipe.quantization.ranges`` chooses how a range is found.
-        feeds: Model inputs, int64 ``[batch, sequence]``; padding is cut off.
+        feeds: Model inputs, int64 ``[batch, sequence]``; padding is cut off. The first :data:`TEXTS` texts are used.
 
     Returns:
         Ranges by value name, for :func:`write_onnx`; empty where nothing is quantised.
@@ -47,7 +52,9 @@ def collect_ranges(network: EncoderNetwork, recipe: Recipe, feeds: Iterable[Feed
     Raises:
         InvalidInputError: ``feeds`` is empty.
     """
-    texts = [text for item in feeds for text in _unpadded(item)]
+    if recipe.quantization.scheme != "static":
+        return {}
+    texts = list(itertools.islice((text for item in feeds for text in _unpadded(item)), TEXTS))
     if not texts:
         raise InvalidInputError("Static quantisation needs calibration text.", hint="Pass at least one text.")
     with tempfile.TemporaryDirectory() as scratch:
@@ -124,7 +131,7 @@ def _run(session: Any, names: list[str], text: Feeds) -> dict[str, NDArray[np.fl
     return dict(zip(names, values, strict=True))
 
 
-def _extremes(session: Any, names: list[str], texts: list[Feeds]) -> dict[str, Range]:
+def _extremes(session: Any, names: list[str], texts: list[Feeds]) -> Ranges:
     low, high = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for text in texts:
         for name, value in _run(session, names, text).items():
@@ -133,9 +140,7 @@ def _extremes(session: Any, names: list[str], texts: list[Feeds]) -> dict[str, R
     return {name: Range(low[name], high[name]) for name in names}
 
 
-def _histograms(
-    session: Any, names: list[str], texts: list[Feeds], extremes: dict[str, Range]
-) -> dict[str, NDArray[np.int64]]:
+def _histograms(session: Any, names: list[str], texts: list[Feeds], extremes: Ranges) -> dict[str, NDArray[np.int64]]:
     counts = {name: np.zeros(BINS, np.int64) for name in names}
     for text in texts:
         for name, value in _run(session, names, text).items():

@@ -14,8 +14,6 @@ from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 
-BITS = (32, 16, 8)
-
 graphs = st.builds(
     GraphRecipe,
     operators=st.sampled_from(["contrib", "standard"]),
@@ -47,13 +45,18 @@ def layer_recipes(heads: int, width: int, bits: tuple[int, ...]) -> st.SearchStr
 
 
 def recipes(
-    bits: tuple[int, ...] = BITS, layers: int = 3, heads: int = 4, width: int = 64
+    bits: tuple[int, ...], embedding_bits: tuple[int, ...], layers: int = 3, heads: int = 4, width: int = 64
 ) -> st.SearchStrategy[Recipe]:
-    """Any legal recipe of a tiny model."""
+    """Any legal recipe of a tiny model with these bit-widths."""
     return st.builds(
         Recipe,
         layers=st.tuples(*[layer_recipes(heads, width, bits)] * layers),
-        quantization=st.builds(QuantizationRecipe, embedding_bits=st.sampled_from([32])),
+        quantization=st.builds(
+            QuantizationRecipe,
+            scheme=st.sampled_from(["dynamic", "static", "weight_only"]),
+            ranges=st.sampled_from(["minmax", "percentile", "mse"]),
+            embedding_bits=st.sampled_from(embedding_bits),
+        ),
         graph=graphs,
     )
 

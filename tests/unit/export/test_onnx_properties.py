@@ -10,12 +10,11 @@ from hypothesis import HealthCheck
 from hypothesis import given
 from hypothesis import settings
 
-from compressors.export.checks import RELATIVE_TOLERANCE
 from compressors.export.checks import compare
 from compressors.export.checks import example_feeds
-from compressors.export.checks import fewest_bits
 from compressors.export.checks import module_runner
 from compressors.export.checks import onnx_runner
+from compressors.export.checks import rounding_tolerance
 from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
@@ -25,7 +24,7 @@ from tests.unit.export.candidates import recipes
 from tests.unit.export.conftest import CASES
 
 quick = settings(
-    max_examples=30,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -34,7 +33,7 @@ quick = settings(
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 @quick
-@given(recipe=recipes(bits=(32,)))
+@given(recipe=recipes(bits=(32,), embedding_bits=(32,)))
 def test_float_candidates_equal_torch(
     networks: dict[tuple[str, str], EncoderNetwork], case: tuple[str, str], recipe: Recipe
 ) -> None:
@@ -43,18 +42,19 @@ def test_float_candidates_equal_torch(
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 @quick
-@given(recipe=recipes())
-def test_quantized_candidates_stay_within_the_tolerance_of_their_bits(
+@given(recipe=recipes(bits=(32, 16, 8, 4), embedding_bits=(32, 8)))
+def test_rounded_candidates_stay_within_the_tolerance_of_their_bits(
     networks: dict[tuple[str, str], EncoderNetwork], case: tuple[str, str], recipe: Recipe
 ) -> None:
     _assert_equal(cut(networks[case], recipe), recipe)
 
 
 def _assert_equal(network: EncoderNetwork, recipe: Recipe) -> None:
+    feeds = example_feeds(network)
     with tempfile.TemporaryDirectory() as directory:
-        path = write_onnx(network, recipe, Path(directory) / "model.onnx").path
+        path = write_onnx(network, recipe, Path(directory) / "model.onnx", feeds=feeds).path
         onnx.checker.check_model(onnx.load(path), full_check=recipe.graph.operators == "standard")
-        bits = fewest_bits(network)
-        check = compare(onnx_runner(path), module_runner(to_module(network)), example_feeds(network), bits)
+        tolerance = rounding_tolerance(network, recipe.quantization, feeds)
+        check = compare(onnx_runner(path), module_runner(to_module(network)), feeds, tolerance)
     assert np.isfinite(check.largest_difference)
-    assert check.relative_error <= RELATIVE_TOLERANCE[bits], check
+    assert check.relative_error <= check.tolerance, check
