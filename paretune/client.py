@@ -1,6 +1,5 @@
 """The Python SDK: everything that the service can do, over HTTP."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import httpx
 
 from paretune import config
 from paretune import sse
+from paretune.downloading import fetch
 from paretune.errors import ApiError
 from paretune.errors import JobFailedError
 from paretune.transport import JsonObject
@@ -21,7 +21,6 @@ from paretune.types import Dataset
 from paretune.types import Device
 from paretune.types import Event
 from paretune.types import Export
-from paretune.types import ExportFile
 from paretune.types import Job
 from paretune.types import Key
 from paretune.types import Model
@@ -346,41 +345,11 @@ class Client:
         total, done = sum(file.size for file in export.files), 0
         paths = []
         for file in export.files:
-            paths.append(self._fetch(file, Path(directory)))
+            paths.append(fetch(self._transport, file, Path(directory)))
             done += file.size
             if progress is not None:
                 progress(done, total)
         return paths
-
-    def _fetch(self, file: ExportFile, directory: Path) -> Path:
-        """Download one file, going on after a lost connection; nothing is at its name unless its hash is right."""
-        relative = PurePosixPath(file.name)
-        if relative.is_absolute() or ".." in relative.parts:
-            raise ApiError(f"The service sent the unsafe file name {file.name!r}.", hint="Do not trust this service.")
-        target = directory / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.unlink(missing_ok=True)
-        digest = hashlib.sha256()
-        received, attempts = 0, 0
-        with partial.open("wb") as stream:
-            while received < file.size or attempts == 0:
-                attempts += 1
-                headers = {"Range": f"bytes={received}-"} if received else {}
-                try:
-                    with self._transport.stream("GET", file.url, headers=headers) as response:
-                        for chunk in response.iter_bytes(1 << 20):
-                            stream.write(chunk)
-                            digest.update(chunk)
-                            received += len(chunk)
-                except httpx.TransportError as error:
-                    if attempts >= 5:
-                        raise ApiError.unreachable(self.config.url, error) from error
-        if digest.hexdigest() != file.sha256:
-            partial.unlink(missing_ok=True)
-            raise ApiError(f"{file.name} arrived damaged.", hint="Download it again.", code="damaged-download")
-        partial.replace(target)
-        return target
 
 
 def _id(job: Job | str) -> str:

@@ -36,7 +36,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, empty_database: Path) -> Settings:
     shutil.copy(empty_database, tmp_path / "paretune.db")
-    return load_settings(home=tmp_path, allowed_hosts=("testserver",))
+    return load_settings(home=tmp_path, allowed_hosts=("testserver", "127.0.0.1"))
 
 
 @dataclass

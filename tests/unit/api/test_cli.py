@@ -1,0 +1,223 @@
+"""The command line against a real server."""
+
+import json
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from sqlmodel import select
+from typer.testing import CliRunner
+from typer.testing import Result
+
+from infra.database.models import Export
+from infra.database.models import Job
+from paretune.cli.app import app
+from paretune.cli.durations import format_duration
+from paretune.cli.durations import parse_duration
+from search.lifecycle import cancel_job
+from tests.security import model_bytes
+from tests.unit.api.conftest import ROWS
+from tests.unit.api.conftest import World
+from tests.unit.api.live import add_key
+from tests.unit.api.live import run_server
+from tests.unit.api.outcome import add_outcome
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Runs a command against a live service."""
+    with run_server(world) as url:
+        monkeypatch.setenv("PARETUNE_URL", url)
+        monkeypatch.setenv("PARETUNE_API_KEY", add_key(world))
+        monkeypatch.setenv("COLUMNS", "200")
+        runner = CliRunner()
+        yield lambda *arguments: runner.invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    directory = tmp_path / "my-model"
+    directory.mkdir()
+    for name, content in model_bytes.model_files().items():
+        (directory / name).write_bytes(content)
+    return directory
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "dev.jsonl"
+    path.write_bytes(ROWS)
+    return path
+
+
+def parsed(result: Result) -> dict[str, Any]:
+    """The one JSON object that a command printed."""
+    body: dict[str, Any] = json.loads(result.stdout)
+    return body
+
+
+def write_outcome(world: World, job_id: str, *, end: bool = False) -> None:
+    with world.services.database.write_session() as session:
+        job = session.get(Job, job_id)
+        assert job is not None
+        add_outcome(session, job)
+        if end:
+            cancel_job(session, job)
+
+
+def test_submit_watch_best(world: World, run: Run, folder: Path, data: Path) -> None:
+    submitted = run("submit", folder, "--data", data, "--max-drop", "0.01", "--budget", "10m", "--json")
+    assert submitted.exit_code == 0, submitted.output
+    job = parsed(submitted)
+    assert job["request"]["goal"]["max_drop"] == 0.01
+    assert job["request"]["budget"]["seconds"] == 600
+    assert [item["id"] for item in parsed(run("jobs", "--json"))["items"]] == [job["id"]]
+    assert job["id"] in run("jobs").output
+    early = run("best", job["id"])
+    assert early.exit_code == 2
+    assert "What to do:" in early.output
+    write_outcome(world, job["id"], end=True)
+    watched = run("watch", "latest")
+    assert watched.exit_code == 0
+    assert "3.33" in watched.output
+    assert "int8_one_liner" in watched.output
+    best = parsed(run("best", "latest", "--json"))
+    assert (best["number"], best["files"]) == (2, [])
+    assert best["recipe"]["layers"]
+    assert parsed(run("best", job["id"], "--max-drop", "0.1", "--json"))["number"] == 3
+    assert parsed(run("watch", job["id"], "--json"))["state"] == "cancelled"
+
+
+def test_all_options_of_submit_reach_the_service(run: Run, folder: Path, data: Path) -> None:
+    options = "--text-column text --label-column label --task sequence-classification --device local-cpu --trials 5"
+    options += " --batch 2 --sequence-length 64 --threads 3 --kinds heads,ffn --strategy random --sampler gp --seed 7"
+    result = run("submit", folder, "--data", data, "--calibration", data, *options.split(), "--json", "--name", "n")
+    request = parsed(result)["request"]
+    assert request["workload"] == {"batch": 2, "sequence_length": 64, "threads": 3}
+    assert request["space"]["kinds"] == ["heads", "ffn"]
+    assert (request["strategy"], request["sampler"], request["seed"], request["name"]) == ("random", "gp", 7, "n")
+    assert request["budget"] == {"seconds": None, "trials": 5}
+    assert request["calibration_id"] not in (None, request["dataset_id"])
+
+
+def test_uploaded_things_can_be_named_by_id(run: Run, folder: Path, data: Path) -> None:
+    first = parsed(run("submit", folder, "--data", data, "--json"))["request"]
+    again = parsed(run("submit", first["model_id"], "--data", first["dataset_id"], "--json"))["request"]
+    assert (again["model_id"], again["dataset_id"]) == (first["model_id"], first["dataset_id"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "moon"], "Registered devices: local-cpu"),
+        (["--text-column", "sentence"], "no column 'sentence'"),
+        (["--label-column", "stars"], "no column 'stars'"),
+        (["--max-latency", "0.0001"], "starting any graph takes longer"),
+    ],
+)
+def test_what_cannot_work_says_what_to_do(run: Run, folder: Path, data: Path, arguments: list[str], words: str) -> None:
+    shown = run("submit", folder, "--data", data, *arguments)
+    assert shown.exit_code == 2
+    assert words in " ".join(shown.output.split())
+    assert "What to do:" in shown.output
+    error = parsed(run("submit", folder, "--data", data, *arguments, "--json"))["error"]
+    assert error["status"] == 422
+    assert error["hint"]
+
+
+def test_a_damaged_model_is_explained(run: Run, folder: Path, data: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    result = run("submit", folder, "--data", data)
+    assert result.exit_code == 2
+    assert "truncated" in result.output
+    weights.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    assert "pickle" in run("submit", folder, "--data", data).output
+
+
+def test_best_downloads_into_a_folder(world: World, run: Run, folder: Path, data: Path, tmp_path: Path) -> None:
+    job = parsed(run("submit", folder, "--data", data, "--json"))
+    write_outcome(world, job["id"])
+    services = world.services
+    source = tmp_path / "graph"
+    source.write_bytes(b"graph" * 100)
+    ref = services.store.put(source)
+    with services.database.write_session() as session:
+        from infra.blobs import record_blob
+        from infra.database.models import Trial
+
+        record_blob(session, services.store, ref)
+        trial = session.exec(select(Trial).where(Trial.job_id == job["id"], Trial.number == 2)).one()
+        files = [{"name": "model.onnx", "sha256": ref.sha256, "size": ref.size}]
+        session.add(Export(job_id=job["id"], trial_id=trial.id, format="onnx", state="ready", files=files))
+    out = tmp_path / "out"
+    result = run("best", job["id"], "--max-drop", "0.01", "--format", "onnx", "-o", out, "--json")
+    assert parsed(result)["files"] == [{"path": str(out / "model.onnx"), "size": 500}]
+    assert (out / "model.onnx").read_bytes() == source.read_bytes()
+
+
+def test_devices_and_keys(run: Run) -> None:
+    assert "local-cpu" in run("devices").output
+    added = run("devices", "add", "four", "--profiler", "onnxruntime", "--option", "affinity=[0,1]", "--json")
+    assert parsed(added)["options"] == {"affinity": [0, 1]}
+    assert [item["name"] for item in parsed(run("devices", "--json"))["items"]] == ["four", "local-cpu"]
+    key = parsed(run("keys", "add", "ci", "--scope", "read", "--json"))
+    assert key["scopes"] == ["read"]
+    listed = run("keys", "--json")
+    assert key["key"].partition(".")[2] not in listed.output
+    assert run("keys", "rotate", key["id"]).exit_code == 0
+    assert run("keys", "revoke", key["id"]).exit_code == 0
+    assert run("devices", "add", "x", "--profiler", "abacus").exit_code == 2
+
+
+def test_doctor_looks_at_machine_and_service(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = parsed(run("doctor", "--json"))
+    names = {check["name"] for check in fine["checks"]}
+    assert {"python", "disk", "service", "database", "store", "key", "device local-cpu"} <= names
+    assert fine["ok"]
+    monkeypatch.setenv("PARETUNE_URL", "http://127.0.0.1:9")
+    broken = run("doctor")
+    assert broken.exit_code == 1
+    assert "paretune up" in broken.output
+
+
+def test_an_absent_service_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARETUNE_URL", "http://127.0.0.1:9")
+    result = CliRunner().invoke(app, ["jobs"])
+    assert result.exit_code == 1
+    assert "paretune up" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_usage_mistakes_are_exit_code_2() -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["submit"]).exit_code == 2
+    assert runner.invoke(app, ["best", "JOB", "--max-drop", "7"]).exit_code == 2
+    assert runner.invoke(app, ["best", "JOB", "--format", "exe"]).exit_code == 2
+    for command in ("up", "submit", "watch", "jobs", "best", "cancel", "devices", "doctor", "keys"):
+        shown = runner.invoke(app, [command, "--help"])
+        assert shown.exit_code == 0
+    assert "Examples" in runner.invoke(app, ["submit", "--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("0.5h", 1800), ("2d", 172800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "10x", "10m5", "-5", "1e3", "ten"])
+def test_what_is_not_a_duration(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_duration(text)
+
+
+def test_durations_are_shown_in_two_units() -> None:
+    assert [format_duration(value) for value in (8, 75, 3900)] == ["8s", "1m 15s", "1h 05m"]

@@ -1,0 +1,257 @@
+"""The SDK against a real server."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import paretune.client
+import paretune.uploading
+from infra.blobs import put_file
+from infra.database.models import Event
+from infra.database.models import Export
+from infra.database.models import Job
+from infra.events import append_event
+from infra.uploads.filenames import SIZE_LIMITS
+from paretune import ApiError
+from paretune import Client
+from paretune import JobFailedError
+from search.lifecycle import cancel_job
+from search.lifecycle import end_job
+from tests.security import model_bytes
+from tests.unit.api.conftest import ROWS
+from tests.unit.api.conftest import World
+from tests.unit.api.live import LiveService
+from tests.unit.api.live import add_key
+from tests.unit.api.live import run_server
+from tests.unit.api.outcome import add_outcome
+
+
+@pytest.fixture
+def live(world: World) -> Iterator[LiveService]:
+    with run_server(world) as url:
+        yield LiveService(world, url, add_key(world))
+
+
+@pytest.fixture
+def sdk(live: LiveService) -> Iterator[Client]:
+    with live.connect() as client:
+        yield client
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    directory = tmp_path / "my-model"
+    directory.mkdir()
+    files = model_bytes.model_files(README__md=b"# hi") | {"training_args.json": b"{}", "optimizer.pt": b"x"}
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    return directory
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "dev.jsonl"
+    path.write_bytes(ROWS)
+    return path
+
+
+def append_events(world: World, job_id: str, *kinds: str) -> None:
+    for kind in kinds:
+        with world.services.database.write_session() as session:
+            session.add(Event(job_id=job_id, kind=kind, payload={"n": kind}))
+
+
+def test_the_client_knows_the_files_that_the_service_accepts() -> None:
+    assert set(paretune.uploading.MODEL_FILES) == set(SIZE_LIMITS)
+
+
+def test_upload_submit_read_cancel(live: LiveService, sdk: Client, folder: Path, data: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    model = sdk.upload_model(folder, progress=lambda sent, total: seen.append((sent, total)))
+    assert (model.name, model.state) == ("my-model", "ready")
+    assert seen[-1][0] == seen[-1][1] == sum(len(content) for content in model_bytes.model_files().values())
+    dataset = sdk.upload_dataset(data)
+    job = sdk.submit(model, dataset, max_drop=0.01, budget_seconds=60, workload={"sequence_length": 64})
+    assert job.request["budget"] == {"seconds": 60.0, "trials": None}
+    assert sdk.job(job).state == "queued"
+    assert [item.id for item in sdk.jobs()] == [job.id]
+    with live.world.services.database.write_session() as session:
+        row = session.get(Job, job.id)
+        assert row is not None
+        add_outcome(session, row)
+    assert sdk.best(job)["number"] == 2
+    assert sdk.best(job, max_drop=0.1)["number"] == 3
+    assert len(sdk.front(job)["points"]) == 2
+    assert [trial["number"] for trial in sdk.trials(job)] == [0, 1, 2, 3]
+    assert sdk.cancel(job).state == "cancelled"
+    with pytest.raises(JobFailedError, match="cancelled"):
+        sdk.wait(job)
+
+
+def test_large_files_go_in_pieces_and_survive_a_lost_answer(
+    live: LiveService, sdk: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paretune.client, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(paretune.uploading, "PIECE_BYTES", 4096)
+    send = sdk._transport.request
+    failures = iter([False, True, False, True])
+
+    def lose_some_answers(method: str, path: str, **options: object) -> object:
+        answer = send(method, path, **options)  # type: ignore[arg-type]
+        if method == "PATCH" and next(failures, False):
+            raise ApiError("the connection was lost", status=0)
+        return answer
+
+    monkeypatch.setattr(sdk._transport, "request", lose_some_answers)
+    assert sdk.upload_model(folder).state == "ready"
+    assert next(failures, None) is None
+
+
+def test_a_pickle_is_refused_before_anything_is_sent(sdk: Client, tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    with pytest.raises(ApiError, match="pickle") as caught:
+        sdk.upload_model(tmp_path)
+    assert "save_pretrained" in caught.value.hint
+    assert list(sdk.models()) == []
+
+
+def test_refusals_carry_the_problem(sdk: Client, folder: Path, data: Path) -> None:
+    model, dataset = sdk.upload_model(folder), sdk.upload_dataset(data)
+    with pytest.raises(ApiError) as caught:
+        sdk.submit(model, dataset, device="moon")
+    error = caught.value
+    assert (error.status, error.code) == (422, "invalid-input")
+    assert "local-cpu" in error.hint
+    assert error.errors[0]["field"] == "device"
+    assert error.request_id
+
+
+def test_an_absent_service_is_said_to_be_absent() -> None:
+    with pytest.raises(ApiError, match="No Paretune service answers") as caught, Client("http://127.0.0.1:9") as sdk:
+        sdk.devices()
+    assert "paretune up" in caught.value.hint
+
+
+def test_watching_gets_every_event_once_in_order_and_ends_with_the_job(
+    live: LiveService, sdk: Client, folder: Path, data: Path
+) -> None:
+    job = sdk.submit(sdk.upload_model(folder), sdk.upload_dataset(data))
+    append_events(live.world, job.id, "notice", "stage")
+
+    def work() -> None:
+        for _ in range(3):
+            time.sleep(0.3)
+            append_events(live.world, job.id, "trial")
+        with live.world.services.database.write_session() as session:
+            row = session.get(Job, job.id)
+            assert row is not None
+            end_job(session, row, "succeeded")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    events = list(sdk.watch(job))
+    worker.join()
+    assert [event.kind for event in events] == ["state", "notice", "stage", "trial", "trial", "trial", "state"]
+    assert [event.id for event in events] == sorted({event.id for event in events})
+    assert [event.id for event in sdk.watch(job, after=events[4].id)] == [event.id for event in events[5:]]
+
+
+def test_progress_events_of_one_moment_are_sent_as_one(
+    live: LiveService, sdk: Client, folder: Path, data: Path
+) -> None:
+    job = sdk.submit(sdk.upload_model(folder), sdk.upload_dataset(data))
+    with live.world.services.database.write_session() as session:
+        for percent in range(50):
+            append_event(session, job.id, "progress", {"percent": percent})
+        row = session.get(Job, job.id)
+        assert row is not None
+        cancel_job(session, row)
+    progress = [event.payload for event in sdk.watch(job) if event.kind == "progress"]
+    assert progress == [{"percent": 49}]
+
+
+def test_watching_survives_a_restart_of_the_server(world: World, folder: Path, data: Path) -> None:
+    key = add_key(world)
+    received: list[int] = []
+    with run_server(world) as url:
+        port = int(url.rpartition(":")[2])
+        sdk = Client(url, key)
+        job = sdk.submit(sdk.upload_model(folder), sdk.upload_dataset(data))
+        watcher = threading.Thread(target=lambda: received.extend(event.id for event in sdk.watch(job)), daemon=True)
+        watcher.start()
+        append_events(world, job.id, "notice")
+        while len(received) < 2:
+            time.sleep(0.05)
+        stopping = time.monotonic()
+        world.app.state.events.close()  # what the signal handler does
+    assert time.monotonic() - stopping < 8
+    world.app.state.events = type(world.app.state.events)(world.services.database)
+    append_events(world, job.id, "trial")
+    with run_server(world, port):
+        with world.services.database.write_session() as session:
+            row = session.get(Job, job.id)
+            assert row is not None
+            cancel_job(session, row)
+        watcher.join(15)
+        assert not watcher.is_alive()
+    assert len(received) == len(set(received)) == 4
+    assert received == sorted(received)
+
+
+def test_download_checks_the_hash_and_refuses_unsafe_names(
+    live: LiveService, sdk: Client, folder: Path, data: Path, tmp_path: Path
+) -> None:
+    job = sdk.submit(sdk.upload_model(folder), sdk.upload_dataset(data))
+    services = live.world.services
+    with services.database.write_session() as session:
+        row = session.get(Job, job.id)
+        assert row is not None
+        add_outcome(session, row)
+    content = b"graph" * 1000
+    ref = put_file(services.database, services.store, io.BytesIO(content))
+
+    def finish(files: list[dict[str, object]]) -> None:
+        while True:
+            with services.database.write_session() as session:
+                export = session.query(Export).first()
+                if export is not None:
+                    export.state, export.files = "ready", files
+                    return
+            time.sleep(0.05)
+
+    good = {"name": "onnx/model.onnx", "sha256": ref.sha256, "size": ref.size}
+    worker = threading.Thread(target=finish, args=([good],))
+    worker.start()
+    paths = sdk.download(job, "onnx", tmp_path / "out")
+    worker.join()
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in paths] == ["onnx/model.onnx"]
+    assert paths[0].read_bytes() == content
+
+    finish([good | {"name": "../outside"}])
+    with pytest.raises(ApiError, match="unsafe"):
+        sdk.download(job, "onnx", tmp_path / "out")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_configuration_is_found_by_itself(live: LiveService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "url").write_text(live.url + "\n")
+    (home / "api-key").write_text(live.key + "\n")
+    for name in ("PARETUNE_URL", "PARETUNE_API_KEY", "PARETUNE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with Client(home=home) as sdk:
+        assert [device.name for device in sdk.devices()] == ["local-cpu"]
+    monkeypatch.setenv("PARETUNE_HOME", str(home))
+    with Client() as sdk:
+        assert sdk.config.api_key_source == str(home / "api-key")
+    monkeypatch.setenv("PARETUNE_API_KEY", "wrong.key")
+    with Client() as sdk, pytest.raises(ApiError) as caught:
+        sdk.devices()
+    assert caught.value.status == 401
+    assert json.dumps(caught.value.to_dict())
