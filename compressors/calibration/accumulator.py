@@ -58,9 +58,9 @@ class Accumulator:
             self._flush()
         assert self._shift is not None
         offset = self._sum / self._count
-        centred = self._products.addr_(offset, offset, alpha=-self._count)
+        centred = self._products.addr_(offset, offset, alpha=-self._count).float()
         return InputStatistics(
-            centred=((centred + centred.T) / 2).float(),
+            centred=(centred + centred.T).mul_(0.5),
             mean=self._shift.double() + offset,
             count=self._count,
             mean_absolute=(self._absolute / self._seen).float(),
