@@ -72,7 +72,7 @@ def read_examples(
     rows = list(_rows(path, (format or path.suffix.lstrip(".")).lower()))
     if not rows:
         raise InvalidDatasetError(f"The dataset {path.name} has no rows.", hint="Give at least a few hundred examples.")
-    columns = list(rows[0])
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     if label_column is not None and not label_required and label_column not in columns:
         label_column = None
     texts = _texts(rows, columns, text_column)
@@ -165,7 +165,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         reader = csv.DictReader(file, strict=True)
         try:
             for row in reader:
-                yield {key: value for key, value in row.items() if key is not None and value is not None}
+                yield {key: value for key, value in row.items() if key is not None}
         except csv.Error as error:
             raise InvalidDatasetError(
                 f"Line {reader.line_num} of {path.name} is not CSV: {error}.", hint="Quote texts that contain commas."

@@ -1,5 +1,6 @@
 """Tiny ONNX models with outputs that numpy can compute."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ HIDDEN = 64
 def chain_weights(width: int, depth: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     sizes = [HIDDEN, *[width] * depth, HIDDEN]
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    pairs = itertools.pairwise(sizes)
     return [(rng.standard_normal(pair) / np.sqrt(pair[0])).astype(np.float32) for pair in pairs]
 
 
