@@ -1,14 +1,10 @@
 """How much of a job's budget is left, and how much of it the finish needs."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from statistics import median
 
-from infra.database.models import Job
-from infra.database.models import Step
-from infra.database.models import Trial
 from search.requests import Budget
 
 FINALISTS = 8
@@ -65,31 +61,25 @@ class BudgetState:
 
 
 def budget_state(
-    job: Job, budget: Budget, trials: Sequence[Trial], steps: Iterable[Step], now: datetime
+    budget: Budget, elapsed: float, sources: Sequence[str], durations: Mapping[str, Sequence[float]]
 ) -> BudgetState:
-    """Read the state of a job's budget from its rows."""
-    elapsed = max(0.0, (now - (job.started_at or job.created_at)).total_seconds())
-    remaining = float("inf") if budget.seconds is None else budget.seconds - elapsed
-    reserve = 0.0
+    """Return the state of a budget.
+
+    Args:
+        budget: The request's budget.
+        elapsed: Seconds since the job started.
+        sources: Source of each trial so far.
+        durations: Seconds that finished ``evaluate`` and ``measure`` steps took.
+    """
+    remaining, reserve = float("inf"), 0.0
+    baselines = sum(source == "baseline" for source in sources)
     if budget.seconds is not None:
-        baselines = sum(trial.source == "baseline" for trial in trials)
-        wanted = (FINALISTS + baselines) * confirm_seconds(steps)
-        reserve = min(wanted, LARGEST_RESERVE * budget.seconds)
-    counted = sum(trial.source != "baseline" for trial in trials)
-    return BudgetState(elapsed, remaining, reserve, counted, budget.trials)
+        remaining = budget.seconds - elapsed
+        reserve = min((FINALISTS + baselines) * confirm_seconds(durations), LARGEST_RESERVE * budget.seconds)
+    return BudgetState(elapsed, remaining, reserve, len(sources) - baselines, budget.trials)
 
 
-def confirm_seconds(steps: Iterable[Step]) -> float:
-    """Expected seconds of one confirmation, from what evaluations and measurements took so far."""
-    known = list(steps)
-    trial = sum(_typical(known, kind) for kind in ("evaluate", "measure"))
+def confirm_seconds(durations: Mapping[str, Sequence[float]]) -> float:
+    """Return the expected seconds of one confirmation, from what evaluations and measurements took so far."""
+    trial = sum(median(durations[kind]) for kind in ("evaluate", "measure") if durations.get(kind))
     return CONFIRM_OVER_TRIAL * (trial or FIRST_GUESS_SECONDS)
-
-
-def _typical(steps: list[Step], kind: str) -> float:
-    durations = [
-        (step.finished_at - step.started_at).total_seconds()
-        for step in steps
-        if step.kind == kind and step.state == "done" and step.started_at and step.finished_at
-    ]
-    return median(durations) if durations else 0.0

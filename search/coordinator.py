@@ -7,9 +7,12 @@ whole tick, changes nothing. All functions work in the caller's transaction; tho
 tick in it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlmodel import Session
+from sqlmodel import col
+from sqlmodel import select
 
 from infra.clock import utcnow
 from infra.database.models import Job
@@ -22,6 +25,7 @@ from infra.steps import create_step
 from profilers.types import Measurement
 from profilers.types import Quality
 from search import finalise
+from search.candidates import recipe_of
 from search.estimator import predict_ratio
 from search.goals import check_reachable
 from search.lifecycle import ENDED
@@ -43,8 +47,9 @@ from search.plan import propose
 from search.prepared import Prepared
 from search.promote import give_up_above
 from search.promote import rejection
+from search.records import job_records
 from search.requests import JobRequest
-from search.study import record
+from search.study import TrialRecord
 from search.trials import create_baselines
 from search.trials import create_planned
 
@@ -87,22 +92,24 @@ def commit(
     job = lock_job(session, job)
     if job.state != "running":
         return
-    trials = job_trials(session, job.id)
     if job.stage == "finalise":
-        finalise.finish_if_confirmed(session, job, trials, now)
+        finalise.finish_if_confirmed(session, job, job_trials(session, job.id), now)
         return
     if job.stage != "search":
         return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-    trials += create_baselines(session, job, prepared.capabilities.baselines, trials)
-    budget = job_budget(session, job, request, trials, now)
+    known = set(session.exec(select(Trial.digest).where(Trial.job_id == job.id)))
+    create_baselines(session, job, prepared.capabilities.baselines, known)
+    records = job_records(session, job.id, labelled=prepared.labelled)
+    budget = job_budget(session, job, request, records, now)
     if budget.overdue:
-        _give_up_trials(session, trials, now)
-    free = free_places(trials, budget, in_flight)
-    created = create_planned(session, job, plan.trials, trials, free)
-    waiting = any(trial.state in IN_FLIGHT for trial in [*trials, *created])
+        _give_up_trials(session, records, now)
+        records = job_records(session, job.id, labelled=prepared.labelled)
+    free = free_places(records, budget, in_flight)
+    created = create_planned(session, job, plan.trials, {record.digest for record in records}, free)
+    waiting = created or any(record.outcome == "running" for record in records)
     if not waiting and (budget.search_is_over or plan.exhausted):
-        finalise.start(session, job, trials, budget)
+        finalise.start(session, job, job_trials(session, job.id), budget)
     elif len(created) < free and not plan.exhausted:
         request_tick(session, job)
 
@@ -120,9 +127,11 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
         return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     quality = Quality.model_validate(trial.quality)
-    mine = record(trial, labelled=prepared.labelled)
-    others = [record(t, labelled=prepared.labelled) for t in job_trials(session, job.id) if t.id != trial.id]
-    predicted = predict_ratio(request, prepared, others, mine.recipe) if mine.recipe else None
+    others = [
+        record for record in job_records(session, job.id, labelled=prepared.labelled) if record.trial_id != trial.id
+    ]
+    recipe = recipe_of(trial.candidate)
+    predicted = predict_ratio(request, prepared, others, recipe) if recipe else None
     trial.predicted = {"ratio": predicted.value, "low": predicted.low, "high": predicted.high} if predicted else None
     trial.state = "evaluated"
     session.add(trial)
@@ -187,22 +196,22 @@ def trial_failed(session: Session, job: Job, trial: Trial, error: ParetuneError,
     end_trial(session, trial, "failed", error=error, now=now)
     if trial.source == "baseline" and trial.candidate.get("name") == "fp32":
         fail_job(session, job, error, now)
-    elif _hopeless(job_trials(session, job.id)):
+    elif _hopeless(session, job):
         hint = error.hint or "Look at the errors of the job's trials."
         fail_job(session, job, RunnerError(f"No trial succeeds; the last error: {error.message}", hint=hint), now)
     else:
         request_tick(session, job)
 
 
-def _give_up_trials(session: Session, trials: list[Trial], now: datetime) -> None:
+def _give_up_trials(session: Session, records: Sequence[TrialRecord], now: datetime) -> None:
     """Cancel what is queued or running, because the time that is left belongs to the final measurements."""
-    late = [trial for trial in trials if trial.state in IN_FLIGHT]
-    for trial in late:
+    late = [record.trial_id for record in records if record.outcome == "running"]
+    for trial in session.exec(select(Trial).where(col(Trial.id).in_(late))):
         end_trial(session, trial, "cancelled", now=now)
-    cancel_trial_steps(session, [trial.id for trial in late])
+    cancel_trial_steps(session, late)
 
 
-def _hopeless(trials: list[Trial]) -> bool:
-    ours = [trial for trial in trials if trial.source != "baseline"]
-    failed = [trial for trial in ours if trial.state == "failed"]
-    return len(failed) >= FAILURES_IN_A_ROW and not any(trial.state in {"complete", "rejected"} for trial in ours)
+def _hopeless(session: Session, job: Job) -> bool:
+    statement = select(Trial.state).where(Trial.job_id == job.id, Trial.source != "baseline")
+    states = list(session.exec(statement))
+    return states.count("failed") >= FAILURES_IN_A_ROW and not {"complete", "rejected"} & set(states)

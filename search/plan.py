@@ -6,23 +6,23 @@ from typing import Any
 
 from pydantic import BaseModel
 from sqlmodel import Session
+from sqlmodel import col
 from sqlmodel import select
 
 from compressors.recipe import Recipe
 from infra.clock import utcnow
 from infra.database.models import Job
 from infra.database.models import Step
-from infra.database.models import Trial
 from search.budget import BudgetState
 from search.budget import budget_state
-from search.lifecycle import IN_FLIGHT
-from search.lifecycle import job_trials
 from search.prepared import Prepared
 from search.presets import presets
+from search.records import job_records
 from search.requests import JobRequest
 from search.space import SearchSpace
 from search.space import build_space
-from search.study import study_state
+from search.study import StudyState
+from search.study import TrialRecord
 
 TRIALS_IN_FLIGHT = 2
 
@@ -61,19 +61,19 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
     if job.state != "running" or job.stage != "search":
         return Plan()
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-    trials = job_trials(session, job.id)
-    budget = job_budget(session, job, request, trials, now or utcnow())
-    free = free_places(trials, budget, in_flight)
+    records = job_records(session, job.id, labelled=prepared.labelled)
+    budget = job_budget(session, job, request, records, now or utcnow())
+    free = free_places(records, budget, in_flight)
     if free <= 0:
         return Plan()
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
-    planned = _presets(space, request, trials)[:free]
+    planned = _presets(space, request, records)[:free]
     if len(planned) == free:
         return Plan(trials=planned)
     from search.strategies import make_strategy  # loads Optuna
 
     strategy = make_strategy(request, prepared, space)
-    study = study_state(job, request, trials, prepared.labelled, budget.progress)
+    study = StudyState(job.id, request.seed, request.goal, tuple(records), budget.progress)
     asked = strategy.ask(study, free - len(planned))
     planned += [
         PlannedTrial(recipe=p.recipe, source=p.source, params=p.params, sampler_state=p.sampler_state) for p in asked
@@ -81,22 +81,30 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
     return Plan(trials=planned, exhausted=len(planned) < free)
 
 
-def job_budget(session: Session, job: Job, request: JobRequest, trials: Sequence[Trial], now: datetime) -> BudgetState:
+def job_budget(
+    session: Session, job: Job, request: JobRequest, records: Sequence[TrialRecord], now: datetime
+) -> BudgetState:
     """Return where the job stands in its budget."""
-    steps = session.exec(select(Step).where(Step.job_id == job.id)).all()
-    return budget_state(job, request.budget, trials, steps, now)
+    statement = select(Step.kind, Step.started_at, Step.finished_at).where(Step.job_id == job.id, Step.state == "done")
+    durations: dict[str, list[float]] = {}
+    for kind, started, finished in session.exec(statement.where(col(Step.kind).in_(("evaluate", "measure")))):
+        if started and finished:
+            durations.setdefault(kind, []).append((finished - started).total_seconds())
+    elapsed = max(0.0, (now - (job.started_at or job.created_at)).total_seconds())
+    sources = [record.source for record in records]
+    return budget_state(request.budget, elapsed, sources, durations)
 
 
-def free_places(trials: Sequence[Trial], budget: BudgetState, in_flight: int) -> int:
+def free_places(records: Sequence[TrialRecord], budget: BudgetState, in_flight: int) -> int:
     """Return how many trials may begin now. Baselines take no place: there are few, and nothing waits for them."""
     if budget.search_is_over:
         return 0
-    busy = sum(trial.state in IN_FLIGHT and trial.source != "baseline" for trial in trials)
+    busy = sum(record.outcome == "running" and record.source != "baseline" for record in records)
     return int(min(in_flight - busy, budget.trials_left))
 
 
-def _presets(space: SearchSpace, request: JobRequest, trials: Sequence[Trial]) -> list[PlannedTrial]:
-    known = {trial.digest for trial in trials}
+def _presets(space: SearchSpace, request: JobRequest, records: Sequence[TrialRecord]) -> list[PlannedTrial]:
+    known = {record.digest for record in records}
     return [
         PlannedTrial(recipe=preset.recipe, source="preset", name=preset.name, params=space.to_params(preset.recipe))
         for preset in presets(space, request.space)

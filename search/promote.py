@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from profilers.types import Estimate
 from profilers.types import Quality
+from search.records import loss as quality_loss
 from search.requests import Goal
 from search.study import TrialRecord
-from search.study import loss as quality_loss
 
 GOAL_MARGIN = 1.0
 """Points of a front are shown up to this many times the goal's drop beyond the goal itself."""

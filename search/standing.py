@@ -8,7 +8,7 @@ from profilers.types import Estimate
 from profilers.types import Measurement
 from profilers.types import Quality
 from search.candidates import baseline_of
-from search.study import loss
+from search.records import loss
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The trials of a job as strategies see them: plain values, no rows, no session."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
@@ -9,13 +8,7 @@ from typing import Any
 from typing import Literal
 
 from compressors.recipe import Recipe
-from infra.database.models import Job
-from infra.database.models import Trial
-from profilers.types import Measurement
-from profilers.types import Quality
-from search.candidates import recipe_of
 from search.requests import Goal
-from search.requests import JobRequest
 
 Outcome = Literal["running", "done", "failed"]
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -26,6 +19,7 @@ class TrialRecord:
     """One trial.
 
     Attributes:
+        trial_id: The row.
         number: Position in the job.
         digest: Name of the candidate.
         source: ``baseline``, ``preset`` or a strategy's name.
@@ -44,6 +38,7 @@ class TrialRecord:
         finished_at: When the outcome was known.
     """
 
+    trial_id: str
     number: int
     digest: str
     source: str
@@ -101,49 +96,3 @@ class StudyState:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digests", frozenset(trial.digest for trial in self.trials))
-
-
-def study_state(job: Job, request: JobRequest, trials: Iterable[Trial], labelled: bool, progress: float) -> StudyState:
-    """Read the study's state from rows."""
-    ordered = sorted(trials, key=lambda trial: trial.number)
-    return StudyState(
-        job_id=job.id,
-        seed=request.seed,
-        goal=request.goal,
-        trials=tuple(record(trial, labelled=labelled) for trial in ordered),
-        progress=progress,
-    )
-
-
-def record(trial: Trial, *, labelled: bool) -> TrialRecord:
-    """Read one trial from its row, with the numbers of the search."""
-    quality = Quality.model_validate(trial.quality) if trial.quality else None
-    measurement = Measurement.model_validate(trial.measurement) if trial.measurement else None
-    return TrialRecord(
-        number=trial.number,
-        digest=trial.digest,
-        source=trial.source,
-        outcome=_outcome(trial.state),
-        recipe=recipe_of(trial.candidate),
-        params=trial.params,
-        sampler_state=trial.sampler_state,
-        ratio=measurement.ratio.value if measurement else None,
-        predicted=(trial.predicted or {}).get("ratio"),
-        loss=loss(quality, labelled=labelled) if quality else None,
-        drop_at_least=quality.drop.low if quality else None,
-        divergence=quality.divergence if quality else None,
-        size_bytes=trial.size_bytes,
-        latency_ms=measurement.latency_ms if measurement else None,
-        finished_at=trial.finished_at,
-    )
-
-
-def loss(quality: Quality, *, labelled: bool) -> float:
-    """Return the quality objective: drop of the labelled metric, or the divergence from the dense model."""
-    return quality.drop.value if labelled else quality.divergence
-
-
-def _outcome(state: str) -> Outcome:
-    if state in {"queued", "evaluated"}:
-        return "running"
-    return "done" if state in {"complete", "rejected"} else "failed"

@@ -1,5 +1,6 @@
 """Creates trials, each with the step that evaluates it, in the caller's transaction."""
 
+from collections.abc import Collection
 from collections.abc import Sequence
 
 from sqlmodel import Session
@@ -15,30 +16,35 @@ from search.lifecycle import trial_event
 from search.plan import PlannedTrial
 
 
-def create_baselines(session: Session, job: Job, names: Sequence[str], existing: Sequence[Trial]) -> list[Trial]:
-    """Create the baselines that the job does not have yet."""
-    known = {trial.digest for trial in existing}
+def create_baselines(session: Session, job: Job, names: Sequence[str], known: Collection[str]) -> list[Trial]:
+    """Create the baselines that the job does not have yet.
+
+    Args:
+        session: A write session.
+        job: The job.
+        names: Names of the baselines that make sense on the device.
+        known: Digests of the job's trials; their number is the next trial's number.
+    """
     created: list[Trial] = []
     for name in names:
         candidate = BaselineCandidate.model_validate({"name": name})
         if candidate_digest(candidate) not in known:
-            trial = _create(session, job, len(existing) + len(created), candidate, source="baseline", name=name)
+            trial = _create(session, job, len(known) + len(created), candidate, source="baseline", name=name)
             created.append(trial)
     return created
 
 
 def create_planned(
-    session: Session, job: Job, planned: Sequence[PlannedTrial], existing: Sequence[Trial], limit: int
+    session: Session, job: Job, planned: Sequence[PlannedTrial], known: Collection[str], limit: int
 ) -> list[Trial]:
     """Create at most ``limit`` of the planned trials, leaving out what the job has already."""
-    known = {trial.digest for trial in existing}
     created: list[Trial] = []
     for plan in planned:
         candidate = RecipeCandidate(recipe=plan.recipe)
-        if len(created) >= limit or candidate_digest(candidate) in known:
+        taken = {*known, *(trial.digest for trial in created)}
+        if len(created) >= limit or candidate_digest(candidate) in taken:
             continue
-        known.add(candidate_digest(candidate))
-        trial = _create(session, job, len(existing) + len(created), candidate, source=plan.source, name=plan.name)
+        trial = _create(session, job, len(known) + len(created), candidate, source=plan.source, name=plan.name)
         trial.params, trial.sampler_state = plan.params, plan.sampler_state
         created.append(trial)
     return created

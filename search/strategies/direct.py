@@ -82,7 +82,7 @@ class DirectStrategy:
         seed = 0
         for attempt in range(ATTEMPTS):
             seed = ask_seed(study, offset, attempt)
-            optuna_study.sampler = make_sampler(self._sampler, seed)
+            optuna_study.sampler = make_sampler(self._sampler, seed, self._distributions)
             trial = optuna_study.ask(fixed_distributions=self._distributions)
             temporary.append(trial.number)
             params = self._decode(trial.params)

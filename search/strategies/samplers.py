@@ -1,5 +1,6 @@
 """Optuna samplers, configured for one ask each."""
 
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.samplers import GPSampler
 from optuna.samplers import NSGAIISampler
@@ -13,6 +14,19 @@ from search.requests import Sampler
 
 POPULATION = 20
 STARTUP = 10
+
+
+Distributions = dict[str, BaseDistribution]
+
+
+class _FixedSpace:
+    """Says at once which parameters there are; samplers would otherwise compare those of all trials at each ask."""
+
+    distributions: Distributions
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        """Return the parameters."""
+        return self.distributions
 
 
 class StatelessNSGAII(NSGAIISampler):
@@ -48,18 +62,35 @@ class StatelessNSGAII(NSGAIISampler):
         return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def make_sampler(name: Sampler, seed: int) -> BaseSampler:
+class _TPE(_FixedSpace, TPESampler):
+    pass
+
+
+class _NSGAII(_FixedSpace, StatelessNSGAII):
+    pass
+
+
+class _GP(_FixedSpace, GPSampler):
+    pass
+
+
+def make_sampler(name: Sampler, seed: int, distributions: Distributions) -> BaseSampler:
     """Return a fresh sampler.
 
     Args:
         name: ``tpe`` (Watanabe 2023, multi-objective: Ozaki et al. 2022), ``nsga2`` (Deb et al. 2002), ``gp``
             (expected hypervolume improvement under a Gaussian process) or ``random``.
         seed: Seed of everything that the sampler draws.
+        distributions: The parameters; all trials of the study have exactly these.
     """
+    sampler: _TPE | _NSGAII | _GP
     if name == "tpe":
-        return TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
-    if name == "nsga2":
-        return StatelessNSGAII(population_size=POPULATION, seed=seed)
-    if name == "gp":
-        return GPSampler(seed=seed, n_startup_trials=STARTUP, deterministic_objective=False)
-    return RandomSampler(seed=seed)
+        sampler = _TPE(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
+    elif name == "nsga2":
+        sampler = _NSGAII(population_size=POPULATION, seed=seed)
+    elif name == "gp":
+        sampler = _GP(seed=seed, n_startup_trials=STARTUP, deterministic_objective=False)
+    else:
+        return RandomSampler(seed=seed)
+    sampler.distributions = distributions
+    return sampler

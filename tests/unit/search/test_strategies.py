@@ -38,6 +38,7 @@ def grow(study, proposals, outcome="done"):
     for proposal in proposals:
         number = len(records)
         base = TrialRecord(
+            trial_id=str(number),
             number=number,
             digest=proposal.recipe.digest,
             source=proposal.source,
