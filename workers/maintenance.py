@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
+from datetime import datetime
+from datetime import timedelta
 
 import psutil
 from sqlalchemy import ColumnElement
@@ -21,6 +23,7 @@ from sqlmodel import col
 from sqlmodel import select
 
 from infra import steps
+from infra.clock import utcnow
 from infra.database.engine import Database
 from infra.database.models import Job
 from infra.database.models import Step
@@ -152,11 +155,12 @@ class Maintenance:
         return len(jobs)
 
     def remove_workdirs(self) -> int:
-        """Remove the work directories of jobs that are over."""
+        """Remove the work directories of jobs that are over, when no runner of theirs can be left."""
         removed = 0
+        over_since = utcnow() - timedelta(seconds=2 * self._settings.runner_idle_seconds)
         for path in self._settings.work.glob("*"):
             with self._database.read_session() as session:
-                if _in_use(session, path.name):
+                if _in_use(session, path.name, over_since):
                     continue
             shutil.rmtree(path, ignore_errors=True)
             removed += 1
@@ -171,12 +175,14 @@ def _has_open_steps() -> ColumnElement[bool]:
     return exists().where(col(Step.job_id) == col(Job.id), col(Step.state).in_(("queued", "running")))
 
 
-def _in_use(session: Session, job_id: str) -> bool:
+def _in_use(session: Session, job_id: str, over_since: datetime) -> bool:
     job = session.get(Job, job_id)
     if job is None:
         return False
-    open_steps = select(Step.id).where(Step.job_id == job_id, col(Step.state).in_(("queued", "running"))).limit(1)
-    return job.state not in ENDED or session.exec(open_steps).first() is not None
+    used = select(Step.id).where(
+        Step.job_id == job_id, col(Step.state).in_(("queued", "running")) | (col(Step.finished_at) > over_since)
+    )
+    return job.state not in ENDED or session.exec(used.limit(1)).first() is not None
 
 
 def _error_of(step: Step) -> ParetuneError:

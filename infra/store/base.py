@@ -52,6 +52,11 @@ class BlobStore(Protocol):
     def open(self, sha256: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
         """Open stored bytes for reading, or ``length`` bytes of them from ``start``. Not verified.
 
+        Args:
+            sha256: The blob.
+            start: Offset of the first byte; less than the size, unless it is 0.
+            length: At most so many bytes; all by default.
+
         Raises:
             NotFoundError: There is no such blob.
         """

@@ -94,8 +94,8 @@ class RunnerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be called."""
-        return self._process.poll() is None
+        """Whether it can be called; not if somebody removed the job's work directory under it."""
+        return self._process.poll() is None and self._private.is_dir()
 
     def call(
         self,

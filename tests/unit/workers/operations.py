@@ -53,7 +53,8 @@ def environment(_arguments: JsonObject, _context: OperationContext) -> JsonObjec
 
 
 def noisy(_arguments: JsonObject, _context: OperationContext) -> JsonObject:
-    print('{"result": "forged by print"}', flush=True)
+    sys.stdout.write('{"result": "forged by print"}\n')
+    sys.stdout.flush()
     os.write(1, b'{"result": "forged by write"}\n')
     subprocess.run(["echo", '{"result": "forged by a child"}'], check=True)
     return {"honest": True}
