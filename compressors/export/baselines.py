@@ -70,18 +70,18 @@ def build_baseline(
     return builders[name](dense)
 
 
-def export_module(module: torch.nn.Module, path: Path, output_name: str) -> None:
+def export_module(module: torch.nn.Module, path: Path, output_name: str, *, inputs: tuple[str, ...]) -> None:
     """Export a module with ``torch.onnx.export``'s defaults, batch and sequence dynamic.
 
     Args:
         module: Takes ``input_ids``, ``attention_mask`` (and ``token_type_ids``), returns one tensor.
         path: The file to write; it appears only when it is complete.
         output_name: Name of the output.
+        inputs: Names of the inputs, in the order in which the module takes them.
     """
-    names = list(inspect.signature(module.forward).parameters)
     # Sizes of 0 and 1 are special to the tracer, so the example has more of everything.
     ids = torch.arange(2 * 8).reshape(2, 8) % 4 + 1
-    example = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(names)]
+    example = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(inputs)]
     dynamic = torch.export.Dim.DYNAMIC
     with torch.no_grad():
         program = torch.onnx.export(
@@ -89,9 +89,9 @@ def export_module(module: torch.nn.Module, path: Path, output_name: str) -> None
             example,
             dynamo=True,
             verbose=False,
-            input_names=names,
+            input_names=list(inputs),
             output_names=[output_name],
-            dynamic_shapes=tuple({0: dynamic, 1: dynamic} for _ in names),
+            dynamic_shapes=tuple({0: dynamic, 1: dynamic} for _ in inputs),
         )
     assert program is not None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,8 @@ def export_module(module: torch.nn.Module, path: Path, output_name: str) -> None
 
 def _export(model_dir: Path, task: str, path: Path) -> None:
     module = load_reference_model(model_dir, task)
-    export_module(module, path, "logits" if task == "sequence-classification" else "sentence_embedding")
+    output = "logits" if task == "sequence-classification" else "sentence_embedding"
+    export_module(module, path, output, inputs=tuple(inspect.signature(module.forward).parameters))
 
 
 def _onnx_artifact(path: Path) -> BaselineArtifact:
@@ -113,18 +114,24 @@ def _int8_one_liner(dense: Path, path: Path) -> BaselineArtifact:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic
 
-    model = onnx.load(dense)
-    # The quantiser transposes weights but not the shapes that the exporter noted for them; it refuses to read the
-    # file as it is.
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        cleaned = Path(scratch) / "cleaned.onnx"
+        drop_weight_shapes(dense, cleaned)
+        quantize_dynamic(cleaned, path, weight_type=QuantType.QInt8, per_channel=True)
+    return _onnx_artifact(path)
+
+
+def drop_weight_shapes(source: Path, target: Path) -> None:
+    """Copy an ONNX file without the shapes that the exporter noted for its weights.
+
+    ONNX Runtime's quantiser transposes weights but not those notes, and then refuses to read the file.
+    """
+    model = onnx.load(source)
     weights = {tensor.name for tensor in model.graph.initializer}
     activations = [value for value in model.graph.value_info if value.name not in weights]
     del model.graph.value_info[:]
     model.graph.value_info.extend(activations)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        cleaned = Path(scratch) / "cleaned.onnx"
-        onnx.save(model, cleaned)
-        quantize_dynamic(cleaned, path, weight_type=QuantType.QInt8, per_channel=True)
-    return _onnx_artifact(path)
+    onnx.save(model, target)
 
 
 def _openvino_int8(dense: Path, path: Path, calibration_feeds: Iterable[Feeds] | None) -> BaselineArtifact:

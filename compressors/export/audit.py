@@ -1,0 +1,85 @@
+"""Compare an emitted graph with what ``torch.onnx.export`` makes of the same candidate.
+
+Candidates are written from their recipe, never traced. Tracing a few of them anyway shows that the emitter still
+computes the same function, and what the runtime makes of either graph.
+"""
+
+import copy
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from compressors.export.baselines import export_module
+from compressors.export.checks import Feeds
+from compressors.export.checks import compare
+from compressors.export.checks import example_feeds
+from compressors.export.checks import linears
+from compressors.export.checks import onnx_runner
+from compressors.export.checks import require
+from compressors.export.manifest import ExportCheck
+from compressors.export.onnx import write_onnx
+from compressors.export.onnx_folder import input_names
+from compressors.export.onnx_folder import output_name
+from compressors.network import EncoderNetwork
+from compressors.recipe import QuantizationRecipe
+from compressors.recipe import Recipe
+from compressors.torch_module import to_module
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        check: Emitted against traced graph, both float32, both in ONNX Runtime.
+        emitted: Operators that ONNX Runtime executes for the emitted graph, float32.
+        traced: Operators that it executes for the traced graph.
+        deployed: Operators that it executes for the candidate with its bit-widths.
+    """
+
+    check: ExportCheck
+    emitted: dict[str, int]
+    traced: dict[str, int]
+    deployed: dict[str, int]
+
+
+def audit(network: EncoderNetwork, recipe: Recipe, feeds: list[Feeds] | None = None) -> Audit:
+    """Trace the candidate with torch and compare it with the emitted graph.
+
+    Args:
+        network: The candidate, after the recipe's methods were applied.
+        recipe: Its recipe.
+        feeds: Calibration inputs; needed by the static scheme.
+
+    Raises:
+        ExportMismatchError: The two graphs compute different functions.
+    """
+    exact = copy.deepcopy(network)
+    for linear in linears(exact):
+        linear.bits = 32
+    exact_recipe = recipe.model_copy(update={"quantization": QuantizationRecipe()})
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        emitted = write_onnx(exact, exact_recipe, folder / "emitted.onnx").path
+        deployed = write_onnx(network, recipe, folder / "deployed.onnx", feeds=feeds).path
+        traced = folder / "traced.onnx"
+        export_module(to_module(exact), traced, output_name(network), inputs=input_names(network))
+        check = compare(onnx_runner(emitted), onnx_runner(traced), example_feeds(network))
+        require(check, "emitted graph")
+        return Audit(check, executed_operators(emitted), executed_operators(traced), executed_operators(deployed))
+
+
+def executed_operators(path: Path) -> dict[str, int]:
+    """Count the operators of the graph that ONNX Runtime really executes, after its own fusions."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as scratch:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(Path(scratch) / "optimized.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = onnx.load(options.optimized_model_filepath, load_external_data=False)
+    return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
