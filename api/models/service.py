@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from threading import BoundedSemaphore
 
 from sqlmodel import Session
 
@@ -22,6 +23,9 @@ from infra.uploads.model_folder import ModelFacts
 from infra.uploads.model_folder import verify_file
 from infra.uploads.model_folder import verify_folder
 
+_VERIFYING = BoundedSemaphore(2)
+"""Parsing a large tokenizer takes some hundred megabytes for a moment: not for everybody at once."""
+
 
 def _stored(store: BlobStore, file: ModelFile) -> FileSource:
     return FileSource(file.size, lambda: store.open(file.sha256))
@@ -37,7 +41,8 @@ def store_file(services: Services, name: str, path: Path, sha256: str) -> BlobRe
     Raises:
         InvalidModelError: The file is refused.
     """
-    verify_file(name, _on_disk(path), services.settings.max_upload_bytes)
+    with _VERIFYING:
+        verify_file(name, _on_disk(path), services.settings.max_upload_bytes)
     return put_file(services.database, services.store, path, expected_sha256=sha256)
 
 

@@ -18,7 +18,7 @@ _MIB = 1 << 20
 
 SIZE_LIMITS: dict[str, int] = {
     CONFIG: _MIB,
-    TOKENIZER: 64 * _MIB,
+    TOKENIZER: 32 * _MIB,
     "tokenizer_config.json": 4 * _MIB,
     "special_tokens_map.json": _MIB,
     "added_tokens.json": 4 * _MIB,

@@ -73,14 +73,14 @@ def header(entries: Tensors) -> dict[str, Any]:
 
 def data_bytes(described: dict[str, Any]) -> int:
     """Number of data bytes that a header describes."""
-    return max((entry["data_offsets"][1] for name, entry in described.items() if name != "__metadata__"), default=0)
+    return max((entry["data_offsets"][-1] for name, entry in described.items() if name != "__metadata__"), default=0)
 
 
 def safetensors(described: dict[str, Any] | None = None, *, extra: int = 0) -> bytes:
-    """Return a file with this header and as many zero bytes of data as it needs, plus ``extra``."""
+    """Return a file with this header and as many zero bytes of data as it needs (at most 1 MiB), plus ``extra``."""
     described = header(tensors()) if described is None else described
     text = json.dumps(described).encode()
-    return len(text).to_bytes(8, "little") + text + b"\0" * (data_bytes(described) + extra)
+    return len(text).to_bytes(8, "little") + text + b"\0" * min(data_bytes(described) + extra, 1 << 20)
 
 
 def tokenizer() -> dict[str, Any]:

@@ -1,0 +1,8 @@
+"""The app of the API tests."""
+
+from tests.unit.api.conftest import client
+from tests.unit.api.conftest import empty_database
+from tests.unit.api.conftest import settings
+from tests.unit.api.conftest import world
+
+__all__ = ["client", "empty_database", "settings", "world"]
