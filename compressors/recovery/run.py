@@ -223,7 +223,7 @@ class Run:
         self._clock = now
 
     def _refit(self) -> None:
-        if self.config.seconds is None or self.plan.finished:
+        if self.config.seconds is None:
             return
         limit = most_steps(self.config, self._batches_per_epoch)
         self.plan.refit(

@@ -57,8 +57,10 @@ class Plan:
             most_steps: limit from the other budgets.
 
         Returns:
-            Whether the plan changed.
+            Whether the plan changed. A finished plan does not.
         """
+        if self.finished:
+            return False
         projected = elapsed + (self.steps - self.step) * step_seconds
         if abs(projected - seconds) <= _TOLERANCE * seconds:
             return False

@@ -49,7 +49,8 @@ def shrink(network: EncoderNetwork, heads: int, width: int) -> EncoderNetwork:
     result = copy.deepcopy(network)
     for layer in result.layers:
         attention, branch = layer.attention, layer.feed_forward
-        assert attention is not None and branch is not None
+        assert attention is not None
+        assert branch is not None
         rows = heads * attention.head_size
         for linear in (attention.query, attention.key, attention.value):
             linear.weight, linear.bias = linear.matrix()[:rows].clone(), linear.bias[:rows].clone()

@@ -1,5 +1,6 @@
 """The training run as a whole: it heals, it is deterministic, it survives a kill, it keeps to its budget."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -39,6 +40,11 @@ def run(network: EncoderNetwork, student: CompressedEncoder, texts: TrainingData
     states = state_layers_for(student, len(network.layers), config)
     teacher = TeacherCache.build(network, data.examples, state_layers=states)
     return recover(student, teacher, data, config, **more)
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    calls = itertools.count(1)
+    return lambda: next(calls) >= steps
 
 
 def same(first: RecoveryResult, second: RecoveryResult) -> bool:
@@ -114,15 +120,8 @@ def test_a_cancelled_run_goes_on_where_it_was_and_ends_the_same(
     config = SHORT.model_copy(update={"epochs": 3.0, "average": average})
     undisturbed = run(classifier, student_of(classifier), texts, config)
     for steps in (7, 4):
-        left = iter(range(steps - 1, -1, -1))
-        first = run(
-            classifier,
-            student_of(classifier),
-            texts,
-            config,
-            checkpoint_dir=tmp_path,
-            should_stop=lambda: not next(left),
-        )
+        options = {"checkpoint_dir": tmp_path, "should_stop": stop_after(steps)}
+        first = run(classifier, student_of(classifier), texts, config, **options)
         assert first.stopped == "cancelled"
     resumed = run(classifier, student_of(classifier), texts, config, checkpoint_dir=tmp_path)
     assert resumed.stopped == "finished"
@@ -225,6 +224,6 @@ def test_a_teacher_of_other_texts_or_without_states_is_refused(
     other = TeacherCache.build(classifier, make_texts(10, 20))
     with pytest.raises(InvalidInputError, match="other texts"):
         recover(student_of(classifier), other, data, SHORT)
+    config = SHORT.model_copy(update={"losses": LossWeights(hidden=1)})
     with pytest.raises(InvalidInputError, match="states"):
-        config = SHORT.model_copy(update={"losses": LossWeights(hidden=1)})
         recover(student_of(classifier), LiveTeacher(classifier), data, config)

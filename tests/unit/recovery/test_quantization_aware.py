@@ -1,0 +1,111 @@
+"""The int8 finish: its results lie on the exporter's grid, and it beats rounding."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from compressors.export.onnx.quantization import quantize_per_channel
+from compressors.methods.rounding import round_to_nearest
+from compressors.network import EncoderNetwork
+from compressors.network import Linear
+from compressors.recovery.config import LossWeights
+from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import TrainingData
+from compressors.recovery.prepare import prepare
+from compressors.recovery.quantization_aware import LearnedStep
+from compressors.recovery.quantization_aware import fake_quantization
+from compressors.recovery.quantization_aware import quantize_activation
+from compressors.recovery.quantization_aware import quantized_layers
+from compressors.recovery.quantization_aware import recover_quantized
+from compressors.recovery.teacher import TeacherCache
+from compressors.tensors import named_linears
+from compressors.torch_module import to_module
+from infra.errors import InvalidInputError
+from tests.unit.recovery.conftest import shrink
+
+CONFIG = RecoveryConfig(
+    seconds=None, steps=40, learning_rate=2e-4, batch_size=16, evaluations=4, losses=LossWeights(task=0, logits=1)
+)
+
+
+def in_eight_bits(network: EncoderNetwork) -> EncoderNetwork:
+    network = shrink(network, 3, 40)
+    for layer in network.layers:
+        for _, linear in named_linears(layer):
+            linear.bits = 8
+    return network
+
+
+def on_grid(weight: Tensor) -> bool:
+    integers, scale = quantize_per_channel(weight.numpy())
+    return bool(np.allclose(integers * scale[:, None], weight.numpy(), rtol=1e-6, atol=0))
+
+
+def test_the_finish_beats_plain_rounding_and_ends_on_the_grid(classifier: EncoderNetwork, texts: TrainingData) -> None:
+    student = to_module(in_eight_bits(classifier))
+    names = set(student.state_dict())
+    data = prepare(texts, CONFIG)
+    result = recover_quantized(student, TeacherCache.build(classifier, data.examples), data, CONFIG)
+    assert result.improved
+    assert set(result.state_dict) == names
+    matrices = [name for name in names if name.startswith("layers.") and result.state_dict[name].dim() == 2]
+    assert len(matrices) == 18
+    assert all(on_grid(result.state_dict[name]) for name in matrices)
+    assert not on_grid(result.state_dict["head.dense.weight"])  # 32 bits: untouched by the rounding
+
+
+def test_untrained_fake_quantization_is_plain_rounding(classifier: EncoderNetwork) -> None:
+    student = to_module(in_eight_bits(classifier))
+    before = student.layers[0].attention.query.weight.detach().clone()
+    with fake_quantization(student):
+        pass
+    torch.testing.assert_close(student.layers[0].attention.query.weight.detach(), round_to_nearest(before, 8))
+
+
+def test_factorised_layers_are_rounded_in_both_factors(classifier: EncoderNetwork) -> None:
+    network = in_eight_bits(classifier)
+    up = network.layers[0].feed_forward.up
+    left, values, right = torch.linalg.svd(up.matrix(), full_matrices=False)
+    factored = Linear(None, up.bias, left[:, :8] * values[:8], right[:8].contiguous(), bits=8)
+    network.layers[0].feed_forward = dataclasses.replace(network.layers[0].feed_forward, up=factored)
+    student = to_module(network)
+    assert len(quantized_layers(student)) == 18
+    with fake_quantization(student):
+        pass
+    assert on_grid(student.layers[0].feed_forward.up.left.detach())
+    assert on_grid(student.layers[0].feed_forward.up.right.detach())
+
+
+def test_the_gradients_of_a_learned_step_follow_the_paper() -> None:
+    weight = torch.tensor([[0.30, -1.27, 0.704], [0.0, 0.5, -0.25]], requires_grad=True)
+    layer = LearnedStep(2)
+    with torch.no_grad():
+        layer.ratio.copy_(torch.tensor([0.5, 1.0]))  # steps 0.005 and 0.5 / 127: the second entry is clipped
+    outward = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+    (layer(weight) * outward).sum().backward()
+    assert torch.equal(weight.grad, torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
+    step, largest = 0.005, 1.27
+    inner = round(0.30 / step) - 0.30 / step
+    expected = (1.0 * inner + 2.0 * -127 + 3.0 * 127) / (3 * 127) ** 0.5 * largest / 127
+    assert layer.ratio.grad[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_activations_are_rounded_text_by_text_and_keep_zero() -> None:
+    values = torch.randn(3, 5, 8) * torch.tensor([0.1, 1.0, 50.0])[:, None, None]
+    values[:, 0, 0] = 0.0
+    rounded = quantize_activation(values)
+    for row, result in zip(values, rounded, strict=True):
+        step = float(row.max() - row.min()) / 255
+        assert (row - result).abs().max() <= step * 0.5001 + 1e-6
+        assert len(result.unique()) <= 256
+        assert result[0, 0] == 0.0
+
+
+def test_a_model_without_int8_layers_is_refused(classifier: EncoderNetwork, texts: TrainingData) -> None:
+    data = prepare(texts, CONFIG)
+    teacher = TeacherCache.build(classifier, data.examples)
+    with pytest.raises(InvalidInputError, match="8 bits"):
+        recover_quantized(to_module(classifier), teacher, data, CONFIG)
