@@ -1,0 +1,134 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.errors import InfeasibleGoalError
+from profilers.types import Estimate
+from search.finalise import finalists
+from search.goals import check_reachable
+from search.goals import check_sane
+from search.goals import choose
+from search.guard import guarded_front
+from search.guard import rule
+from search.pareto import dominates
+from search.requests import Goal
+from search.standing import Standing
+
+
+def entry(name, ratio, drop, *, baseline=None, size=100, noise=0.01, drop_noise=0.002, reliable=True):
+    return Standing(
+        trial_id=name,
+        baseline=baseline,
+        ratio=Estimate(value=ratio, low=ratio - noise, high=ratio + noise),
+        latency_ms=ratio * 20,
+        loss=drop,
+        drop=Estimate(value=drop, low=drop - drop_noise, high=drop + drop_noise),
+        size_bytes=size,
+        confirmed=True,
+        reliable=reliable,
+    )
+
+
+FP32 = entry("fp32", 1.0, 0.0, baseline="fp32")
+INT8 = entry("int8", 0.45, 0.005, baseline="int8_one_liner")
+BASELINES = [FP32, INT8]
+
+
+def test_guard_asks_for_a_clear_win_over_the_best_baseline_of_no_worse_quality():
+    assert rule(entry("a", 0.40, 0.005), BASELINES).passed
+    overlapping = rule(entry("b", 0.435, 0.005), BASELINES)
+    assert not overlapping.passed
+    assert overlapping.rival == "int8"
+    # Slower than int8, but of a quality that int8 clearly does not reach: fp32 is the rival.
+    better = rule(entry("c", 0.6, 0.0), BASELINES)
+    assert better.passed
+    assert better.rival == "fp32"
+    # The same with examples that cannot tell the two apart: int8 is the rival.
+    assert not rule(entry("d", 0.6, 0.0, drop_noise=0.01), BASELINES).passed
+    assert not rule(entry("e", 0.1, 0.0, reliable=False), BASELINES).passed
+
+
+@st.composite
+def candidates(draw):
+    count = draw(st.integers(0, 12))
+    return [
+        entry(
+            f"t{i}",
+            draw(st.floats(0.05, 1.2)),
+            draw(st.floats(-0.01, 0.2)),
+            size=draw(st.integers(1, 3)),
+            noise=draw(st.floats(0.0, 0.05)),
+        )
+        for i in range(count)
+    ]
+
+
+@given(candidates())
+def test_no_front_point_is_slower_than_a_baseline_of_its_quality_or_dominated(entries):
+    front, rulings = guarded_front([*entries, *BASELINES])
+    assert set(rulings) == {e.trial_id for e in entries}
+    for point in front:
+        for baseline in BASELINES:
+            assert point.ratio.high < baseline.ratio.low or baseline.drop.value > point.drop.high
+        passed = [e for e in entries if rulings[e.trial_id].passed]
+        assert not any(dominates(e.objectives, point.objectives) for e in passed)
+    assert [p.ratio.value for p in front] == sorted(p.ratio.value for p in front)
+
+
+@given(candidates(), st.floats(0.0, 0.2))
+def test_best_by_drop_is_the_fastest_that_meets_it(entries, limit):
+    front, _ = guarded_front([*entries, *BASELINES])
+    choice = choose(Goal(max_drop=limit), front, BASELINES)
+    meeting = [e for e in front if e.drop.value <= limit]
+    if meeting:
+        assert choice.verdict == "better_model"
+        assert choice.best.ratio.value == min(e.ratio.value for e in meeting)
+    else:
+        assert choice.verdict == "leave_it_alone"
+        assert choice.best == (INT8 if limit >= 0.005 else FP32)
+
+
+def test_best_by_latency_is_the_most_accurate_below_the_ceiling():
+    front = [entry("fast", 0.2, 0.05), entry("good", 0.4, 0.001)]
+    assert choose(Goal(max_latency_ms=10), front, BASELINES).best.trial_id == "good"
+    assert choose(Goal(max_latency_ms=5), front, BASELINES).best.trial_id == "fast"
+    out = choose(Goal(max_latency_ms=1), front, BASELINES)
+    assert out.verdict == "goal_out_of_reach"
+    assert out.best.trial_id == "fast"
+    assert "4 ms" in out.message
+    assert choose(Goal(max_latency_ms=25), [], BASELINES).verdict == "leave_it_alone"
+
+
+def test_without_a_goal_the_best_is_the_fastest_free_lunch():
+    front = [entry("cheap", 0.2, 0.05), entry("free", 0.4, 0.001)]
+    assert choose(Goal(), front, BASELINES).best.trial_id == "free"
+    assert choose(Goal(), [], []).verdict == "nothing_measured"
+
+
+def test_nonsense_goals_are_refused():
+    with pytest.raises(InfeasibleGoalError):
+        check_sane(Goal(max_latency_ms=1e-6))
+    with pytest.raises(InfeasibleGoalError, match="smallest allowed model"):
+        check_reachable(Goal(max_latency_ms=1.0), dense_ms=20.0, fastest_ratio=0.1)
+    check_reachable(Goal(max_latency_ms=2.1), dense_ms=20.0, fastest_ratio=0.1)
+
+
+def test_finalists_are_few_and_contain_what_matters():
+    front = [entry(f"t{i}", 0.1 + 0.01 * i, 0.05 - 0.002 * i, noise=0.001, drop_noise=0.0005) for i in range(26)]
+    dominated = [entry("bad", 0.3, 0.2), entry("slow", 0.9, 0.004)]
+    goal = Goal(max_drop=0.01)
+    chosen = finalists([*front, *dominated, *BASELINES], goal)
+    names = [e.trial_id for e in chosen]
+    best = choose(goal, guarded_front([*front, *BASELINES])[0], BASELINES).best
+    assert names[0] == best.trial_id
+    assert {"fp32", "int8"} <= set(names)
+    assert len(names) <= 8 + 3
+    assert not {"bad", "slow"} & set(names)
+    # The goal allows 1 %: nothing far beyond it is confirmed.
+    assert all(e.drop.value <= 0.02 for e in chosen)
+
+
+def test_a_near_miss_is_confirmed_because_a_sharper_measurement_may_pass():
+    near = entry("near", 0.44, 0.005, noise=0.02)
+    assert not rule(near, BASELINES).passed
+    assert "near" in [e.trial_id for e in finalists([near, *BASELINES], Goal())]
