@@ -10,13 +10,11 @@ from types import FrameType
 
 from sqlmodel import select
 
-from infra.database import migrate
 from infra.database.engine import Database
 from infra.database.models import Device
 from infra.embedded.home import exclusive_home
 from infra.embedded.home import prepare_home
 from infra.embedded.home import write_private
-from infra.embedded.key import ensure_api_key
 from infra.embedded.process import ManagedProcess
 from infra.embedded.services import DEVICE_WORKER
 from infra.embedded.services import check_port
@@ -30,6 +28,7 @@ from infra.queue import device_queue
 from infra.queue import make_celery
 from infra.settings import Settings
 from infra.settings import embedded_broker_url
+from infra.setup import set_up
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +80,8 @@ class Supervisor:
 
     def _start(self) -> None:
         settings = self._settings
-        migrate.upgrade(settings)
+        set_up(settings)
         self._database = Database(settings.database_url)
-        ensure_api_key(settings, self._database)
         self._celery = make_celery(settings)
         if settings.broker_url == embedded_broker_url(settings.home):
             self._broker = valkey_process(settings)
