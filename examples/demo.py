@@ -82,7 +82,7 @@ def service(home: Path) -> Iterator[paretune.Client]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "paretune.cli", "up", "--home", str(home.absolute()), "--port", str(port)]
+    command = [sys.executable, "-m", "paretune.cli.app", "up", "--home", str(home.absolute()), "--port", str(port)]
     console.print(f"starting the service: [bold]paretune up --home {home} --port {port}[/]")
     with (home.parent / "service.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from celery import Celery
 import infra
 from infra.embedded.process import ManagedProcess
 from infra.errors import ConflictError
+from infra.errors import UnavailableError
 from infra.queue import COMPUTE
 from infra.queue import SEARCH
 from infra.queue import device_queue
@@ -98,12 +100,30 @@ def _worker(settings: Settings, app: Celery, name: str, queues: list[str]) -> Ma
     return _process(settings, f"{name} worker", command, lambda: _worker_answers(app, node))
 
 
+def register_local_devices(settings: Settings) -> None:
+    """Write the devices of this host into the database, in a process of its own: profilers are none of our business.
+
+    Raises:
+        UnavailableError: It does not work.
+    """
+    command = [sys.executable, "-m", "workers.local_devices"]
+    done = subprocess.run(command, env=_environment(settings), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UnavailableError(
+            f"The devices of this machine cannot be registered: {done.stderr.strip().splitlines()[-1:]}.",
+            hint="Run python -m workers.local_devices to see why.",
+        )
+
+
 def _process(settings: Settings, name: str, command: list[str], ready: Callable[[], bool]) -> ManagedProcess:
+    log = settings.logs / f"{name.replace(' ', '-')}.log"
+    return ManagedProcess(name, command, environment=_environment(settings), log=log, ready=ready)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
     root = str(Path(infra.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, **settings.environment(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    log = settings.logs / f"{name.replace(' ', '-')}.log"
-    return ManagedProcess(name, command, environment=environment, log=log, ready=ready)
+    return {**os.environ, **settings.environment(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def _api_answers(settings: Settings) -> bool:

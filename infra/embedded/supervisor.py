@@ -18,6 +18,7 @@ from infra.embedded.home import write_private
 from infra.embedded.process import ManagedProcess
 from infra.embedded.services import DEVICE_WORKER
 from infra.embedded.services import check_port
+from infra.embedded.services import register_local_devices
 from infra.embedded.services import service_processes
 from infra.embedded.services import service_url
 from infra.embedded.services import worker_node

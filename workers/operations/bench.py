@@ -20,7 +20,8 @@ from workers.operations.data import load_dense_outputs
 from workers.operations.inputs import JobInputs
 from workers.runner.operation import OperationContext
 
-CALIBRATION_BATCH = 32
+BATCH = 32
+"""Texts that go through the dense model together."""
 
 
 class Bench:
@@ -79,7 +80,7 @@ class Bench:
 
     def calibration_batches(self) -> Iterator[dict[str, torch.Tensor]]:
         """Calibration texts as padded batches of similar lengths."""
-        for feeds in self.data.padded_batches("calibration", CALIBRATION_BATCH):
+        for _, feeds in self.data.padded_batches("calibration", BATCH):
             yield {name: torch.from_numpy(array) for name, array in feeds.items()}
 
     def calibration_feeds(self) -> list[dict[str, NDArray[np.int64]]]:

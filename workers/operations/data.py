@@ -76,18 +76,13 @@ class JobData:
         """Number of examples of each split."""
         return {str(name): len(texts) for name, texts in self.texts.items()}
 
-    def single_feeds(self, name: Split) -> Iterator[Feeds]:
-        """Yield each text of a split at its own length, ``[1, tokens]``."""
-        texts = self.texts[name]
-        for index in range(len(texts)):
-            yield texts.batch([index])
-
-    def padded_batches(self, name: Split, size: int) -> Iterator[Feeds]:
-        """Yield batches of texts of similar lengths, padded to the longest of each batch."""
+    def padded_batches(self, name: Split, size: int) -> Iterator[tuple[list[int], Feeds]]:
+        """Yield batches of texts of similar lengths, padded to the longest of each, with their positions."""
         texts = self.texts[name]
         order = sorted(range(len(texts)), key=lambda index: len(texts.input_ids[index]))
         for start in range(0, len(order), size):
-            yield texts.batch(order[start : start + size])
+            rows = order[start : start + size]
+            yield rows, texts.batch(rows)
 
     def workload_feeds(self, name: Split) -> list[Feeds]:
         """Return each text padded to the workload's sequence length, ``[1, sequence_length]``."""

@@ -11,6 +11,7 @@ from compressors.torch_module import to_module
 from infra.database.models import JsonObject
 from profilers.quality.evaluate import Split
 from profilers.quality.metrics import correct
+from workers.operations.bench import BATCH
 from workers.operations.bench import Bench
 from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
@@ -60,11 +61,13 @@ def _write_dense_outputs(work: Bench) -> None:
 
 
 def _run(work: Bench, module: torch.nn.Module, split: Split) -> Outputs:
-    results = []
+    """Return the module's outputs in the order of the split; padding does not change what a float model computes."""
+    rows: dict[int, Outputs] = {}
     with torch.inference_mode():
-        for feeds in work.data.single_feeds(split):
-            results.append(module(**{name: torch.from_numpy(array) for name, array in feeds.items()})[0].numpy())
-    return np.stack(results).astype(np.float32)
+        for positions, feeds in work.data.padded_batches(split, BATCH):
+            outputs = module(**{name: torch.from_numpy(array) for name, array in feeds.items()}).numpy()
+            rows.update(zip(positions, outputs, strict=True))
+    return np.stack([rows[position] for position in range(len(rows))]).astype(np.float32)
 
 
 def _dense_quality(work: Bench) -> JsonObject:
