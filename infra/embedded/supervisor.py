@@ -82,6 +82,7 @@ class Supervisor:
     def _start(self) -> None:
         settings = self._settings
         set_up(settings)
+        register_local_devices(settings)
         self._database = Database(settings.database_url)
         self._celery = make_celery(settings)
         if settings.broker_url == embedded_broker_url(settings.home):
