@@ -20,27 +20,37 @@ _CLONE_NEWNET = 0x40000000
 _CPU_GRACE_SECONDS = 5
 
 
-def confine(options: RunnerOptions) -> dict[str, bool]:
+def confine(options: RunnerOptions, parent: int) -> dict[str, bool]:
     """Apply every limit that this kernel offers; must be called while the process has one thread.
+
+    Args:
+        options: The limits.
+        parent: Process id of the parent, which must not be outlived.
 
     Returns:
         Which layers are active: ``dies_with_parent``, ``no_new_privileges``, ``limits``, ``no_network``.
     """
-    layers = {
-        "dies_with_parent": _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
-        "no_new_privileges": _prctl(_PR_SET_NO_NEW_PRIVS, 1),
-    }
-    if os.getppid() != options.parent:  # it died before we asked for the signal
-        sys.exit("the parent is gone")
     os.umask(0o077)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, options.file_bytes)
     # SIGXCPU, which says what happened, comes at the soft limit; SIGKILL at the hard one.
     _limit(resource.RLIMIT_CPU, options.cpu_seconds, grace=_CPU_GRACE_SECONDS)
     _limit(resource.RLIMIT_NPROC, options.processes)
-    layers["limits"] = True
-    layers["no_network"] = options.isolate_network and _leave_network()
-    return layers
+    return {
+        "limits": True,
+        "no_network": options.isolate_network and _leave_network(),
+        # After the user namespace, because a change of credentials may clear it.
+        "dies_with_parent": signal_on_parents_death(signal.SIGKILL, parent),
+        "no_new_privileges": _prctl(_PR_SET_NO_NEW_PRIVS, 1),
+    }
+
+
+def signal_on_parents_death(number: signal.Signals, parent: int) -> bool:
+    """Let the kernel send a signal to this process when its parent dies; exit if it is dead already."""
+    done = _prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        sys.exit("the parent is gone")
+    return done
 
 
 def _libc() -> ctypes.CDLL:

@@ -18,6 +18,7 @@ from workers.runner.confine import confine
 from workers.runner.operation import OperationContext
 from workers.runner.operation import resolve
 from workers.runner.options import RunnerOptions
+from workers.runner.warden import stand_guard
 
 
 def main(argument: str) -> None:
@@ -27,7 +28,7 @@ def main(argument: str) -> None:
         argument: :class:`RunnerOptions` as JSON.
     """
     options = RunnerOptions(**json.loads(argument))
-    layers = confine(options)
+    layers = confine(options, parent=stand_guard(options.parent))
     requests, answers = _take_pipes()
 
     def send(message: JsonObject) -> None:

@@ -89,7 +89,7 @@ class RunnerProcess:
 
     @property
     def pid(self) -> int:
-        """Process id, which is also the id of its process group."""
+        """Process id of the warden, which is also the id of the process group."""
         return self._process.pid
 
     @property
@@ -135,7 +135,7 @@ class RunnerProcess:
         return cast("JsonObject", answer["result"])
 
     def close(self) -> None:
-        """End the whole process group: politely, then by force. Can be called twice."""
+        """End the whole process group. Can be called twice."""
         if self._closed:
             return
         self._closed = True

@@ -57,13 +57,14 @@ def test_results_progress_and_state(start: Start, tmp_path: Path) -> None:
     seen: list[object] = []
     result = runner.call("echo", {"a": [1, None, "ü"]}, on_progress=seen.append)
     assert result["echo"] == {"a": [1, None, "ü"]}
-    assert result["pid"] == runner.pid
+    assert psutil.Process(result["pid"]).ppid() == runner.pid
     assert seen == [{"number": 0}, {"number": 1}, {"number": 2}]
     assert [runner.call("count", {})["calls"] for _ in range(3)] == [1, 2, 3]
     assert Path(result["cwd"]).parent == tmp_path / "work"
     runner.close()
     assert not Path(result["cwd"]).exists()
     assert gone(runner.pid)
+    assert gone(result["pid"])
 
 
 def test_large_messages_in_both_directions(start: Start) -> None:
@@ -88,7 +89,7 @@ def test_the_environment_has_no_secrets(start: Start, monkeypatch: pytest.Monkey
     assert environment["HF_HUB_OFFLINE"] == environment["TRANSFORMERS_OFFLINE"] == "1"
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["CUDA_VISIBLE_DEVICES"] == "0"
-    assert found["session"] == found["pid"]
+    assert found["session"] not in (found["pid"], os.getsid(0))
     assert start("compute", runner_threads=7).call("environment", {})["environment"]["OMP_NUM_THREADS"] == "7"
 
 
@@ -171,19 +172,22 @@ def test_stopping_ends_the_whole_process_group(start: Start, tmp_path: Path) -> 
         assert gone(pid)
 
 
-def test_a_runner_dies_with_its_parent(tmp_path: Path) -> None:
-    read_end, write_end = os.pipe()
+def test_a_runner_and_what_it_started_die_with_its_parent(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
     parent = os.fork()
     if parent == 0:
         runner = RunnerProcess(load_settings(home=tmp_path), "compute", tmp_path, REGISTRY)
-        os.write(write_end, str(runner.pid).encode())
-        time.sleep(60)
+        runner.call("spawn_and_hang", {"pids": str(pids)})
         os._exit(0)
-    pid = int(os.read(read_end, 100))
-    assert psutil.pid_exists(pid)
+    deadline = time.monotonic() + 30
+    while not (pids.exists() and pids.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    family = psutil.Process(parent).children(recursive=True)
+    assert len(family) == 3
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    assert gone(pid)
+    for process in family:
+        assert gone(process.pid)
 
 
 class TestPool:
