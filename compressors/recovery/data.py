@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ class TrainingData:
                     f"There are {len(self.input_ids)} texts but {len(column)} entries in {name}.",
                     hint="Give one entry for each text.",
                 )
-        if not all(self.input_ids):
+        if not all(len(row) for row in self.input_ids):
             raise InvalidDatasetError("A text has no tokens.", hint="Encode texts with their special tokens.")
 
     def __len__(self) -> int:
@@ -68,12 +67,12 @@ class TrainingData:
     @property
     def digest(self) -> str:
         """sha256 (hexadecimal) of the content."""
-        rows: list[Any] = [self.input_ids, self.labels, self.token_type_ids]
-        plain = [
-            None if column is None else [list(row) if hasattr(row, "__len__") else row for row in column]
-            for column in rows
-        ]
-        return hashlib.sha256(repr(plain).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for column in (self.input_ids, self.token_type_ids):
+            rows = () if column is None else column
+            digest.update(repr([[int(token) for token in row] for row in rows]).encode())
+        digest.update(repr([int(label) for label in self.labels or ()]).encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

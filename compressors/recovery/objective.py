@@ -38,7 +38,7 @@ class Objective:
         """Return the weighted sum of the terms that apply, a scalar."""
         targets = self._teacher.targets(batch)
         with autocast(self._precision):
-            output, states = forward_with_states(student, batch, self._layers)
+            output, states = forward_with_states(student, batch, self._layers, shorten=True)
         weights = self._config.losses
         if self._classifies:
             total = weights.logits * losses.logits_loss(output, targets.output, self._config.temperature)
@@ -55,11 +55,9 @@ class Objective:
     def _hidden(self, states: dict[int, Tensor], targets: Targets, batch: Batch) -> Tensor:
         terms = []
         for position, state in states.items():
-            mask = batch.attention_mask
-            if self._classifies and position == len(states) - 1:
-                mask = torch.zeros_like(mask)  # the head reads nothing of the last layer but the first token
-                mask[:, 0] = 1
-            terms.append(losses.square_head_loss(state.float(), targets.states[self._layers[position]], mask))
+            tokens = state.shape[1]  # 1 in the last layer of a classifier: its head reads nothing else
+            target, mask = targets.states[self._layers[position]][:, :tokens], batch.attention_mask[:, :tokens]
+            terms.append(losses.square_head_loss(state.float(), target, mask))
         return torch.stack(terms).mean()
 
     @torch.no_grad()
@@ -68,7 +66,7 @@ class Objective:
         total, rows = 0.0, 0
         for batch in batches:
             with autocast(self._precision):
-                output, _ = forward_with_states(student, batch, ())
+                output, _ = forward_with_states(student, batch, (), shorten=True)
             target = self._teacher.targets(batch).output
             mean = losses.logits_loss(output, target) if self._classifies else losses.cosine_loss(output, target)
             total += float(mean) * len(batch.indices)

@@ -58,7 +58,8 @@ class LiveTeacher:
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
         """Run the model on the batch."""
-        return Targets(*forward_with_states(self._module, batch, self.state_layers))
+        shorten = self.layers - 1 not in self.state_layers
+        return Targets(*forward_with_states(self._module, batch, self.state_layers, shorten=shorten))
 
 
 class TeacherCache:

@@ -20,6 +20,7 @@ from compressors.recovery.data import epoch_batches
 from compressors.recovery.prepare import prepare
 from compressors.recovery.schedule import Plan
 from compressors.recovery.schedule import learning_rate_factor
+from compressors.recovery.states import forward_with_states
 from compressors.recovery.states import layer_map
 from compressors.recovery.teacher import LiveTeacher
 from compressors.recovery.teacher import TeacherCache
@@ -126,6 +127,20 @@ def test_the_teachers_file_holds_what_the_dense_model_says(
     with torch.no_grad():
         logits = to_module(classifier)(batch.input_ids, batch.attention_mask)
     torch.testing.assert_close(expected.output, logits)
+
+
+def test_a_shortened_last_layer_gives_the_same_output_and_gradients(
+    classifier: EncoderNetwork, texts: TrainingData
+) -> None:
+    batch, results = collate(texts, range(12)), []
+    for shorten in (False, True):
+        module = to_module(classifier)
+        output, states = forward_with_states(module, batch, (2,), shorten=shorten)
+        output.square().sum().backward()
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        results.append([output, states[2][:, :1], *gradients])
+    for whole, short in zip(*results, strict=True):
+        torch.testing.assert_close(short, whole, rtol=1e-4, atol=1e-4)
 
 
 def test_a_cancelled_teacher_leaves_no_file(classifier: EncoderNetwork, texts: TrainingData, tmp_path: Path) -> None:
