@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     max_upload_bytes: Count = 20 * _GIB
     """Largest single uploaded file."""
 
+    requests_per_minute: Count = 6000
+    """Requests that one API key may send to one API process; more are answered with 429."""
+    max_active_jobs: Count = 100
+    """Queued and running jobs of one API key."""
+
     lease_seconds: Seconds = 60.0
     """How long a worker owns a step without a heartbeat; it renews three times as often."""
     step_attempts: Annotated[int, Field(ge=1)] = 3
@@ -97,6 +102,11 @@ class Settings(BaseSettings):
     """How long a worker that is told to stop waits for its step before it hands the step back."""
     trials_in_flight: Annotated[int, Field(ge=1)] = 2
     """Trials of one job that are worked on at a time."""
+
+    measure_seconds: Seconds = 20.0
+    """Longest time to measure one candidate during the search; narrow intervals usually take a fraction of it."""
+    confirm_seconds: Seconds = 60.0
+    """Longest time to measure one finalist in each of the fresh processes."""
 
     runner_memory_bytes: Count = Field(default_factory=_most_of_memory)
     """Resident memory of a runner and its children; above it the runner is killed."""

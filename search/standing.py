@@ -10,6 +10,9 @@ from profilers.types import Quality
 from search.candidates import baseline_of
 from search.records import loss
 
+LARGEST_HALF_WIDTH = 0.1
+"""Relative half-width of an interval beyond which it decides nothing."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -24,7 +27,7 @@ class Standing:
         drop: Drop of the metric against the dense model, with its interval.
         size_bytes: Stored size.
         confirmed: Whether the numbers are final: held-out quality, latency from fresh processes.
-        reliable: Whether the measurement reached its precision.
+        reliable: Whether the measurement may be compared with others.
     """
 
     trial_id: str
@@ -71,8 +74,20 @@ def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
         drop=quality.drop,
         size_bytes=trial.size_bytes,
         confirmed=confirmed,
-        reliable=measurement.status == "ok",
+        reliable=is_reliable(measurement),
     )
+
+
+def is_reliable(measurement: Measurement) -> bool:
+    """Whether the interval of a measurement can be compared with others.
+
+    A machine that is too busy for the precision that was asked for still gives an honest interval, as long as the
+    reference measured against itself comes out as 1: it is shown as ``noisy``, and only decides what it can.
+    """
+    if measurement.status != "noisy":
+        return measurement.status == "ok"
+    ratio, control = measurement.ratio, measurement.control_ratio
+    return control.low <= 1.0 <= control.high and ratio.high - ratio.low <= 2 * LARGEST_HALF_WIDTH * ratio.value
 
 
 def standings(trials: Iterable[Trial], *, labelled: bool, final: bool) -> list[Standing]:

@@ -16,13 +16,12 @@ from workers.runner.operation import OperationContext
 PROCESSES = 3
 LEAST_SECONDS = 3.0
 """Time that a measuring process needs to be of any use."""
-MOST_SECONDS = 60.0
-MEASURING_SHARE = 0.5
-"""Part of the step's time that is for sampling; the rest is for quality and for starting processes."""
+MEASURING_SHARE = 0.1
+"""Part of the step's time for each process: noise may make it five, and quality and their start take time, too."""
 
 
 def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "anatomy", "artifact", "max_seconds"} -> {"holdout", "measurement", "samples": path}``.
+    """``{"inputs", "anatomy", "artifact", "max_seconds", "process_seconds"} -> {"holdout", "measurement", "samples"}``.
 
     Quality is taken at the workload's shape, padded as it was when latency was measured: dynamic int8 depends on it.
     """
@@ -38,7 +37,7 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
         inputs.workload,
         Artifact(path=inputs.reference_file),
         {"candidate": artifact},
-        _effort(arguments["max_seconds"]),
+        _effort(arguments["max_seconds"], arguments["process_seconds"]),
         inputs.seed,
         processes=PROCESSES,
     )["candidate"]
@@ -51,10 +50,10 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     }
 
 
-def _effort(max_seconds: float | None) -> Effort:
+def _effort(max_seconds: float | None, process_seconds: float) -> Effort:
     """Return what fits into the step's share of the job's time."""
-    each = MOST_SECONDS if max_seconds is None else MEASURING_SHARE * max_seconds / PROCESSES
-    each = min(MOST_SECONDS, max(LEAST_SECONDS, each))
+    share = process_seconds if max_seconds is None else MEASURING_SHARE * max_seconds
+    each = min(process_seconds, max(LEAST_SECONDS, share))
     return Effort(half_width=0.01, seconds=each, retreats=1)
 
 

@@ -33,13 +33,13 @@ def stand(inputs: JobInputs, context: OperationContext) -> Stand:
 
 
 def measure(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "artifact", "give_up_above"} -> {"measurement", "samples": path}``."""
+    """``{"inputs", "artifact", "give_up_above", "max_seconds"} -> {"measurement", "samples": path}``."""
     inputs = JobInputs.model_validate(arguments["inputs"])
     artifact = Artifact.model_validate(arguments["artifact"])
     open_stand = stand(inputs, context)
     handle = open_stand.session.load(artifact)
     try:
-        effort = Effort.search(give_up_above=arguments["give_up_above"])
+        effort = Effort.search(arguments["give_up_above"]).model_copy(update={"seconds": arguments["max_seconds"]})
         result = race(open_stand.session, open_stand.reference, {"candidate": handle}, effort, inputs.seed)["candidate"]
     finally:
         open_stand.session.unload(handle)

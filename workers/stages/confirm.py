@@ -31,6 +31,7 @@ class ConfirmStage(TrialStage):
             "anatomy": prepared["anatomy"],
             "artifact": artifact_of(context, inputs, candidate),
             "max_seconds": context.step.payload.get("max_seconds"),
+            "process_seconds": context.settings.confirm_seconds,
         }
         return keep_samples(context, context.runner("device").call("confirm", arguments))
 

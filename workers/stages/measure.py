@@ -45,6 +45,7 @@ class MeasureStage(TrialStage):
         arguments = {
             "inputs": inputs.model_dump(mode="json"),
             "artifact": artifact_of(context, inputs, candidate),
+            "max_seconds": context.settings.measure_seconds,
             "give_up_above": context.step.payload.get("give_up_above"),
         }
         return keep_samples(context, context.runner("device").call("measure", arguments))
