@@ -5,13 +5,13 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import redis
 
 from infra import relay
 from infra.settings import broker_socket
 from infra.steps import mark_dispatched
+from tests.helpers.processes import gone
 from tests.integration.platform.conftest import Cluster
 from tests.integration.platform.conftest import wait_for
 
@@ -67,7 +67,7 @@ def test_the_step_of_a_killed_worker_runs_again_and_finishes_once(
     child = lines(log)[0]
     assert worker.pid is not None
     os.kill(child if victim == "child" else worker.pid, signal.SIGKILL)
-    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+    assert gone(child)
     if victim == "main":
         cluster.start_worker()
     wait_for(lambda: len(lines(log)) == 2)

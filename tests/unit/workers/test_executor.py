@@ -1,6 +1,5 @@
 """One step through a worker: claimed, done in a runner, finished once; and everything that can come between."""
 
-import os
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from infra.queue import StepQueue
 from infra.settings import Settings
 from infra.settings import load_settings
 from profilers.host_lock import HostLock
+from tests.helpers.processes import gone
 from tests.helpers.rows import add_job
 from workers import shutdown
 from workers.executor import StepExecutor
@@ -209,9 +209,7 @@ def test_a_cancel_stops_the_runner_within_seconds(bench: Bench, tmp_path: Path) 
     assert time.monotonic() - started < 10
     assert bench.row(step_id).state == "cancelled"
     assert stage.finished == stage.errors == []
-    runner, _child = map(int, pids.read_text().split())
-    with pytest.raises(ProcessLookupError):
-        os.kill(runner, 0)
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
 def test_a_result_that_comes_after_the_lease_was_taken_over_is_thrown_away(bench: Bench) -> None:
@@ -237,14 +235,14 @@ def test_the_lease_is_kept_while_the_work_takes_longer_than_it(bench: Bench) -> 
     reaped = []
 
     def work(_context: StageContext) -> JsonObject:
-        for _ in range(12):
+        for _ in range(18):
             time.sleep(0.25)
             with bench.database.write_session() as session:
                 reaped.extend(steps.reap(session))
         return {}
 
     step_id = bench.step()
-    assert bench.worker(FakeStage(work), lease_seconds=1.5).run(step_id)
+    assert bench.worker(FakeStage(work), lease_seconds=3).run(step_id)
     assert reaped == []
 
 

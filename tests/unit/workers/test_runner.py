@@ -17,6 +17,7 @@ from infra.errors import InvalidModelError
 from infra.errors import RunnerError
 from infra.settings import Settings
 from infra.settings import load_settings
+from tests.helpers.processes import gone
 from workers.runner.pool import RunnerPool
 from workers.runner.process import RunnerProcess
 
@@ -38,18 +39,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield start_runner
     for runner in started:
         runner.close()
-
-
-def gone(pid: int, within: float = 5.0) -> bool:
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_results_progress_and_state(start: Start, tmp_path: Path) -> None:
