@@ -25,6 +25,7 @@ from api.middleware import RequestIdMiddleware
 from api.models.endpoints import router as models
 from api.openapi import describe
 from api.problems import add_problem_handlers
+from api.rate_limit import RateLimiter
 from api.services import Services
 from api.shutdown import on_stop_signal
 from api.trials.endpoints import router as trials
@@ -61,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Paretune", version=VERSION, lifespan=_lifespan, redoc_url=None)
     app.state.services = services
     app.state.registry = registry
+    app.state.limiter = RateLimiter(settings.requests_per_minute)
     app.state.best = BestCache()
     app.state.events = EventHub(services.database)
     for router in ROUTERS:

@@ -6,10 +6,12 @@ from typing import Annotated
 from typing import Literal
 
 from fastapi import Depends
+from fastapi import Request
 from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.security import HTTPBearer
 from sqlmodel import select
 
+from api.rate_limit import RateLimiter
 from api.services import CurrentServices
 from infra.api_keys import is_valid
 from infra.api_keys import split_key
@@ -36,20 +38,26 @@ class Principal:
 
 
 def authenticate(
-    services: CurrentServices, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request,
+    services: CurrentServices,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Principal:
     """Dependency: the key of this request.
 
     Raises:
         UnauthorizedError: No key, or one that is unknown, expired or revoked; the answer does not say which.
+        RateLimitedError: Too many requests with this key, or too many wrong keys from this address.
     """
+    limiter: RateLimiter = request.app.state.limiter
     if credentials is None:
         raise UnauthorizedError("This needs an API key.", hint=_HINT)
     prefix, secret = split_key(credentials.credentials)
     with services.database.read_session() as session:
         key = session.exec(select(ApiKey).where(ApiKey.prefix == prefix)).one_or_none()
     if key is None or not is_valid(key, secret):
+        limiter.take(f"wrong key from {request.client.host if request.client else 'nowhere'}")
         raise UnauthorizedError("This API key is not valid.", hint=_HINT)
+    limiter.take(key.id)
     return Principal(key.id, key.name, frozenset(key.scopes))
 
 

@@ -31,6 +31,7 @@ from api.pagination import Page
 from api.pagination import page_of
 from api.problems import responses
 from api.responses import created
+from api.services import CurrentServices
 from api.services import ReadSession
 from api.services import WriteSession
 from infra.clock import utcnow
@@ -55,12 +56,14 @@ def _details(request: Request, session: Session, job: Job) -> JobDetails:
     )
 
 
-@router.post("", status_code=202, response_model=JobView, responses=responses(404, 409, 422))
-def create_job(body: JobRequest, session: WriteSession, principal: Submitter, once: Once) -> JSONResponse:
+@router.post("", status_code=202, response_model=JobView, responses=responses(404, 409, 422, 429))
+def create_job(
+    body: JobRequest, services: CurrentServices, session: WriteSession, principal: Submitter, once: Once
+) -> JSONResponse:
     """Start a compression job. What can be known to be wrong with it is said at once."""
 
     def create() -> JSONResponse:
-        job = service.create_job(session, principal, body)
+        job = service.create_job(session, principal, body, services.settings.max_active_jobs)
         return created(job_view(job), f"/v1/jobs/{job.id}", 202)
 
     return once.run(session, principal, body, create)

@@ -1,21 +1,31 @@
 """Create a job: what HTTP adds to :func:`search.service.create_job`."""
 
+from sqlalchemy import func
 from sqlmodel import Session
+from sqlmodel import col
+from sqlmodel import select
 
 from api.auth import Principal
 from infra.database.models import Job
 from infra.database.models import Model
 from infra.errors import InvalidInputError
+from infra.errors import RateLimitedError
 from search import service as search
 from search.requests import JobRequest
 
 
-def create_job(session: Session, principal: Principal, request: JobRequest) -> Job:
+def create_job(session: Session, principal: Principal, request: JobRequest, max_active_jobs: int) -> Job:
     """Check the request against what is known about the model, then queue the job.
 
     Raises:
         ParetuneError: The request cannot be done; the message says what to change.
     """
+    active = select(func.count()).where(Job.owner == principal.id, col(Job.state).in_(("queued", "running")))
+    if session.exec(active).one() >= max_active_jobs:
+        raise RateLimitedError(
+            f"This API key has {max_active_jobs} jobs that are queued or running.",
+            hint="Wait for one to end, or cancel one.",
+        )
     _check_task(session, principal, request)
     return search.create_job(session, principal.id, request)
 

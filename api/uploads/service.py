@@ -4,11 +4,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy import delete
+from sqlalchemy import func
 from sqlalchemy import update
 from sqlmodel import Session
 from sqlmodel import col
+from sqlmodel import select
 
 from api.auth import Principal
 from api.bodies import ReceivedBody
@@ -22,10 +26,12 @@ from api.services import Services
 from api.uploads.schemas import UploadCreate
 from api.uploads.schemas import UploadResult
 from infra.blobs import put_file
+from infra.clock import utcnow
 from infra.database.models import Model
 from infra.database.models import Upload
 from infra.errors import ConflictError
 from infra.errors import InvalidInputError
+from infra.errors import RateLimitedError
 from infra.errors import TooLargeError
 from infra.store.base import copy_and_hash
 from infra.uploads.dataset_file import format_of
@@ -33,6 +39,10 @@ from infra.uploads.filenames import check_name
 from infra.uploads.filenames import size_limit
 
 MAX_PARTS = 10_000
+EXPIRES = timedelta(days=1)
+"""An upload that is not complete by then is forgotten, and its pieces are collected."""
+MAX_OPEN = 1000
+"""Uploads in progress of one API key."""
 
 
 def check_target(session: Session, services: Services, principal: Principal, body: UploadCreate) -> None:
@@ -41,6 +51,9 @@ def check_target(session: Session, services: Services, principal: Principal, bod
     Raises:
         ParetuneError: The name, size or model does not fit.
     """
+    session.exec(delete(Upload).where(col(Upload.created_at) < utcnow() - EXPIRES))
+    if session.exec(select(func.count()).where(Upload.owner == principal.id)).one() >= MAX_OPEN:
+        raise RateLimitedError(f"{MAX_OPEN} uploads are in progress.", hint="Complete or delete some.")
     limit = services.settings.max_upload_bytes
     if body.model_id is None:
         format_of(body.name)

@@ -13,6 +13,7 @@ from rich.progress import TextColumn
 from paretune.cli import options
 from paretune.cli.common import connect
 from paretune.cli.durations import parse_duration
+from paretune.cli.output import FAILED
 from paretune.cli.output import console
 from paretune.cli.output import errors
 from paretune.cli.output import fail
@@ -111,16 +112,21 @@ def submit(
 
 
 def finish(client: Client, job: Job, *, as_json: bool) -> Job:
-    """Follow a job to its end; its failure ends the command."""
+    """Follow a job to its end; an end without success ends the command with exit code 1."""
     if as_json:
         for _event in client.watch(job):
             pass
         job = client.job(job)
     else:
         job = watch_job(client, job.id, console)
-        console.print(front_table(client.front(job)))
-    if job.state == "failed":
-        fail(job_failure(job), as_json=as_json)
+        front = client.front(job)
+        if front["points"] or front["baselines"]:
+            console.print(front_table(front))
+    if job.state != "succeeded":
+        if as_json:
+            print_json(job)
+            raise typer.Exit(FAILED)
+        fail(job_failure(job), as_json=False)
     if not as_json and job.best:
         console.print(job.best["message"])
         console.print(f"Download:  paretune best {job.id} --format onnx -o DIR")

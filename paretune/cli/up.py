@@ -14,6 +14,9 @@ def up(
     home: Home = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="TCP port; 8765 by default.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at; only this machine by default.")] = None,
+    allow_server_paths: Annotated[
+        bool, typer.Option("--allow-server-paths", help="Let models be given by a path on this machine.")
+    ] = False,
 ) -> None:
     """Start the whole service on this machine: API, workers, broker, database. Ctrl-C stops it.
 
@@ -24,10 +27,13 @@ def up(
       paretune up
       paretune up --home ./work --port 9000
     """
-    environment = dict(os.environ)
-    for name, value in {"PARETUNE_HOME": _absolute(home), "PARETUNE_PORT": port, "PARETUNE_HOST": host}.items():
-        if value is not None:
-            environment[name] = str(value)
+    given = {
+        "PARETUNE_HOME": _absolute(home),
+        "PARETUNE_PORT": port,
+        "PARETUNE_HOST": host,
+        "PARETUNE_ALLOW_SERVER_PATHS": "true" if allow_server_paths else None,
+    }
+    environment = dict(os.environ) | {name: str(value) for name, value in given.items() if value is not None}
     os.execve(sys.executable, [sys.executable, "-m", "infra.embedded"], environment)  # noqa: S606 - our own module
 
 

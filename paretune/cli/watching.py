@@ -99,6 +99,8 @@ def _line(event: Event) -> str:
         drop = f", drop {100 * payload['drop']:+.2f} points" if payload.get("drop") is not None else ""
         name = payload.get("name") or payload.get("source", "")
         text = f"trial {payload.get('number')} {name}: {payload.get('state')}, {speed}{drop}"
+    elif "export_id" in payload:
+        text = f"export {payload['export_id']}: {payload.get('state') or payload.get('message')}"
     elif event.kind in {"stage", "state"}:
         text = f"{event.kind}: {payload.get(event.kind)}"
     else:

@@ -6,11 +6,15 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
+from api.app import create_app
+from api.rate_limit import RateLimiter
 from infra.api_keys import new_key
 from infra.clock import utcnow
 from infra.database.models import ApiKey
 from infra.database.models import AuditEntry
 from infra.database.models import Job
+from infra.errors import RateLimitedError
+from infra.settings import Settings
 from tests.unit.api.conftest import World
 from tests.unit.api.conftest import submit
 from tests.unit.api.outcome import add_outcome
@@ -154,3 +158,45 @@ def test_keys_are_hashed_with_a_unique_prefix(world: World) -> None:
     with world.services.database.read_session() as session:
         stored = session.exec(select(ApiKey.secret_hash)).all()
     assert all(len(value) == 64 for value in stored)
+
+
+def test_a_key_that_sends_too_much_is_slowed_down_and_others_are_not(world: World) -> None:
+    world.app.state.limiter = RateLimiter(5)
+    busy, calm = world.client(), world.client()
+    answers = [busy.get("/v1/jobs") for _ in range(7)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+    assert answers[-1].headers["retry-after"]
+    assert calm.get("/v1/jobs").status_code == 200
+
+
+def test_guessing_keys_is_slowed_down(world: World) -> None:
+    world.app.state.limiter = RateLimiter(5)
+    guesser = world.client_with("pt_guess.guess")
+    assert [guesser.get("/v1/jobs").status_code for _ in range(7)] == [401] * 5 + [429] * 2
+
+
+def test_a_bucket_refills_with_time() -> None:
+    now = 0.0
+    limiter = RateLimiter(60, clock=lambda: now)
+    for _ in range(60):
+        limiter.take("a")
+    with pytest.raises(RateLimitedError):
+        limiter.take("a")
+    now = 2.0
+    limiter.take("a")
+    limiter.take("a")
+    with pytest.raises(RateLimitedError):
+        limiter.take("a")
+
+
+def test_the_number_of_active_jobs_of_a_key_is_limited(settings: Settings, world: World) -> None:
+    app = create_app(settings.model_copy(update={"max_active_jobs": 2}))
+    client = World(app, app.state.services, world.stack).client()
+    body = submit(client)["request"]
+    assert client.post("/v1/jobs", json=body).status_code == 202
+    refused = client.post("/v1/jobs", json=body)
+    assert refused.status_code == 429
+    assert "2 jobs" in refused.json()["detail"]
+    newest = client.get("/v1/jobs").json()["items"][0]["id"]
+    client.post(f"/v1/jobs/{newest}/cancel")
+    assert client.post("/v1/jobs", json=body).status_code == 202

@@ -17,7 +17,7 @@ from infra.database.models import Job
 from paretune.cli.app import app
 from paretune.cli.durations import format_duration
 from paretune.cli.durations import parse_duration
-from search.lifecycle import cancel_job
+from search.lifecycle import end_job
 from tests.security import model_bytes
 from tests.unit.api.conftest import ROWS
 from tests.unit.api.conftest import World
@@ -61,13 +61,13 @@ def parsed(result: Result) -> dict[str, Any]:
     return body
 
 
-def write_outcome(world: World, job_id: str, *, end: bool = False) -> None:
+def write_outcome(world: World, job_id: str, *, end: str | None = None) -> None:
     with world.services.database.write_session() as session:
         job = session.get(Job, job_id)
         assert job is not None
         add_outcome(session, job)
         if end:
-            cancel_job(session, job)
+            end_job(session, job, end)
 
 
 def test_submit_watch_best(world: World, run: Run, folder: Path, data: Path) -> None:
@@ -81,7 +81,7 @@ def test_submit_watch_best(world: World, run: Run, folder: Path, data: Path) -> 
     early = run("best", job["id"])
     assert early.exit_code == 2
     assert "What to do:" in early.output
-    write_outcome(world, job["id"], end=True)
+    write_outcome(world, job["id"], end="succeeded")
     watched = run("watch", "latest")
     assert watched.exit_code == 0
     assert "3.33" in watched.output
@@ -90,7 +90,20 @@ def test_submit_watch_best(world: World, run: Run, folder: Path, data: Path) -> 
     assert (best["number"], best["files"]) == (2, [])
     assert best["recipe"]["layers"]
     assert parsed(run("best", job["id"], "--max-drop", "0.1", "--json"))["number"] == 3
-    assert parsed(run("watch", job["id"], "--json"))["state"] == "cancelled"
+    assert parsed(run("watch", job["id"], "--json"))["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_an_end_without_success_is_exit_code_1_and_keeps_what_was_found(
+    world: World, run: Run, folder: Path, data: Path, end: str
+) -> None:
+    job = parsed(run("submit", folder, "--data", data, "--json"))
+    write_outcome(world, job["id"], end=end)
+    watched = run("watch", job["id"])
+    assert watched.exit_code == 1
+    assert "int8_one_liner" in watched.output
+    as_json = run("watch", job["id"], "--json")
+    assert (as_json.exit_code, parsed(as_json)["state"]) == (1, end)
 
 
 def test_all_options_of_submit_reach_the_service(run: Run, folder: Path, data: Path) -> None:
