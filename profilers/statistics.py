@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 _UPPER = 0.5 + CONFIDENCE / 2
+_WIDEST = 20.0
+"""Bound of a log-ratio: a handful of wild values must not overflow."""
 
 
 def student_quantile(p: float, degrees: float) -> float:
@@ -87,7 +89,7 @@ def median_interval(values: Floats, seed: int = 0) -> tuple[float, float, float]
 
 def ratio_estimate(log_ratios: Floats, seed: int = 0) -> Estimate:
     """Return the median ratio with its 95 % interval (:func:`median_interval`, exponentiated)."""
-    middle, low, high = median_interval(log_ratios, seed)
+    middle, low, high = (min(max(value, -_WIDEST), _WIDEST) for value in median_interval(log_ratios, seed))
     return Estimate(value=math.exp(middle), low=math.exp(low), high=math.exp(high))
 
 

@@ -61,8 +61,10 @@ class Effort(_Frozen):
 
     @classmethod
     def search(cls, give_up_above: float | None = None) -> "Effort":
-        """+-3 %: enough to steer a search."""
-        return cls(half_width=0.03, seconds=20.0, control_every=2, retreats=1, give_up_above=give_up_above)
+        """+-3 %: enough to steer a search; a couple of seconds for a model of 30 ms on a quiet machine."""
+        return cls(
+            half_width=0.03, seconds=20.0, min_blocks=12, control_every=2, retreats=1, give_up_above=give_up_above
+        )
 
     @classmethod
     def shortlist(cls, give_up_above: float | None = None) -> "Effort":

@@ -49,7 +49,9 @@ def measure_in_fresh_processes(
         device: Where; its ``profiler`` names the plugin.
         workload: Shape and threads.
         reference: The dense model.
-        candidates: Artifacts by name; all race together in each process.
+        candidates: Artifacts by name; all race together in each process. Several at once give narrower intervals
+            than each alone, because they share what is known of the variance between processes; for a single one,
+            five short processes give a narrower interval than three long ones.
         effort: Of each process; its time limit holds for each process.
         seed: Process ``p`` uses ``seed + p``.
         processes: How many results to combine, at least 2. A process in which a candidate came out ``noisy`` is
