@@ -10,8 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic import Field
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 
+from infra.errors import ConflictError
 from infra.errors import ParetuneError
 
 logger = logging.getLogger("paretune.api")
@@ -152,6 +155,15 @@ def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     )
 
 
+def _on_race(request: Request, error: Exception) -> JSONResponse:
+    """Two requests changed the same rows: the database let one of them through, and this is the other."""
+    logger.info("request %s: lost a race: %s", request_id(request), error)
+    conflict = ConflictError(
+        "Another request changed the same thing at this moment.", hint="Read it again, then retry."
+    )
+    return error_response(request, conflict)
+
+
 def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("request %s: unexpected exception", request_id(request), exc_info=error)
     return problem_response(
@@ -170,6 +182,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ParetuneError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(IntegrityError, _on_race)
+    app.add_exception_handler(StaleDataError, _on_race)
     app.add_exception_handler(Exception, _on_unexpected)
 
 

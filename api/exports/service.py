@@ -40,6 +40,7 @@ def choose_trial(session: Session, job: Job, body: ExportCreate) -> Trial:
 
 def request_export(session: Session, job: Job, trial: Trial, body: ExportCreate) -> tuple[Export, bool]:
     """Return the export of the trial in this format, and whether it is new; a failed one is tried again."""
+    session.exec(select(Trial.id).where(Trial.id == trial.id).with_for_update())  # one request at a time decides
     known = session.exec(select(Export).where(Export.trial_id == trial.id, Export.format == body.format)).one_or_none()
     if known is not None and known.state != "failed":
         return known, False
