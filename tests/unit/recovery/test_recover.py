@@ -1,17 +1,18 @@
 """The training run as a whole: it heals, it is deterministic, it survives a kill, it keeps to its budget."""
 
 import itertools
-import os
+import json
+import multiprocessing
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from compressors.network import EncoderNetwork
 from compressors.recovery import checkpoint
@@ -28,7 +29,6 @@ from compressors.recovery.teacher import TeacherCache
 from compressors.torch_module import to_module
 from infra.errors import InvalidInputError
 from paretune.artifact.encoder import CompressedEncoder
-from tests.helpers.tiny_models import make_tiny_model
 from tests.unit.recovery.conftest import make_texts
 
 StudentOf = Callable[[EncoderNetwork], CompressedEncoder]
@@ -45,6 +45,14 @@ def run(network: EncoderNetwork, student: CompressedEncoder, texts: TrainingData
 def stop_after(steps: int) -> Callable[[], bool]:
     calls = itertools.count(1)
     return lambda: next(calls) >= steps
+
+
+def steps_saved(directory: Path) -> int:
+    file = directory / checkpoint.FILE
+    if not file.exists():
+        return -1
+    with safe_open(file, framework="pt") as saved:
+        return int(json.loads(saved.metadata()["position"])["step"])
 
 
 def same(first: RecoveryResult, second: RecoveryResult) -> bool:
@@ -141,47 +149,32 @@ def test_a_checkpoint_of_another_config_or_a_damaged_one_is_not_continued(
     assert run(classifier, student_of(classifier), texts, SHORT, checkpoint_dir=tmp_path).steps == result.steps
 
 
-def test_a_run_killed_with_sigkill_ends_with_the_undisturbed_weights(tmp_path: Path) -> None:
-    script = textwrap.dedent("""
-        import sys, torch
-        from pathlib import Path
-        from compressors.anatomy import load_network
-        from compressors.recovery.config import RecoveryConfig
-        from compressors.recovery.prepare import prepare
-        from compressors.recovery.recover import recover
-        from compressors.recovery.teacher import LiveTeacher
-        from compressors.torch_module import to_module
-        from safetensors.torch import save_file
-        from tests.helpers.tiny_models import make_tiny_model
-        from tests.unit.recovery.conftest import make_texts, shrink
+def test_a_run_killed_with_sigkill_ends_with_the_undisturbed_weights(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf, tmp_path: Path
+) -> None:
+    config = SHORT.model_copy(update={"epochs": 6.0, "checkpoint_seconds": 0.0})
 
-        torch.set_num_threads(1)
-        model, work, output = map(Path, sys.argv[1:4])
-        network = load_network(model, "sequence-classification")
-        config = RecoveryConfig(seconds=None, steps=int(sys.argv[4]), batch_size=8, checkpoint_seconds=0.0)
-        data = prepare(make_texts(64, network.embeddings.word.shape[0]), config)
-        student = to_module(shrink(network, 3, 40))
-        result = recover(student, LiveTeacher(network), data, config, checkpoint_dir=work)
-        save_file(result.state_dict, output)
-    """)
-    model = make_tiny_model(tmp_path / "model")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def train(name: str) -> None:
+        result = run(classifier, student_of(classifier), texts, config, checkpoint_dir=tmp_path / f"work-{name}")
+        save_file(result.state_dict, tmp_path / name)
 
-    def start(name: str) -> subprocess.Popen[bytes]:
-        arguments = [str(model), str(tmp_path / f"work-{name}"), str(tmp_path / name), "80"]
-        return subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment)
+    def start(name: str) -> ForkProcess:
+        process = multiprocessing.get_context("fork").Process(target=train, args=(name,))
+        process.start()
+        return process
 
-    whole = start("whole")
     killed = start("killed")
-    file = tmp_path / "work-killed" / checkpoint.FILE
-    deadline = time.monotonic() + 120
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL, "the run was over before it could be killed"
-    assert start("killed").wait(120) == 0
-    assert whole.wait(120) == 0
+    deadline = time.monotonic() + 60
+    while steps_saved(tmp_path / "work-killed") < 5 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL, "the run was over before it could be killed"
+    assert steps_saved(tmp_path / "work-killed") >= 5
+    for name in ("killed", "whole"):
+        process = start(name)
+        process.join(60)
+        assert process.exitcode == 0
     assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
