@@ -9,6 +9,7 @@ from profilers.types import Artifact
 from profilers.types import Effort
 from workers.operations.data import JobData
 from workers.operations.data import load_dense_outputs
+from workers.operations.data import load_timing_feeds
 from workers.operations.inputs import JobInputs
 from workers.operations.measure import samples_path
 from workers.runner.operation import OperationContext
@@ -40,6 +41,7 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
         _effort(arguments["max_seconds"], arguments["process_seconds"]),
         inputs.seed,
         processes=PROCESSES,
+        feeds=load_timing_feeds(inputs),
     )["candidate"]
     path = samples_path(inputs, artifact)
     path.write_bytes(result.samples.to_npz())

@@ -84,6 +84,12 @@ class JobData:
             rows = order[start : start + size]
             yield rows, texts.batch(rows)
 
+    def timing_feeds(self, batch: int) -> Feeds:
+        """Return real tokens that fill ``[batch, sequence_length]`` without padding: what latency is measured on."""
+        tokens = np.concatenate(self.texts["calibration"].input_ids)
+        ids = np.resize(tokens, (batch, self.sequence_length))
+        return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
     def workload_feeds(self, name: Split) -> list[Feeds]:
         """Return each text padded to the workload's sequence length, ``[1, sequence_length]``."""
         texts = self.texts[name]
@@ -108,6 +114,12 @@ def _at_most(examples: Examples, count: int) -> Examples:
     if len(examples) <= count:
         return examples
     return examples.select(np.linspace(0, len(examples) - 1, count).astype(np.int64))
+
+
+def load_timing_feeds(inputs: JobInputs) -> Feeds:
+    """Return the inputs that latency is measured on, int64 ``[batch, sequence_length]``."""
+    with np.load(inputs.timing_feeds_file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def load_dense_outputs(inputs: JobInputs) -> dict[str, NDArray[np.float32]]:

@@ -60,6 +60,11 @@ class JobInputs(BaseModel):
         return self.work / "reference.onnx"
 
     @property
+    def timing_feeds_file(self) -> Path:
+        """Real tokens at the workload's shape, written by ``prepare``."""
+        return self.work / "timing_feeds.npz"
+
+    @property
     def evaluation_workload(self) -> Workload:
         """The workload's shape on all cores: quality does not depend on the number of threads."""
         return self.workload.model_copy(update={"threads": len(os.sched_getaffinity(0))})

@@ -10,6 +10,7 @@ from profilers.protocol import Session
 from profilers.registry import get_profiler
 from profilers.types import Artifact
 from profilers.types import Effort
+from workers.operations.data import load_timing_feeds
 from workers.operations.inputs import JobInputs
 from workers.runner.operation import OperationContext
 
@@ -26,7 +27,8 @@ def stand(inputs: JobInputs, context: OperationContext) -> Stand:
     """Return the runner's stand; the device is opened at the first call."""
     found = context.state.get("stand")
     if not isinstance(found, Stand):
-        session = get_profiler(inputs.device.profiler).open(inputs.device, inputs.workload)
+        feeds = load_timing_feeds(inputs)
+        session = get_profiler(inputs.device.profiler).open(inputs.device, inputs.workload, feeds=feeds)
         found = Stand(session, session.load(Artifact(path=inputs.reference_file)))
         context.state["stand"] = found
     return found

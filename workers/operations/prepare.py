@@ -1,6 +1,9 @@
 """Computed once for a job: calibration, dense outputs, the reference graph."""
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +42,7 @@ def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
         context.progress({"doing": "running the dense model"})
         _write_dense_outputs(work)
     seconds["dense_outputs"] = time.monotonic() - started
+    _write_arrays(inputs.timing_feeds_file, work.data.timing_feeds(inputs.workload.batch))
     started = time.monotonic()
     if not inputs.reference_file.exists():
         context.progress({"doing": "exporting the dense model"})
@@ -54,9 +58,15 @@ def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
 
 def _write_dense_outputs(work: Bench) -> None:
     module = to_module(work.network, share=True)
-    path = work.inputs.dense_outputs_file
+    outputs = {"search": _run(work, module, "search"), "holdout": _run(work, module, "holdout")}
+    _write_arrays(work.inputs.dense_outputs_file, outputs)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an ``.npz`` file that is there completely or not at all."""
     partial = path.with_name(f"partial.{path.name}")
-    np.savez(partial, search=_run(work, module, "search"), holdout=_run(work, module, "holdout"))
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes every keyword for an option
     partial.rename(path)
 
 

@@ -19,9 +19,6 @@ from workers.operations.inputs import DataFile
 from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
 
-PREPARED_BLOBS = ("calibration", "dense_outputs", "reference")
-"""What ``prepare`` leaves for later steps, which may run on another host."""
-
 
 def get_job(session: Session, job_id: str) -> Job:
     """Return the job's row."""
@@ -72,14 +69,20 @@ def job_inputs(context: StageContext) -> JobInputs:
     )
 
 
-def prepared_inputs(context: StageContext) -> JobInputs:
-    """Return the inputs together with everything that ``prepare`` left, fetched from the store if it is not here."""
-    inputs = job_inputs(context)
-    places = {
+def prepared_files(inputs: JobInputs) -> dict[str, Path]:
+    """What ``prepare`` leaves for later steps, which may run on another host: blob names and places."""
+    return {
         "calibration": inputs.calibration_file,
         "dense_outputs": inputs.dense_outputs_file,
         "reference": inputs.reference_file,
+        "timing_feeds": inputs.timing_feeds_file,
     }
+
+
+def prepared_inputs(context: StageContext) -> JobInputs:
+    """Return the inputs together with everything that ``prepare`` left, fetched from the store if it is not here."""
+    inputs = job_inputs(context)
+    places = prepared_files(inputs)
     if all(path.exists() for path in places.values()):
         return inputs
     with context.read_session() as session:

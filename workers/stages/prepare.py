@@ -9,9 +9,9 @@ from search import coordinator
 from search.lifecycle import ENDED
 from workers.stage import StageContext
 from workers.stages.base import JobStage
-from workers.stages.inputs import PREPARED_BLOBS
 from workers.stages.inputs import get_job
 from workers.stages.inputs import job_inputs
+from workers.stages.inputs import prepared_files
 
 
 class PrepareStage(JobStage):
@@ -23,8 +23,7 @@ class PrepareStage(JobStage):
         """Return facts about the dense model and the digests of the blobs."""
         inputs = job_inputs(context)
         found = context.runner("compute").call("prepare", inputs.model_dump(mode="json"))
-        places = (inputs.calibration_file, inputs.dense_outputs_file, inputs.reference_file)
-        blobs = {name: context.put_file(path).sha256 for name, path in zip(PREPARED_BLOBS, places, strict=True)}
+        blobs = {name: context.put_file(path).sha256 for name, path in prepared_files(inputs).items()}
         return {"found": found, "blobs": blobs}
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
