@@ -16,6 +16,7 @@ from infra.database.models import Step
 from search.budget import BudgetState
 from search.budget import budget_state
 from search.prepared import Prepared
+from search.presets import FRACTIONS
 from search.presets import presets
 from search.records import job_records
 from search.requests import JobRequest
@@ -105,8 +106,10 @@ def free_places(records: Sequence[TrialRecord], budget: BudgetState, in_flight: 
 
 def _presets(space: SearchSpace, request: JobRequest, records: Sequence[TrialRecord]) -> list[PlannedTrial]:
     known = {record.digest for record in records}
+    # The solver of ``guided`` starts with better models than uniform ones.
+    fractions = (1.0,) if request.strategy == "guided" else FRACTIONS
     return [
         PlannedTrial(recipe=preset.recipe, source="preset", name=preset.name, params=space.to_params(preset.recipe))
-        for preset in presets(space, request.space)
+        for preset in presets(space, request.space, fractions)
         if preset.recipe.digest not in known
     ]

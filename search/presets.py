@@ -28,14 +28,20 @@ class _Format:
     precision: str
 
 
-def presets(space: SearchSpace, request: Space) -> list[Preset]:
+def presets(space: SearchSpace, request: Space, fractions: tuple[float, ...] = FRACTIONS) -> list[Preset]:
     """Return the presets in the order in which they should be tried; no two have the same digest.
 
     The dense model comes first in every number format, then the uniform fractions of heads and channels from the
     mildest to the strongest, within a fraction the likely winners first.
+
+    Args:
+        space: The job's space.
+        request: Steps of the widths.
+        fractions: Uniform fractions of heads and channels; 1.0 is the dense model.
     """
     formats = _formats(space)
-    fractions = FRACTIONS if {"heads", "ffn"} & set(space.kinds) else FRACTIONS[:1]
+    if not {"heads", "ffn"} & set(space.kinds):
+        fractions = (1.0,)
     found: dict[str, Preset] = {}
     for fraction in fractions:
         for number_format in formats if fraction == 1.0 else _likely_winners(formats):

@@ -62,6 +62,7 @@ def read_record(trial: Trial, *, labelled: bool) -> TrialRecord:
         ratio=measurement.ratio.value if measurement else None,
         predicted=(trial.predicted or {}).get("ratio"),
         loss=loss(quality, labelled=labelled) if quality else None,
+        drop=quality.drop.value if quality else None,
         drop_at_least=quality.drop.low if quality else None,
         divergence=quality.divergence if quality else None,
         size_bytes=trial.size_bytes,

@@ -6,6 +6,7 @@ recipes.
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from compressors.description import Anatomy
 from compressors.recipe import AttentionRecipe
@@ -40,6 +41,24 @@ class Parameter:
     name: str
     levels: tuple[Value, ...]
     ordered: bool = True
+
+
+class Searchable(Protocol):
+    """Parameters with a meaning: what samplers search."""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The dimensions."""
+        ...
+
+    @property
+    def size(self) -> float:
+        """Number of parameter combinations."""
+        ...
+
+    def to_recipe(self, params: Params) -> Recipe:
+        """Return the canonical recipe that ``params`` stand for."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class TrialRecord:
         predicted: The same as the latency model expected it.
         loss: Quality lost against the dense model on the search split: drop of the metric, or divergence where there
             are no labels.
-        drop_at_least: Loss of quality that the goal's ``max_drop`` limits, at least, by its 95 % interval.
+        drop: Drop of the metric against the dense model, which the goal's ``max_drop`` limits.
+        drop_at_least: Lower end of its 95 % interval.
         divergence: Label-free distance to the dense model.
         size_bytes: Stored size.
         latency_ms: Measured latency.
@@ -49,6 +50,7 @@ class TrialRecord:
     ratio: float | None = None
     predicted: float | None = None
     loss: float | None = None
+    drop: float | None = None
     drop_at_least: float | None = None
     divergence: float | None = None
     size_bytes: int | None = None

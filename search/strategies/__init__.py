@@ -7,7 +7,15 @@ from search.strategies.base import Strategy
 
 
 def make_strategy(request: JobRequest, prepared: Prepared, space: SearchSpace) -> Strategy:
-    """Return the strategy that the request names."""
+    """Return the strategy that the request names.
+
+    Raises:
+        InvalidInputError: If ``guided`` is asked for without an option database.
+    """
+    if request.strategy == "guided":
+        from search.strategies.guided import GuidedStrategy
+
+        return GuidedStrategy(request, prepared, space)
     if request.strategy == "random":
         from search.strategies.random import RandomStrategy
 

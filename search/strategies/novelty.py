@@ -6,31 +6,31 @@ from collections.abc import Container
 from collections.abc import Iterator
 
 from search.space import Params
-from search.space import SearchSpace
+from search.space import Searchable
 
 WALKS = 20
 WALK_LENGTH = 8
 ENUMERABLE = 20_000
 
 
-def nearest_new(space: SearchSpace, params: Params, seen: Container[str], seed: int) -> Params | None:
-    """Return parameters close to ``params`` whose recipe is not in ``seen``.
+def nearest_new(space: Searchable, params: Params, seen: Container[str], seed: int) -> Params | None:
+    """Return ``params``, or parameters close to them, whose recipe is not in ``seen``.
 
     Random walks of single-parameter moves first; a space small enough to enumerate is then searched completely, so that
     ``None`` there means that everything has been tried.
     """
-    for candidate in itertools.chain(_walks(space, params, random.Random(seed)), _all(space, params)):  # noqa: S311
+    for candidate in itertools.chain([params], _walks(space, params, random.Random(seed)), _all(space, params)):  # noqa: S311
         if space.to_recipe(candidate).digest not in seen:
             return candidate
     return None
 
 
-def random_params(space: SearchSpace, generator: random.Random) -> Params:
+def random_params(space: Searchable, generator: random.Random) -> Params:
     """Draw every parameter uniformly from its levels."""
     return {parameter.name: generator.choice(parameter.levels) for parameter in space.parameters}
 
 
-def _walks(space: SearchSpace, start: Params, generator: random.Random) -> Iterator[Params]:
+def _walks(space: Searchable, start: Params, generator: random.Random) -> Iterator[Params]:
     for _ in range(WALKS):
         params = dict(start)
         for _ in range(WALK_LENGTH):
@@ -44,7 +44,7 @@ def _walks(space: SearchSpace, start: Params, generator: random.Random) -> Itera
             yield dict(params)
 
 
-def _all(space: SearchSpace, start: Params) -> Iterator[Params]:
+def _all(space: Searchable, start: Params) -> Iterator[Params]:
     if space.size > ENUMERABLE:
         return
     names = [parameter.name for parameter in space.parameters]

@@ -25,13 +25,10 @@ class RandomStrategy:
         for offset in range(count):
             seed = ask_seed(study, offset)
             drawn = random_params(self._space, random.Random(seed))  # noqa: S311
-            params = nearest_new(self._space, drawn, seen, seed) if self._known(drawn, seen) else drawn
+            params = nearest_new(self._space, drawn, seen, seed)
             if params is None:
                 break
             recipe = self._space.to_recipe(params)
             seen.add(recipe.digest)
             proposals.append(Proposal(recipe, self.name, dict(params), {"seed": seed}))
         return proposals
-
-    def _known(self, params: dict[str, int | float | bool | str | None], seen: set[str]) -> bool:
-        return self._space.to_recipe(params).digest in seen

@@ -21,7 +21,7 @@ def view(bench, job_id):
         return service.front(session, session.get(Job, job_id))
 
 
-@pytest.mark.parametrize(("strategy", "limit"), [("direct", 40), ("random", 120)])
+@pytest.mark.parametrize(("strategy", "limit"), [("direct", 40), ("random", 80)])
 def test_job_ends_with_a_confirmed_front_that_beats_the_baselines(bench, strategy, limit):
     job_id = bench.submit(strategy=strategy, goal={"max_drop": 0.02}, budget={"seconds": None, "trials": limit})
     job = bench.run(job_id)

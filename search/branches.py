@@ -1,0 +1,148 @@
+"""The option database as arrays: what the solver and the surrogate work on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from compressors.description import Anatomy
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import LayerRecipe
+from compressors.recipe import Recipe
+from search.latency_model import LatencyModel
+from search.options import Branch
+from search.options import Option
+from search.options import OptionDatabase
+from search.options import Precision
+from search.options import Unit
+from search.solver import FloatArray
+from search.space import SearchSpace
+
+FormatPolicy = str
+"""``any``, or one of the number formats that all branches shall have: ``int8`` or ``float``."""
+
+
+@dataclass(frozen=True)
+class UnitOptions:
+    """One unit with the options that the space allows; arrays have one entry per option.
+
+    Attributes:
+        layer: Index of the layer.
+        branch: Attention or feed-forward.
+        options: The options.
+        error: Relative squared error on the calibration data.
+        divergence: End-to-end divergence, estimated from the error where it was not evaluated.
+        size: Stored bytes.
+    """
+
+    layer: int
+    branch: Branch
+    options: tuple[Option, ...]
+    error: FloatArray
+    divergence: FloatArray
+    size: FloatArray
+
+
+def allowed_units(database: OptionDatabase, space: SearchSpace) -> list[UnitOptions]:
+    """Return the units with the options that the job's space allows."""
+    units = []
+    for unit in database.units:
+        options = tuple(option for option in unit.options if _allowed(option, unit, space))
+        if options:
+            error = np.array([option.error for option in options])
+            size = np.array([float(option.size_bytes) for option in options])
+            units.append(UnitOptions(unit.layer, unit.branch, options, error, _divergences(options, error), size))
+    return units
+
+
+def unit_times(unit: UnitOptions, model: LatencyModel, precision: Precision, *, first_token: bool) -> FloatArray:
+    """Return the predicted time of each option of a unit."""
+    times = [
+        model.branch_time(option.recipe, unit.layer, precision, first_token=first_token) for option in unit.options
+    ]
+    return np.array(times)
+
+
+def format_mask(unit: UnitOptions, policy: FormatPolicy) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Mark the options that a policy allows; removed branches have every format."""
+    return np.array(
+        [policy == "any" or _removed(o) or (policy == "int8") == (o.recipe.bits < 16) for o in unit.options], dtype=bool
+    )
+
+
+def assemble(units: Sequence[UnitOptions], choice: Sequence[int], dense: Recipe) -> Recipe:
+    """Return ``dense`` with the chosen option in each unit."""
+    layers = list(dense.layers)
+    for unit, index in zip(units, choice, strict=True):
+        field = "attention" if unit.branch == "attention" else "feed_forward"
+        layers[unit.layer] = layers[unit.layer].model_copy(update={field: unit.options[index].recipe})
+    return dense.model_copy(update={"layers": tuple(layers)})
+
+
+def locate(units: Sequence[UnitOptions], recipe: Recipe, anatomy: Anatomy) -> tuple[int, ...] | None:
+    """Return the option of each unit that a canonical recipe uses, or ``None`` if one is not in the database."""
+    choice = []
+    for unit in units:
+        wanted = _spelling(_branch_of(recipe.layers[unit.layer], unit.branch), unit, anatomy)
+        found = [i for i, o in enumerate(unit.options) if _spelling(o.recipe, unit, anatomy) == wanted]
+        if not found:
+            return None
+        choice.append(found[0])
+    return tuple(choice)
+
+
+def _allowed(option: Option, unit: Unit, space: SearchSpace) -> bool:
+    recipe, kinds = option.recipe, set(space.kinds)
+    full = _full(unit.layer, unit.branch, space.anatomy)
+    width = _width(recipe)
+    needed = set()
+    if width is not None and width < full:
+        needed.add("depth" if width == 0 else "heads" if unit.branch == "attention" else "ffn")
+    if recipe.rank is not None:
+        needed.add("rank")
+    if recipe.sparsity:
+        needed.add("sparsity")
+    if recipe.bits < 32:
+        needed.add("bits")
+    return needed <= kinds and (recipe.bits in space.bits or width == 0)
+
+
+def _divergences(options: Sequence[Option], error: FloatArray) -> FloatArray:
+    """Fill the gaps between evaluated divergences: in proportion to the error, with the factor interpolated."""
+    known = sorted(
+        (e, o.divergence / e) for o, e in zip(options, error, strict=True) if o.divergence is not None and e > 0
+    )
+    if not known:
+        return error
+    points, factors = [e for e, _ in known], [f for _, f in known]
+    distinct = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(points)) if b > a)]
+    estimated = error * np.interp(error, [points[i] for i in distinct], [factors[i] for i in distinct])
+    return np.array([e if o.divergence is None else o.divergence for o, e in zip(options, estimated, strict=True)])
+
+
+def _branch_of(layer: LayerRecipe, branch: Branch) -> AttentionRecipe | FeedForwardRecipe:
+    if layer.removed:
+        return AttentionRecipe(heads=0) if branch == "attention" else FeedForwardRecipe(intermediate_size=0)
+    return layer.attention if branch == "attention" else layer.feed_forward
+
+
+def _spelling(
+    recipe: AttentionRecipe | FeedForwardRecipe, unit: UnitOptions, anatomy: Anatomy
+) -> tuple[int, int, float, int]:
+    full, width = _full(unit.layer, unit.branch, anatomy), _width(recipe)
+    kept = full if width is None else width
+    return (0, 0, 0.0, 32) if kept == 0 else (kept, recipe.rank or 0, recipe.sparsity, recipe.bits)
+
+
+def _full(layer: int, branch: Branch, anatomy: Anatomy) -> int:
+    return anatomy.heads[layer] if branch == "attention" else anatomy.intermediate_size[layer]
+
+
+def _width(recipe: AttentionRecipe | FeedForwardRecipe) -> int | None:
+    return recipe.heads if isinstance(recipe, AttentionRecipe) else recipe.intermediate_size
+
+
+def _removed(option: Option) -> bool:
+    return _width(option.recipe) == 0

@@ -1,0 +1,145 @@
+"""Exact choice of one option per unit under an additive time budget, for all budgets at once.
+
+The dynamic program of SPDY (Frantar and Alistarh, 2022): time is cut into buckets, ``best[b]`` is the least cost of the
+units so far within ``b`` buckets. Times are rounded up, so a solution never exceeds its budget.
+
+Shapes: a problem has ``units`` units; unit ``u`` has ``times[u]``, ``costs[u]`` (and ``sizes[u]``), float arrays of the
+length of its options.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+BUCKETS = 4000
+BISECTIONS = 40
+
+
+class Unreachable(ValueError):
+    """No choice meets the budget.
+
+    Attributes:
+        least: The smallest amount that is reachable.
+    """
+
+    def __init__(self, what: str, budget: float, least: float) -> None:
+        super().__init__(f"a {what} of {budget:g} cannot be reached, the least is {least:g}")
+        self.least = least
+
+
+class BudgetTable:
+    """Solutions for every time budget up to ``largest``.
+
+    Args:
+        times: Time of each option, non-negative.
+        costs: Cost of each option; what is minimised is their sum.
+        largest: Largest budget that will be asked for.
+        buckets: Resolution: a time counts as up to ``largest / buckets`` more than it is.
+    """
+
+    def __init__(
+        self, times: Sequence[FloatArray], costs: Sequence[FloatArray], largest: float, buckets: int = BUCKETS
+    ) -> None:
+        self._largest = max(largest, 0.0)
+        self._bucket = self._largest / buckets or 1.0
+        self._least = float(sum(unit.min() for unit in times))
+        self._steps = [np.ceil(unit / self._bucket - 1e-9).astype(np.int64) for unit in times]
+        self._best = np.full(buckets + 1, np.inf)
+        self._best[0] = 0.0
+        self._choice = np.full((len(times), buckets + 1), -1, dtype=np.int32)
+        for unit, (steps, cost) in enumerate(zip(self._steps, costs, strict=True)):
+            self._best = self._add_unit(unit, steps, cost)
+
+    def solve(self, budget: float) -> tuple[int, ...]:
+        """Return the option of each unit that costs least within ``budget``.
+
+        Raises:
+            Unreachable: If nothing is that fast.
+        """
+        limit = int(min(budget, self._largest) / self._bucket + 1e-9)
+        reachable = self._best[: max(limit, -1) + 1]
+        if not np.isfinite(reachable).any():
+            raise Unreachable("time", budget, self._least)
+        bucket = int(np.argmin(reachable))
+        solution: list[int] = []
+        for unit in reversed(range(len(self._steps))):
+            option = int(self._choice[unit, bucket])
+            solution.append(option)
+            bucket -= int(self._steps[unit][option])
+        return tuple(reversed(solution))
+
+    def _add_unit(self, unit: int, steps: NDArray[np.int64], cost: FloatArray) -> FloatArray:
+        buckets = len(self._best)
+        best = np.full(buckets, np.inf)
+        for option in range(len(cost)):
+            step = int(steps[option])
+            if step >= buckets:
+                continue
+            candidate = self._best[: buckets - step] + cost[option]
+            better = candidate < best[step:]
+            best[step:][better] = candidate[better]
+            self._choice[unit, step:][better] = option
+        return best
+
+
+def solve_within(
+    times: Sequence[FloatArray],
+    costs: Sequence[FloatArray],
+    sizes: Sequence[FloatArray],
+    time_budget: float,
+    size_budget: float,
+    buckets: int = BUCKETS,
+) -> tuple[int, ...]:
+    """Return a choice of small cost within a time and a size budget.
+
+    A price per unit of size is added to the costs and bisected: the smallest price whose solution is small enough.
+    Exact on the convex hull of the trade-off between cost and size.
+
+    Raises:
+        Unreachable: If no choice meets the time budget, or none of those is small enough at any price.
+    """
+
+    def solve(price: float) -> tuple[int, ...]:
+        priced = [cost + price * size for cost, size in zip(costs, sizes, strict=True)]
+        return BudgetTable(times, priced, time_budget, buckets).solve(time_budget)
+
+    solution = solve(0.0)
+    if total(sizes, solution) <= size_budget:
+        return solution
+    smallest = BudgetTable(times, sizes, time_budget, buckets).solve(time_budget)
+    if total(sizes, smallest) > size_budget:
+        raise Unreachable("size", size_budget, total(sizes, smallest))
+    low, high, found = 0.0, _price_scale(costs, sizes), smallest
+    for _ in range(BISECTIONS):
+        price = (low + high) / 2
+        solution = solve(price)
+        if total(sizes, solution) <= size_budget:
+            high, found = price, solution
+        else:
+            low = price
+    return found
+
+
+def total(values: Sequence[FloatArray], solution: Sequence[int]) -> float:
+    """Return the sum of the chosen options' values."""
+    return float(sum(unit[option] for unit, option in zip(values, solution, strict=True)))
+
+
+def efficient_options(time: FloatArray, cost: FloatArray) -> NDArray[np.intp]:
+    """Return the options of a unit that are not slower *and* worse than another, slowest first."""
+    order = np.lexsort((cost, time))
+    kept: list[int] = []
+    for option in order:
+        if not kept or cost[option] < cost[kept[-1]]:
+            kept.append(int(option))
+    return np.array(kept[::-1], dtype=np.intp)
+
+
+def _price_scale(costs: Sequence[FloatArray], sizes: Sequence[FloatArray]) -> float:
+    """A price at which size outweighs every difference of cost."""
+    differences = np.concatenate([np.abs(np.diff(np.sort(unit))) for unit in sizes])
+    smallest = differences[differences > 0].min(initial=np.inf)
+    spread = sum(float(unit.max() - unit.min()) for unit in costs) + 1e-12
+    return spread / smallest if np.isfinite(smallest) else spread

@@ -1,0 +1,229 @@
+"""``guided``: a solver decides layer by layer; the search decides what the solver cannot know.
+
+Four sources take turns. *Spread* solves for targets along the front with all errors at face value. *Optuna* searches
+targets, the shape of the unit weights and global choices. *Surrogate* solves with weights that were learnt from the
+candidates evaluated so far. *Refine* mutates the best models within their predicted time. Each is a pure function of
+the trials; every proposal costs milliseconds and is new.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from compressors.recipe import Recipe
+from infra.errors import InvalidInputError
+from search.branches import UnitOptions
+from search.branches import allowed_units
+from search.estimator import latency_model
+from search.options import Precision
+from search.prepared import Prepared
+from search.refine import offspring
+from search.requests import JobRequest
+from search.solver import FloatArray
+from search.solver import efficient_options
+from search.solver import total
+from search.space import SearchSpace
+from search.spdy import fit_weights
+from search.strategies.base import Proposal
+from search.strategies.base import ask_seed
+from search.strategies.guided_space import GuidedSpace
+from search.strategies.novelty import nearest_new
+from search.strategies.proposer import OptunaProposer
+from search.strategies.targets import spread_target
+from search.strategies.targets import target_ratio
+from search.strategies.targets import target_window
+from search.study import StudyState
+from search.study import TrialRecord
+
+Origin = Literal["spread", "optuna", "surrogate", "refine"]
+
+SPREAD = 8
+"""Proposals along the whole front before anything is learnt."""
+EARLY: tuple[Origin, ...] = ("surrogate", "optuna")
+LATE: tuple[Origin, ...] = ("refine", "surrogate", "refine", "optuna")
+REFINE_AFTER = 0.6
+"""Part of the budget after which refinement begins."""
+PRIOR_WEIGHT = 2.0
+PROBES = 10
+"""Trials that Optuna is told before it is asked."""
+OFFSPRING = 32
+TRIES = 16
+WEIGHT_NOISE = 0.3
+
+
+@dataclass(frozen=True)
+class Located:
+    """A finished trial and the option that it uses in each unit."""
+
+    record: TrialRecord
+    choice: tuple[int, ...]
+    precision: Precision
+    ratio: float
+    divergence: float
+
+
+class GuidedStrategy:
+    """Solver on top of the option database and the latency model.
+
+    Raises:
+        InvalidInputError: If the job has no option database, or the space leaves no options.
+    """
+
+    name = "guided"
+
+    def __init__(self, request: JobRequest, prepared: Prepared, space: SearchSpace) -> None:
+        if prepared.options is None:
+            raise InvalidInputError("This job has no option database.", hint="Use the strategy 'direct'.")
+        self._request, self._prepared, self._space = request, prepared, space
+        self._units = allowed_units(prepared.options, space)
+        if not any(len(unit.options) > 1 for unit in self._units):
+            raise InvalidInputError("The option database has no choice within space.kinds.", hint="Allow more kinds.")
+
+    def ask(self, study: StudyState, count: int) -> list[Proposal]:
+        """Return up to ``count`` new recipes; see :class:`search.strategies.base.Strategy`."""
+        model = latency_model(self._request, self._prepared, study.trials)
+        turn = _Turn(GuidedSpace(self._units, self._space, model), study, self._request)
+        proposals: list[Proposal] = []
+        for _ in range(count):
+            proposal = turn.propose(proposals)
+            if proposal is None:
+                break
+            proposals.append(proposal)
+        return proposals
+
+
+class _Turn:
+    """One call of ``ask``: everything that follows from the study is computed once."""
+
+    def __init__(self, space: GuidedSpace, study: StudyState, request: JobRequest) -> None:
+        self._space, self._study, self._goal = space, study, study.goal
+        self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
+        self._located = [found for trial in study.trials if (found := _locate(space, trial)) is not None]
+        self._weights = self._fit_weights()
+        slowest, fastest = space.reach(self._best_precision())
+        window = target_window(study.trials, study.goal, slowest=slowest, fastest=fastest)
+        self._focused = space.focus(window, self._weights)
+        self._proposer = OptunaProposer(self._focused, request.sampler, GuidedStrategy.name)
+
+    def propose(self, proposals: Sequence[Proposal]) -> Proposal | None:
+        """Return the next proposal after ``proposals``, or ``None`` if nothing new is left."""
+        number = self._before + len(proposals)
+        taken = {*self._study.digests, *(proposal.recipe.digest for proposal in proposals)}
+        generator = np.random.default_rng(ask_seed(self._study, len(proposals)))
+        origin = self._origin(number)
+        recipe: Recipe | None = None
+        if origin == "optuna" and self._probes(proposals) < PROBES:
+            return self._probe(taken, generator)
+        if origin == "spread":
+            recipe = self._space.to_recipe(self._space.defaults(spread_target(number)))
+        elif origin == "surrogate":
+            recipe = self._surrogate(number, taken, generator)
+        elif origin == "refine":
+            recipe = self._refine(number, taken, generator)
+        if recipe is None or recipe.digest in taken:
+            return next(iter(self._proposer.ask(self._study, 1, offset=len(proposals), taken=taken)), None)
+        return Proposal(recipe, GuidedStrategy.name, sampler_state={"origin": origin})
+
+    def _origin(self, number: int) -> Origin:
+        if number < SPREAD:
+            return "spread"
+        cycle = LATE if self._study.progress >= REFINE_AFTER else EARLY
+        return cycle[(number - SPREAD) % len(cycle)]
+
+    def _probes(self, proposals: Sequence[Proposal]) -> int:
+        told = [trial for trial in self._study.trials if trial.source == GuidedStrategy.name and trial.params]
+        return len(told) + sum(proposal.params is not None for proposal in proposals)
+
+    def _probe(self, taken: set[str], generator: np.random.Generator) -> Proposal | None:
+        """Change two parameters of the neutral setting: what Optuna starts from in place of random points."""
+        params = self._focused.defaults(float(generator.random()))
+        for index in generator.permutation(len(self._focused.parameters))[:2]:
+            parameter = self._focused.parameters[index]
+            params[parameter.name] = parameter.levels[int(generator.integers(len(parameter.levels)))]
+        new = nearest_new(self._focused, params, taken, int(generator.integers(2**31)))
+        if new is None:
+            return None
+        recipe = self._focused.to_recipe(new)
+        return Proposal(recipe, GuidedStrategy.name, dict(new), {"origin": "probe"})
+
+    def _surrogate(self, number: int, taken: set[str], generator: np.random.Generator) -> Recipe | None:
+        """Solve for a promising target with the learnt weights; with disturbed weights if that is known already."""
+        precision = self._best_precision()
+        slowest, fastest = self._space.reach(precision)
+        for attempt in range(TRIES):
+            ratio = target_ratio(self._study.trials, self._goal, number + attempt, slowest=slowest, fastest=fastest)
+            noise = np.exp(generator.normal(0.0, WEIGHT_NOISE * min(attempt, 3) / 3, len(self._weights)))
+            choice = self._space.solve(self._costs(self._weights * noise), ratio, precision)
+            recipe = self._space.recipe(choice, precision)
+            if recipe.digest not in taken:
+                return recipe
+        return None
+
+    def _refine(self, number: int, taken: set[str], generator: np.random.Generator) -> Recipe | None:
+        """Mutate one of the best models within its predicted time; the surrogate ranks the offspring."""
+        parents = self._parents()
+        if not parents:
+            return None
+        parent = parents[number % len(parents)]
+        times, costs = self._space.times(parent.precision), self._costs(self._weights)
+        kept = [efficient_options(time, cost) for time, cost in zip(times, costs, strict=True)]
+        levels = [
+            int(np.argmin(np.abs(time[keep] - time[option])))
+            for time, keep, option in zip(times, kept, parent.choice, strict=True)
+        ]
+        kept_times = [time[keep] for time, keep in zip(times, kept, strict=True)]
+        budget = total(kept_times, levels) * (1.0, 0.97)[number // max(1, len(parents)) % 2]
+        children = [
+            tuple(int(keep[level]) for keep, level in zip(kept, child, strict=True))
+            for child in offspring(levels, kept_times, budget, OFFSPRING, generator)
+        ]
+        for child in sorted(children, key=lambda choice: (total(costs, choice), choice)):
+            recipe = self._space.recipe(child, parent.precision)
+            if recipe.digest not in taken:
+                return recipe
+        return None
+
+    def _parents(self) -> list[Located]:
+        """Return the models around the goal, the most interesting first."""
+        limit, ceiling = self._goal.max_drop, self._goal.max_latency_ms
+        if limit is not None:
+            near = [found for found in self._located if found.record.drop is not None]
+            feasible = sorted((f for f in near if (f.record.drop or 0.0) <= limit), key=lambda f: f.ratio)
+            missed = sorted((f for f in near if (f.record.drop or 0.0) > limit), key=lambda f: f.record.drop or 0.0)
+            return feasible[:2] + missed[:1]
+        if ceiling is not None:
+            fast = [f for f in self._located if f.record.latency_ms is not None and f.record.latency_ms <= ceiling]
+            return sorted(fast, key=lambda f: f.divergence)[:3]
+        return sorted(self._located, key=lambda f: (f.ratio * (f.divergence + 1e-3), f.ratio))[:6]
+
+    def _best_precision(self) -> Precision:
+        """Arithmetic of the best model so far; the device's default before there is one."""
+        parents = self._parents()
+        return parents[0].precision if parents else self._space.space.defaults.precision
+
+    def _costs(self, weights: FloatArray) -> list[FloatArray]:
+        return [weight * unit.divergence for weight, unit in zip(weights, self._space.units, strict=True)]
+
+    def _fit_weights(self) -> FloatArray:
+        prior = np.ones(len(self._space.units))
+        if not self._located:
+            return prior
+        errors = np.array([_chosen(self._space.units, found.choice) for found in self._located])
+        losses = np.array([found.divergence for found in self._located])
+        return fit_weights(errors, losses, prior, PRIOR_WEIGHT)
+
+
+def _locate(space: GuidedSpace, trial: TrialRecord) -> Located | None:
+    recipe, loss = trial.recipe, trial.divergence if trial.divergence is not None else trial.loss
+    if recipe is None or trial.outcome != "done" or trial.ratio is None or loss is None:
+        return None
+    choice = space.locate(recipe)
+    if choice is None:
+        return None
+    return Located(trial, choice, recipe.precision, trial.ratio, loss)
+
+
+def _chosen(units: Sequence[UnitOptions], choice: Sequence[int]) -> list[float]:
+    return [float(unit.divergence[option]) for unit, option in zip(units, choice, strict=True)]

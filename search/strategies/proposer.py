@@ -1,0 +1,167 @@
+"""Optuna as a function of trial records.
+
+The study lives in memory and is a function of the trial rows. Between asks it is kept, so that an ask converts only
+what is new; without it (another process, after a crash) it is rebuilt and proposes the same.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import IntDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from search.promote import quality_limit
+from search.requests import Goal
+from search.requests import Sampler
+from search.space import Parameter
+from search.space import Params
+from search.space import Searchable
+from search.strategies.base import Proposal
+from search.strategies.base import ask_seed
+from search.strategies.novelty import nearest_new
+from search.strategies.samplers import make_sampler
+from search.study import StudyState
+from search.study import TrialRecord
+
+ATTEMPTS = 4
+KEPT_STUDIES = 16
+OBJECTIVES = 3
+
+
+class _KeptStudy:
+    """An Optuna study and the digests of the finished trials in it, in order."""
+
+    def __init__(self) -> None:
+        self.study: Study = optuna.create_study(directions=["minimize"] * OBJECTIVES)
+        self.digests: list[str] = []
+
+
+_kept: OrderedDict[tuple[str, str], _KeptStudy] = OrderedDict()
+
+
+class OptunaProposer:
+    """Multi-objective Optuna: latency ratio, loss of quality and stored size.
+
+    Args:
+        space: Parameters and what they mean. Only trials that have exactly these parameters are told to Optuna.
+        sampler: Name of the sampler.
+        source: Name that the proposals carry.
+    """
+
+    def __init__(self, space: Searchable, sampler: Sampler, source: str) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space = space
+        self._sampler: Sampler = sampler
+        self._source = source
+        self._distributions = {parameter.name: _distribution(parameter) for parameter in space.parameters}
+
+    def ask(self, study: StudyState, count: int, *, offset: int = 0, taken: Iterable[str] = ()) -> list[Proposal]:
+        """Return up to ``count`` new recipes; see :class:`search.strategies.base.Strategy`.
+
+        Args:
+            study: The trials so far.
+            count: How many recipes.
+            offset: Number of trials that will come before, though the study does not have them yet.
+            taken: Digests of those.
+        """
+        optuna_study = self._synchronise(study)
+        running = [t.params for t in study.trials if t.outcome == "running" and t.params and self._is_mine(t)]
+        temporary = [self._add_running(optuna_study, params) for params in running]
+        seen = {*study.digests, *taken}
+        proposals: list[Proposal] = []
+        try:
+            for position in range(offset, offset + count):
+                proposal = self._propose(optuna_study, study, position, seen, temporary)
+                if proposal is None:
+                    break
+                seen.add(proposal.recipe.digest)
+                proposals.append(proposal)
+        finally:
+            # Failed trials are invisible to samplers: what was only asked leaves no trace in the next ask.
+            for number in temporary:
+                optuna_study.tell(number, state=TrialState.FAIL)
+        return proposals
+
+    def _propose(
+        self, optuna_study: Study, study: StudyState, offset: int, seen: set[str], temporary: list[int]
+    ) -> Proposal | None:
+        params: Params = {}
+        seed = 0
+        for attempt in range(ATTEMPTS):
+            seed = ask_seed(study, offset, attempt)
+            optuna_study.sampler = make_sampler(self._sampler, seed, self._distributions)
+            trial = optuna_study.ask(fixed_distributions=self._distributions)
+            temporary.append(trial.number)
+            params = self._decode(trial.params)
+            if self._space.to_recipe(params).digest not in seen:
+                break
+        new = nearest_new(self._space, params, seen, seed)
+        if new is None:
+            return None
+        state = {"sampler": self._sampler, "seed": seed}
+        return Proposal(self._space.to_recipe(new), self._source, dict(new), state)
+
+    def _synchronise(self, study: StudyState) -> Study:
+        finished = [trial for trial in study.finished if self._is_mine(trial)]
+        digests = [trial.digest for trial in finished]
+        key = (study.job_id, f"{self._source}:{self._sampler}")
+        kept = _kept.pop(key, None)
+        if kept is None or kept.digests != digests[: len(kept.digests)]:
+            kept = _KeptStudy()
+        for trial in finished[len(kept.digests) :]:
+            kept.study.add_trial(self._frozen(trial, study.goal))
+        kept.digests = digests
+        _kept[key] = kept
+        while len(_kept) > KEPT_STUDIES:
+            _kept.popitem(last=False)
+        return kept.study
+
+    def _is_mine(self, trial: TrialRecord) -> bool:
+        return set(trial.params or ()) == set(self._distributions)
+
+    def _frozen(self, trial: TrialRecord, goal: Goal) -> FrozenTrial:
+        objectives = trial.objectives
+        return optuna.trial.create_trial(
+            state=TrialState.COMPLETE if objectives else TrialState.FAIL,
+            values=list(objectives) if objectives else None,
+            params=self._encode(trial.params or {}),
+            distributions=self._distributions,
+            constraints=_constraints(trial, goal) if objectives else None,
+        )
+
+    def _add_running(self, optuna_study: Study, params: Params) -> int:
+        optuna_study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING, params=self._encode(params), distributions=self._distributions
+            )
+        )
+        return len(optuna_study.get_trials(deepcopy=False)) - 1
+
+    def _encode(self, params: Params) -> dict[str, object]:
+        return {p.name: p.levels.index(params[p.name]) if p.ordered else params[p.name] for p in self._space.parameters}
+
+    def _decode(self, params: dict[str, object]) -> Params:
+        return {
+            p.name: p.levels[int(str(params[p.name]))] if p.ordered else params[p.name]  # type: ignore[misc]
+            for p in self._space.parameters
+        }
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.ordered:
+        return IntDistribution(0, len(parameter.levels) - 1)
+    return CategoricalDistribution(parameter.levels)
+
+
+def _constraints(trial: TrialRecord, goal: Goal) -> dict[str, float]:
+    constraints: dict[str, float] = {}
+    if goal.max_drop is not None and trial.drop_at_least is not None:
+        constraints["drop"] = trial.drop_at_least - quality_limit(goal.max_drop)
+    if goal.max_latency_ms is not None and trial.latency_ms is not None:
+        constraints["latency"] = trial.latency_ms - goal.max_latency_ms
+    return constraints

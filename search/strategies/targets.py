@@ -1,0 +1,90 @@
+"""Where on the front to look next: latency ratios worth solving for."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log
+from math import sqrt
+
+from search.pareto import non_dominated
+from search.requests import Goal
+from search.study import TrialRecord
+
+BETWEEN = (0.5, 0.25, 0.75, 0.1)
+CEILING_SHARE = (1.0, 0.97, 0.93, 0.88)
+WINDOW = 1.15
+LONGEST_STEP = 0.65
+"""A step towards faster models goes at most to this fraction of the best ratio."""
+
+
+def spread_target(position: int) -> float:
+    """Return the ``position``-th point of the van der Corput sequence: even cover of (0, 1) however many are drawn."""
+    value, base = 0.0, 0.5
+    index = position + 1
+    while index:
+        value += base * (index & 1)
+        index >>= 1
+        base /= 2
+    return value
+
+
+def target_ratio(trials: Sequence[TrialRecord], goal: Goal, turn: int, *, slowest: float, fastest: float) -> float:
+    """Return the latency ratio to aim for.
+
+    Maximum drop: between the fastest model that meets it and the next faster one that does not. Latency ceiling: at it
+    and slightly below. No goal: into the largest gap of the front.
+
+    Args:
+        trials: Trials so far.
+        goal: The request's goal.
+        turn: Counts up, so that successive targets differ.
+        slowest: Largest ratio that the solver can reach.
+        fastest: Smallest ratio that the solver can reach.
+    """
+    known = [
+        trial for trial in trials if trial.outcome == "done" and trial.ratio is not None and trial.loss is not None
+    ]
+    if goal.max_latency_ms is not None:
+        reference = next((t.latency_ms / t.ratio for t in known if t.latency_ms and t.ratio), None)
+        ceiling = goal.max_latency_ms / reference if reference else sqrt(slowest * fastest)
+        return max(fastest, ceiling * CEILING_SHARE[turn % len(CEILING_SHARE)])
+    if goal.max_drop is not None:
+        return _between_feasible_and_not(known, goal.max_drop, turn, slowest, fastest)
+    return _largest_gap(known, turn, slowest, fastest)
+
+
+def target_window(trials: Sequence[TrialRecord], goal: Goal, *, slowest: float, fastest: float) -> tuple[float, float]:
+    """Return the latency ratios, slow and fast, between which targets are worth a try; all of them without a goal."""
+    if goal.max_drop is None and goal.max_latency_ms is None:
+        return slowest, fastest
+    best = target_ratio(trials, goal, 0, slowest=slowest, fastest=fastest)
+    return min(slowest, best * WINDOW), max(fastest, best / WINDOW)
+
+
+def _between_feasible_and_not(
+    known: Sequence[TrialRecord], max_drop: float, turn: int, slowest: float, fastest: float
+) -> float:
+    ours = [(t.ratio, t.drop) for t in known if t.recipe is not None and t.ratio is not None and t.drop is not None]
+    feasible = [ratio for ratio, drop in ours if drop <= max_drop]
+    share = BETWEEN[turn % len(BETWEEN)]
+    if not feasible:
+        tried = max((ratio for ratio, _ in ours), default=fastest)
+        return float(slowest ** (1 - share) * min(tried, slowest) ** share)
+    best = min(feasible)
+    too_fast = max((ratio for ratio, drop in ours if drop > max_drop and ratio < best), default=fastest)
+    limit = max(too_fast, fastest, best * LONGEST_STEP)
+    return float(best ** (1 - share) * min(limit, best) ** share)
+
+
+def _largest_gap(known: Sequence[TrialRecord], turn: int, slowest: float, fastest: float) -> float:
+    points = [(t.ratio, t.loss) for t in known if t.recipe is not None and t.ratio is not None and t.loss is not None]
+    if not points:
+        return sqrt(slowest * fastest)
+    keep = non_dominated(points)
+    front = sorted(point for point, kept in zip(points, keep, strict=True) if kept)
+    ends = [(min(fastest, front[0][0]), front[0][1] * 2 + 1e-6), *front, (max(slowest, front[-1][0]), 0.0)]
+    gaps = [
+        (log(max(right[0] / left[0], 1.0)) * max(left[1] - right[1], 0.0), sqrt(left[0] * right[0]))
+        for left, right in pairwise(ends)
+    ]
+    gaps.sort(reverse=True)
+    return gaps[turn % min(4, len(gaps))][1]

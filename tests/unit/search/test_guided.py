@@ -1,0 +1,183 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compressors.recipe import GraphRecipe
+from compressors.recipe import Recipe
+from infra.errors import InvalidInputError
+from search.branch_costs import TableCosts
+from search.estimator import latency_model
+from search.latency_model import LatencyModel
+from search.refine import LEAST_USE
+from search.refine import MOST_CHANGES
+from search.refine import offspring
+from search.requests import Goal
+from search.requests import JobRequest
+from search.solver import BudgetTable
+from search.solver import total
+from search.spdy import WeightShape
+from search.spdy import fit_weights
+from search.spdy import unit_weights
+from search.strategies import proposer
+from search.strategies.targets import spread_target
+from search.study import StudyState
+from tests.unit.search.guided_problem import ANATOMY
+from tests.unit.search.guided_problem import Problem
+from tests.unit.search.guided_problem import front_volume
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    proposer._kept.clear()
+
+
+def test_twenty_guided_trials_beat_many_direct_ones():
+    problem = Problem()
+    guided = problem.search(problem.strategy("guided"), 20)
+    direct = problem.search(problem.strategy("direct"), 80)
+    assert front_volume(guided) > front_volume(direct)
+
+
+def test_guided_improves_on_its_own_first_spread():
+    problem = Problem(seed=1)
+    study = problem.search(problem.strategy("guided"), 60)
+    assert front_volume(study) > 1.02 * front_volume(study, 8)
+    origins = {trial.sampler_state.get("origin", "optuna") for trial in study.trials}
+    assert origins == {"spread", "surrogate", "refine", "probe", "optuna"}
+
+
+def test_goal_is_approached_from_both_sides():
+    problem = Problem(seed=2)
+    goal = Goal(max_drop=0.03)
+    study = problem.search(problem.strategy("guided"), 40, goal=goal)
+    spread = min(t.ratio for t in study.trials[:8] if t.drop <= 0.03)
+    best = min(t.ratio for t in study.trials if t.drop <= 0.03)
+    assert best < 0.97 * spread
+    late = [t.drop for t in study.trials[20:]]
+    assert np.median(np.abs(np.array(late) - 0.03)) < 0.02
+
+
+def test_latency_goal_is_met_and_used():
+    problem = Problem(seed=3)
+    study = problem.search(problem.strategy("guided"), 30, goal=Goal(max_latency_ms=6.0))
+    within = [t for t in study.trials if t.latency_ms <= 6.0]
+    best = min(within, key=lambda t: t.drop)
+    assert best.latency_ms > 5.4
+    assert best.drop <= min(t.drop for t in study.trials[:8] if t.latency_ms <= 6.0)
+
+
+@pytest.mark.parametrize("goal", [Goal(), Goal(max_drop=0.03)])
+def test_a_resumed_study_proposes_the_same_and_nothing_twice(goal):
+    problem = Problem()
+    study = StudyState(job_id="job", seed=5, goal=goal, trials=())
+    for turn in range(12):
+        study = replace(study, progress=turn / 12)
+        warm = problem.strategy().ask(study, 2)
+        proposer._kept.clear()
+        cold = problem.strategy().ask(study, 2)
+        assert warm == cold
+        number = len(study.trials)
+        running = problem.record(number, warm[0], outcome="running")
+        study = replace(study, trials=(*study.trials, running))
+        more = problem.strategy().ask(study, 2)
+        assert warm[0].recipe.digest not in {p.recipe.digest for p in more}
+        done = [problem.finish(running), *(problem.record(number + 1 + i, p) for i, p in enumerate(more))]
+        study = replace(study, trials=(*study.trials[:-1], *done))
+    digests = [t.digest for t in study.trials]
+    assert len(digests) == len(set(digests)) == 36
+
+
+def test_without_divergences_errors_steer():
+    problem = Problem()
+    study = problem.search(problem.strategy("guided", options=problem.database(divergences=False)), 16)
+    assert len(study.digests) == 16
+
+
+def test_guided_needs_its_database():
+    problem = Problem()
+    with pytest.raises(InvalidInputError, match="option database"):
+        problem.strategy("guided", options=None)
+
+
+def test_latency_model_learns_what_the_table_got_wrong():
+    problem = Problem()
+    prepared, request = problem.prepared(), JobRequest(model_id="m", dataset_id="d")
+    study = problem.search(problem.strategy("random"), 40, at_a_time=5)
+    table_only = LatencyModel(TableCosts(problem.table(), ANATOMY), ANATOMY)
+    fitted = latency_model(request, prepared, study.trials[:20])
+    held_out = study.trials[20:]
+
+    def error(model):
+        return np.median([abs(model.predict(t.recipe).value / t.ratio - 1) for t in held_out])
+
+    assert error(table_only) > 0.04
+    assert error(fitted) < 0.01
+    inside = [fitted.predict(t.recipe).low <= t.ratio <= fitted.predict(t.recipe).high for t in held_out]
+    assert np.mean(inside) >= 0.9
+
+
+def test_counted_operations_order_candidates_before_anything_is_measured():
+    problem = Problem()
+    prepared, request = problem.prepared(latency_table=None), JobRequest(model_id="m", dataset_id="d")
+    study = problem.search(problem.strategy("random"), 30, at_a_time=5)
+    model = latency_model(request, prepared, ())
+    predicted = [model.predict(t.recipe).value for t in study.trials]
+    measured = [t.ratio for t in study.trials]
+    ranks = np.corrcoef(np.argsort(np.argsort(predicted)), np.argsort(np.argsort(measured)))[0, 1]
+    assert ranks > 0.85
+    whole = Recipe.dense(6).model_copy(update={"graph": GraphRecipe(first_token_head=False)})
+    assert model.predict(whole).value == pytest.approx(1.0, rel=1e-6)
+
+
+def test_learnt_weights_find_the_optimum_of_an_additive_loss():
+    """SPDY's aim, with weights learnt from evaluations in place of a search over random ones."""
+    rng = np.random.default_rng(0)
+    units, levels = 4, 5
+    times = [np.sort(rng.random(levels))[::-1] for _ in range(units)]
+    errors = [np.linspace(0, 1, levels) ** 2 for _ in range(units)]
+    truth = np.array([5.0, 0.2, 1.0, 0.05])
+    tried = [rng.integers(0, levels, units) for _ in range(16)]
+    seen = np.array([[errors[u][choice[u]] for u in range(units)] for choice in tried])
+    weights = fit_weights(seen, seen @ truth, np.ones(units), prior_weight=0.01)
+    assert weights == pytest.approx(truth, rel=0.15)
+    everything = list(itertools.product(range(levels), repeat=units))
+    for budget in (1.0, 1.5, 2.0):
+        found = BudgetTable(times, [w * e for w, e in zip(weights, errors, strict=True)], budget).solve(budget)
+        costs = [w * e for w, e in zip(truth, errors, strict=True)]
+        best = min(total(costs, c) for c in everything if total(times, c) <= budget - 4 * budget / 4000)
+        assert total(costs, found) <= best * 1.05 + 1e-9
+        assert total(times, found) <= budget
+
+
+def test_unit_weights_say_what_they_mean():
+    branches, depths = ["attention", "feed_forward"] * 3, [0, 0, 0.5, 0.5, 1, 1]
+    assert unit_weights(WeightShape(), branches, depths) == pytest.approx(np.ones(6))
+    assert np.prod(unit_weights(WeightShape(1.0, 0.5, -0.5), branches, depths)) == pytest.approx(1.0)
+    more_attention = unit_weights(WeightShape(attention=1.0), branches, depths)
+    assert more_attention[0] / more_attention[1] == pytest.approx(np.e)
+    late = unit_weights(WeightShape(slope=1.0), branches, depths)
+    assert late[4] / late[0] == pytest.approx(np.e)
+
+
+@given(st.integers(0, 10**6))
+def test_moves_keep_the_budget_and_stay_near(seed):
+    rng = np.random.default_rng(seed)
+    times = [np.sort(rng.random(8))[::-1] for _ in range(8)]
+    start = rng.integers(0, 8, 8).tolist()
+    budget = total(times, start)
+    children = offspring(start, times, budget, 8, rng)
+    assert len(set(children)) == len(children)
+    for child in children:
+        assert child != tuple(start)
+        assert LEAST_USE * budget <= total(times, child) <= budget
+        assert sum(a != b for a, b in zip(child, start, strict=True)) <= MOST_CHANGES
+
+
+def test_spread_targets_cover_the_front_at_every_count():
+    for count in (3, 7, 15):
+        points = sorted(spread_target(i) for i in range(count))
+        assert max(np.diff([0, *points, 1])) <= 1 / (count + 1) + 1e-9

@@ -1,0 +1,103 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from search.solver import BudgetTable
+from search.solver import Unreachable
+from search.solver import efficient_options
+from search.solver import solve_within
+from search.solver import total
+
+
+def problem(seed, units=4, options=5, whole=True):
+    rng = np.random.default_rng(seed)
+    times = [rng.integers(0, 20, options).astype(float) if whole else rng.random(options) for _ in range(units)]
+    costs = [rng.random(options) for _ in range(units)]
+    sizes = [rng.integers(1, 20, options).astype(float) for _ in range(units)]
+    return times, costs, sizes
+
+
+def brute_force(times, costs, budget, sizes=None, size_budget=np.inf):
+    choices = itertools.product(*(range(len(unit)) for unit in times))
+    feasible = [c for c in choices if total(times, c) <= budget and (sizes is None or total(sizes, c) <= size_budget)]
+    return min((total(costs, c) for c in feasible), default=None)
+
+
+@given(st.integers(0, 10**6))
+def test_equals_brute_force_for_every_budget(seed):
+    times, costs, _ = problem(seed)
+    table = BudgetTable(times, costs, largest=80.0, buckets=80)  # whole times: rounding loses nothing
+    for budget in range(0, 81, 3):
+        expected = brute_force(times, costs, budget)
+        if expected is None:
+            with pytest.raises(Unreachable) as caught:
+                table.solve(budget)
+            assert caught.value.least == sum(unit.min() for unit in times)
+        else:
+            solution = table.solve(budget)
+            assert total(times, solution) <= budget
+            assert total(costs, solution) == pytest.approx(expected)
+
+
+@given(st.integers(0, 10**6), st.floats(0.5, 3.0))
+def test_rounding_never_exceeds_the_budget_and_costs_little(seed, budget):
+    times, costs, _ = problem(seed, whole=False)
+    try:
+        solution = BudgetTable(times, costs, largest=3.0).solve(budget)
+    except Unreachable:
+        assert sum(unit.min() for unit in times) > budget - 4 * 3.0 / 4000
+        return
+    assert total(times, solution) <= budget
+    assert total(costs, solution) <= brute_force(times, costs, budget - 4 * 3.0 / 4000) + 1e-12
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(20, 60), st.integers(15, 60))
+def test_two_budgets_are_kept_and_the_hull_is_found(seed, time_budget, size_budget):
+    times, costs, sizes = problem(seed)
+    feasible = brute_force(times, costs, time_budget, sizes, size_budget)
+    try:
+        solution = solve_within(times, costs, sizes, time_budget, size_budget, buckets=time_budget)
+    except Unreachable:
+        assert feasible is None
+        return
+    assert total(times, solution) <= time_budget
+    assert total(sizes, solution) <= size_budget
+    # The price finds the hull: no choice beats it in cost plus price times size for some price, so mixing two
+    # solutions of the same problem bounds the gap by the largest step of one unit.
+    gap = max(float(unit.max() - unit.min()) for unit in costs)
+    assert feasible - 1e-9 <= total(costs, solution) <= feasible + 2 * gap
+
+
+def test_size_that_cannot_be_reached_says_what_can():
+    times, costs, sizes = problem(1)
+    with pytest.raises(Unreachable) as caught:
+        solve_within(times, costs, sizes, 80.0, 0.5)
+    assert caught.value.least == sum(unit.min() for unit in sizes)
+
+
+@given(st.integers(0, 10**6))
+def test_filtered_options_lose_no_optimum(seed):
+    times, costs, _ = problem(seed)
+    kept = [efficient_options(time, cost) for time, cost in zip(times, costs, strict=True)]
+    fewer_times = [time[k] for time, k in zip(times, kept, strict=True)]
+    fewer_costs = [cost[k] for cost, k in zip(costs, kept, strict=True)]
+    assert all((np.diff(time) < 0).all() for time in fewer_times)
+    assert all((np.diff(cost) > 0).all() for cost in fewer_costs)
+    for budget in (20, 35, 50):
+        assert brute_force(times, costs, budget) == brute_force(fewer_times, fewer_costs, budget)
+
+
+def test_a_deep_model_is_solved_in_milliseconds():
+    import time
+
+    times, costs, _ = problem(0, units=48, options=40, whole=False)
+    begin = time.perf_counter()
+    table = BudgetTable(times, costs, largest=20.0)
+    for budget in np.linspace(1.0, 20.0, 50):
+        table.solve(budget)
+    assert time.perf_counter() - begin < 2.0
