@@ -61,7 +61,8 @@ class QuantizationRecipe(_Frozen):
     ranges: Literal["minmax", "percentile", "mse"] = "percentile"
     """How the static scheme finds the range of an activation."""
     attention_products: bool = False
-    """Also quantise the two activation x activation products of attention (dynamic scheme only)."""
+    """Also compute the two activation x activation products of attention in int8, in branches with 8 bits; takes effect
+    in the ``sequence_first`` layout. Pays where 8-bit products are much faster than rounding, such as with AMX."""
     embedding_bits: Literal[8, 32] = 32
     """Storage of the embedding tables."""
     rounding: Literal["nearest", "gptq"] = "nearest"

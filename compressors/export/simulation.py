@@ -30,7 +30,8 @@ def rounded_module(network: EncoderNetwork, quantization: QuantizationRecipe) ->
             for name in names if owner is not None else ():
                 linear = getattr(linears, name)
                 if linear.bits < 32:
-                    setattr(owner, name, _RoundedLinear(linear, quantization))
+                    operand = name in ("query", "key", "value")
+                    setattr(owner, name, _RoundedLinear(linear, quantization, is_operand=operand))
     if quantization.embedding_bits == 8:
         values, scales = quantize_rows(to_numpy(network.embeddings.word))
         module.embeddings.word.weight = nn.Parameter(torch.from_numpy(values * scales), requires_grad=False)
@@ -38,18 +39,20 @@ def rounded_module(network: EncoderNetwork, quantization: QuantizationRecipe) ->
 
 
 class _RoundedLinear(nn.Module):
-    def __init__(self, linear: Linear, quantization: QuantizationRecipe) -> None:
+    def __init__(self, linear: Linear, quantization: QuantizationRecipe, *, is_operand: bool) -> None:
         super().__init__()
         stages = [linear.weight] if linear.weight is not None else [linear.right, linear.left]
         self.weights = [_round_weight(stage, linear.bits, quantization) for stage in stages if stage is not None]
         self.bias = linear.bias
         self.rounds_inputs = linear.bits == 8 and quantization.scheme != "weight_only"
+        self.rounds_output = linear.bits == 8 and is_operand and quantization.attention_products
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]``."""
         for weight in self.weights:
             inputs = functional.linear(_round_activation(inputs) if self.rounds_inputs else inputs, weight)
-        return inputs if self.bias is None else inputs + self.bias
+        output = inputs if self.bias is None else inputs + self.bias
+        return _round_activation(output) if self.rounds_output else output
 
 
 def _round_weight(weight: Tensor, bits: int, quantization: QuantizationRecipe) -> Tensor:

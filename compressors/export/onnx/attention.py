@@ -8,6 +8,8 @@ import math
 
 import torch
 
+from compressors.export.onnx.attention_products import emit_rounded_mixture
+from compressors.export.onnx.attention_products import emit_rounded_scores
 from compressors.export.onnx.builder import MICROSOFT
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.embeddings import emit_mask
@@ -127,20 +129,21 @@ def _sequence_first(
     builder = context.builder
     split = emit_sequence_shape(context, attention.head_size)
     split_query = builder.constant([1, -1, attention.head_size]) if one_query else split
-    left = builder.node("Reshape", [query, split_query], f"{query}.heads")
-    right, values = (builder.node("Reshape", [source, split], f"{source}.heads") for source in (key, value))
-    scores = builder.node(
-        "FusedMatMul",
-        [left, right],
-        f"{name}.scores",
-        domain=MICROSOFT,
-        transB=1,
-        transBatchA=1,
-        transBatchB=1,
-    )
+    rounded = context.quantization.attention_products and attention.output.bits == 8
+    if rounded:
+        scores = emit_rounded_scores(context, query, key, split_query, split, name)
+    else:
+        left = builder.node("Reshape", [query, split_query], f"{query}.heads")
+        right = builder.node("Reshape", [key, split], f"{key}.heads")
+        views = {"transB": 1, "transBatchA": 1, "transBatchB": 1}
+        scores = builder.node("FusedMatMul", [left, right], f"{name}.scores", domain=MICROSOFT, **views)
     masked = builder.node("Add", [scores, _mask_per_head(context, attention.heads)], f"{name}.masked")
     weights = builder.node("Softmax", [masked], f"{name}.weights", axis=-1)
-    mixed = builder.node("FusedMatMul", [weights, values], f"{name}.mixed", domain=MICROSOFT, transBatchB=1)
+    if rounded:
+        mixed = emit_rounded_mixture(context, weights, value, split, name)
+    else:
+        values = builder.node("Reshape", [value, split], f"{value}.heads")
+        mixed = builder.node("FusedMatMul", [weights, values], f"{name}.mixed", domain=MICROSOFT, transBatchB=1)
     back = builder.node("Transpose", [mixed], f"{name}.mixed.transposed", perm=[1, 0, 2])
     merge = builder.constant([-1, attention.heads * attention.head_size])
     return builder.node("Reshape", [back, merge], f"{name}.context")

@@ -5,8 +5,11 @@ that are going to be quantised are looked at: first their extremes, then their h
 """
 
 import itertools
+import math
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from compressors.export.onnx.builder import GraphBuilder
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.emitter import emit_network
 from compressors.export.onnx.emitter import model_inputs
+from compressors.export.onnx.quantization import Float
 from compressors.export.onnx.quantization import Range
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
@@ -30,12 +34,12 @@ Ranges = dict[str, Range]
 TEXTS = 64
 """Texts that are looked at; the ranges of more differ little and cost time for every candidate."""
 
-BINS = 2048
 PERCENTILE = 99.999
+BINS = 2048
 MSE_STEPS = 60
 MSE_SMALLEST = 0.2
-_SAMPLED = 1 << 15
-"""Values of one activation that enter the histogram from one text."""
+_SAMPLED = 1 << 13
+"""Values of one activation that are kept from one text."""
 
 
 def collect_ranges(network: EncoderNetwork, recipe: Recipe, feeds: Iterable[Feeds]) -> Ranges:
@@ -59,47 +63,62 @@ def collect_ranges(network: EncoderNetwork, recipe: Recipe, feeds: Iterable[Feed
         raise InvalidInputError("Static quantisation needs calibration text.", hint="Pass at least one text.")
     with tempfile.TemporaryDirectory() as scratch:
         names, session = _probe(network, recipe, Path(scratch) / "probe.onnx")
-        if not names:
-            return {}
-        extremes = _extremes(session, names, texts)
-        if recipe.quantization.ranges == "minmax":
-            return extremes
-        histograms = _histograms(session, names, texts, extremes)
-    choose = {"percentile": percentile_range, "mse": mse_range}[recipe.quantization.ranges]
-    return {name: choose(histograms[name], extremes[name]) for name in names}
+        seen = {name: _Seen() for name in names}
+        for text in texts if names else ():
+            for name, value in _run(session, names, text).items():
+                seen[name].add(value)
+    choose = {"minmax": lambda _, extremes: extremes, "percentile": percentile_range, "mse": mse_range}
+    find = choose[recipe.quantization.ranges]
+    return {name: find(np.concatenate(item.samples), item.extremes) for name, item in seen.items()}
 
 
-def percentile_range(histogram: NDArray[np.int64], extremes: Range) -> Range:
+def percentile_range(values: Float, extremes: Range) -> Range:
     """Cut off the outermost values at both ends, ``100 - PERCENTILE`` per cent in total.
 
     Args:
-        histogram: Counts in equal bins between the extremes.
-        extremes: The outer edges of the histogram.
+        values: A sample of the activation, any shape.
+        extremes: The smallest and the largest value of all, which the result does not exceed.
     """
-    edges = np.linspace(extremes.low, extremes.high, len(histogram) + 1)
-    share = np.concatenate([[0.0], np.cumsum(histogram) / max(histogram.sum(), 1)])
     tail = (100.0 - PERCENTILE) / 200.0
-    low = edges[np.searchsorted(share, tail, side="right") - 1]
-    high = edges[min(int(np.searchsorted(share, 1.0 - tail, side="left")), len(histogram))]
-    return Range(float(low), float(high))
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return Range(max(float(low), extremes.low), min(float(high), extremes.high))
 
 
-def mse_range(histogram: NDArray[np.int64], extremes: Range) -> Range:
+def mse_range(values: Float, extremes: Range) -> Range:
     """Shrink the extremes by the common factor that gives the least mean squared error on the uint8 grid.
 
     Rounding costs ``step**2 / 12`` for each value inside, clipping the squared distance for each value outside.
+    Arguments as for :func:`percentile_range`.
     """
-    centres = np.linspace(extremes.low, extremes.high, len(histogram) + 1)
-    centres = (centres[:-1] + centres[1:]) / 2
+    if extremes.low == extremes.high:
+        return extremes
+    counts, edges = np.histogram(values, bins=BINS, range=(extremes.low, extremes.high))
+    centres = (edges[:-1] + edges[1:]) / 2
     best, best_error = extremes, np.inf
     for factor in np.linspace(1.0, MSE_SMALLEST, MSE_STEPS):
         candidate = Range(extremes.low * factor, extremes.high * factor)
         step = float(candidate.affine()[0])
         outside = centres - np.clip(centres, candidate.low, candidate.high)
-        error = float(np.sum(histogram * np.where(outside == 0, step**2 / 12, outside**2)))
+        error = float(np.sum(counts * np.where(outside == 0, step**2 / 12, outside**2)))
         if error < best_error:
             best, best_error = candidate, error
     return best
+
+
+@dataclass
+class _Seen:
+    """What is remembered of one activation."""
+
+    extremes: Range = field(default_factory=lambda: Range(0.0, 0.0))
+    samples: list[Float] = field(default_factory=list)
+
+    def add(self, value: Float) -> None:
+        flat = value.reshape(-1)
+        self.extremes = Range(min(self.extremes.low, float(flat.min())), max(self.extremes.high, float(flat.max())))
+        stride = max(1, flat.size // _SAMPLED)
+        while math.gcd(stride, value.shape[-1]) != 1:  # otherwise some channels would never be looked at
+            stride += 1
+        self.samples.append(flat[::stride].copy())
 
 
 def _probe(network: EncoderNetwork, recipe: Recipe, path: Path) -> tuple[list[str], Any]:
@@ -129,24 +148,3 @@ def _run(session: Any, names: list[str], text: Feeds) -> dict[str, NDArray[np.fl
     inputs = {item.name for item in session.get_inputs()}
     values = session.run(names, {name: array for name, array in text.items() if name in inputs})
     return dict(zip(names, values, strict=True))
-
-
-def _extremes(session: Any, names: list[str], texts: list[Feeds]) -> Ranges:
-    low, high = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    for text in texts:
-        for name, value in _run(session, names, text).items():
-            low[name] = min(low[name], float(value.min()))
-            high[name] = max(high[name], float(value.max()))
-    return {name: Range(low[name], high[name]) for name in names}
-
-
-def _histograms(session: Any, names: list[str], texts: list[Feeds], extremes: Ranges) -> dict[str, NDArray[np.int64]]:
-    counts = {name: np.zeros(BINS, np.int64) for name in names}
-    for text in texts:
-        for name, value in _run(session, names, text).items():
-            flat = value.reshape(-1)
-            flat = flat[:: max(1, flat.size // _SAMPLED)]
-            edges = (extremes[name].low, extremes[name].high)
-            if edges[0] < edges[1]:
-                counts[name] += np.histogram(flat, bins=BINS, range=edges)[0]
-    return counts

@@ -55,6 +55,7 @@ def recipes(
             QuantizationRecipe,
             scheme=st.sampled_from(["dynamic", "static", "weight_only"]),
             ranges=st.sampled_from(["minmax", "percentile", "mse"]),
+            attention_products=st.booleans(),
             embedding_bits=st.sampled_from(embedding_bits),
         ),
         graph=graphs,

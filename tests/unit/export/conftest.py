@@ -1,10 +1,12 @@
 """Tiny models of every family and task, read once."""
 
+import copy
 from pathlib import Path
 
 import pytest
 
 from compressors.anatomy import load_network
+from compressors.export.checks import linears
 from compressors.network import EncoderNetwork
 from tests.helpers.tiny_models import make_tiny_model
 
@@ -27,3 +29,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], P
 def networks(folders: dict[tuple[str, str], Path]) -> dict[tuple[str, str], EncoderNetwork]:
     """The networks of :func:`folders`; tests must not change them."""
     return {case: load_network(folder, case[1]) for case, folder in folders.items()}
+
+
+def in_bits(network: EncoderNetwork, bits: int) -> EncoderNetwork:
+    """Return a copy of the network with every linear layer in ``bits`` bits."""
+    result = copy.deepcopy(network)
+    for linear in linears(result):
+        linear.bits = bits
+    return result

@@ -24,7 +24,7 @@ from tests.unit.export.candidates import recipes
 from tests.unit.export.conftest import CASES
 
 quick = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -1,0 +1,142 @@
+"""What is promised of the writer beyond the numbers: bytes, shapes, names, errors, shared work."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from compressors.export.checks import example_feeds
+from compressors.export.checks import linears
+from compressors.export.checks import onnx_runner
+from compressors.export.defaults import default_graph
+from compressors.export.onnx import write_onnx
+from compressors.network import EncoderNetwork
+from compressors.recipe import GraphRecipe
+from compressors.recipe import QuantizationRecipe
+from compressors.recipe import Recipe
+from infra.errors import InvalidInputError
+from tests.unit.export.conftest import in_bits
+
+BERT = ("bert", "sequence-classification")
+Networks = dict[tuple[str, str], EncoderNetwork]
+
+
+def recipe_of(graph: GraphRecipe | None = None, **quantization: object) -> Recipe:
+    """The dense recipe of three layers with a graph and a quantisation."""
+    update = {"graph": graph or GraphRecipe(), "quantization": QuantizationRecipe(**quantization)}  # type: ignore[arg-type]
+    return Recipe.dense(3).model_copy(update=update)
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8, 4])
+def test_equal_recipes_give_equal_bytes(networks: Networks, tmp_path: Path, bits: int) -> None:
+    network = in_bits(networks[BERT], bits)
+    first = write_onnx(network, recipe_of(), tmp_path / "first.onnx")
+    second = write_onnx(in_bits(networks[BERT], bits), recipe_of(), tmp_path / "second.onnx")
+    assert first.path.read_bytes() == second.path.read_bytes()
+    assert first.sha256 == hashlib.sha256(first.path.read_bytes()).hexdigest()
+    assert first.size_bytes == first.path.stat().st_size
+    assert first.operators == second.operators
+
+
+def test_the_streamed_file_is_what_the_protobuf_library_reads(networks: Networks, tmp_path: Path) -> None:
+    network = in_bits(networks[BERT], 4)
+    path = write_onnx(network, recipe_of(GraphRecipe(operators="standard")), tmp_path / "model.onnx").path
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    word = next(item for item in model.graph.initializer if item.name == "embeddings.word")
+    assert np.array_equal(onnx.numpy_helper.to_array(word), network.embeddings.word.numpy())
+
+
+def test_fewer_bits_make_smaller_files(networks: Networks, tmp_path: Path) -> None:
+    sizes = [
+        write_onnx(in_bits(networks[BERT], bits), recipe_of(), tmp_path / f"{bits}.onnx").size_bytes
+        for bits in (32, 16, 8, 4)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    full, small = (
+        write_onnx(networks[BERT], recipe_of(embedding_bits=bits), tmp_path / f"embedding{bits}.onnx").size_bytes
+        for bits in (32, 8)
+    )
+    assert small < full - 2 * networks[BERT].embeddings.word.numel()
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (BERT, ["input_ids", "attention_mask", "token_type_ids"]),
+        (("distilbert", "sequence-classification"), ["input_ids", "attention_mask"]),
+        (("roberta", "sequence-classification"), ["input_ids", "attention_mask"]),
+    ],
+)
+def test_token_types_are_an_input_only_where_the_model_has_several(
+    networks: Networks, tmp_path: Path, case: tuple[str, str], expected: list[str]
+) -> None:
+    path = write_onnx(networks[case], recipe_of(), tmp_path / "model.onnx").path
+    assert [item.name for item in onnxruntime.InferenceSession(path).get_inputs()] == expected
+
+
+def test_a_fixed_shape_gives_the_same_numbers_and_refuses_others(networks: Networks, tmp_path: Path) -> None:
+    network = networks[BERT]
+    feeds = example_feeds(network)[2]
+    batch, sequence = feeds["input_ids"].shape
+    free = onnx_runner(write_onnx(network, recipe_of(), tmp_path / "free.onnx").path)
+    fixed = onnx_runner(write_onnx(network, recipe_of(), tmp_path / "fixed.onnx", static=(batch, sequence)).path)
+    assert np.allclose(free(feeds), fixed(feeds), atol=1e-6)
+    with pytest.raises(Exception, match=r"(?i)dimension"):
+        fixed({name: array[:1] for name, array in feeds.items()})
+
+
+def test_padding_does_not_change_the_result(networks: Networks, tmp_path: Path) -> None:
+    for case, network in networks.items():
+        run = onnx_runner(write_onnx(network, recipe_of(default_graph("onnxruntime", {32})), tmp_path / "m.onnx").path)
+        short = example_feeds(network)[1]
+        padded = {name: np.pad(array, ((0, 0), (0, 7)), constant_values=0) for name, array in short.items()}
+        assert np.allclose(run(short), run(padded), atol=2e-6), case
+
+
+def test_the_last_layer_computes_only_what_the_head_reads(networks: Networks, tmp_path: Path) -> None:
+    network = networks[BERT]
+    feeds = example_feeds(network)[3]
+    whole = recipe_of(GraphRecipe(first_token_head=False))
+    first = write_onnx(network, recipe_of(), tmp_path / "first.onnx")
+    every = write_onnx(network, whole, tmp_path / "every.onnx")
+    assert np.allclose(onnx_runner(first.path)(feeds), onnx_runner(every.path)(feeds), atol=2e-6)
+    portable = recipe_of(GraphRecipe(operators="standard"))
+    shapes = _inferred_shapes(write_onnx(network, portable, tmp_path / "fixed.onnx", static=(2, 32)).path)
+    assert shapes["layer.1.feed_forward.activation"] == [2, 32, 64]
+    assert shapes["layer.2.feed_forward.activation"] == [2, 1, 64]
+
+
+def test_three_products_share_one_rounding_of_their_input(networks: Networks, tmp_path: Path) -> None:
+    recipe = recipe_of(GraphRecipe(packed_qkv=False, first_token_head=False))
+    artifact = write_onnx(in_bits(networks[BERT], 8), recipe, tmp_path / "model.onnx")
+    assert artifact.operators["MatMulIntegerToFloat"] == 3 * 6
+    assert artifact.operators["DynamicQuantizeLinear"] == 3 * 4
+
+
+def test_standard_graphs_have_no_operator_of_a_runtime(networks: Networks, tmp_path: Path) -> None:
+    for bits in (32, 8, 4):
+        recipe = recipe_of(default_graph("openvino", {bits}), scheme="static")
+        network = in_bits(networks[BERT], bits)
+        path = write_onnx(network, recipe, tmp_path / "model.onnx", feeds=example_feeds(network)).path
+        assert {item.domain for item in onnx.load(path).opset_import} == {""}
+
+
+def test_static_quantisation_without_calibration_is_refused(networks: Networks, tmp_path: Path) -> None:
+    network = in_bits(networks[BERT], 8)
+    with pytest.raises(InvalidInputError, match="was not calibrated"):
+        write_onnx(network, recipe_of(scheme="static"), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+    assert {linear.bits for linear in linears(networks[BERT])} == {32}, "the fixture was changed"
+
+
+def _inferred_shapes(path: Path) -> dict[str, list[int]]:
+    """Shapes of all values of a graph of standard operators."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+    return {
+        item.name: [dimension.dim_value for dimension in item.type.tensor_type.shape.dim]
+        for item in model.graph.value_info
+    }
