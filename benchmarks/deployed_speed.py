@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.service import running_service
 from benchmarks.tables import print_table
 from compressors.export.baselines import build_baseline
 from examples.plot_front import plot_front
+from examples.service import running_service
 from paretune.cli.durations import parse_duration
 from profilers.measure import measure
 from profilers.quality.encode import EncodedTexts

