@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlmodel import Session
 from sqlmodel import col
+from sqlmodel import func
 from sqlmodel import select
 
 from infra.clock import utcnow
@@ -45,13 +46,13 @@ def job_trials(session: Session, job_id: str) -> list[Trial]:
 def request_tick(session: Session, job: Job) -> Step:
     """Make sure that a coordinator tick runs after this transaction; at most one waits per job."""
     session.flush()
-    ticks = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "tick")).all()
-    for step in ticks:
-        if step.state == "queued":
-            return step
-    return create_step(
-        session, job_id=job.id, kind="tick", key=f"tick:{len(ticks)}", queue="search", priority=min(9, job.priority + 1)
-    )
+    ticks = select(Step).where(Step.job_id == job.id, Step.kind == "tick")
+    waiting = session.exec(ticks.where(Step.state == "queued")).first()
+    if waiting is not None:
+        return waiting
+    number = session.exec(select(func.count()).select_from(ticks.subquery())).one()
+    priority = min(9, job.priority + 1)
+    return create_step(session, job_id=job.id, kind="tick", key=f"tick:{number}", queue="search", priority=priority)
 
 
 def device_queue(session: Session, job: Job) -> str:

@@ -13,7 +13,9 @@ from sqlmodel import SQLModel
 from sqlmodel import select
 
 from compressors.description import Anatomy
+from compressors.recipe import AttentionRecipe
 from compressors.recipe import BaselineCandidate
+from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
 from infra.clock import utcnow
 from infra.database.engine import Database
@@ -32,6 +34,9 @@ from profilers.types import Measurement
 from profilers.types import Quality
 from search import coordinator
 from search.candidates import parse_candidate
+from search.options import Option
+from search.options import OptionDatabase
+from search.options import Unit
 from search.prepared import GraphDefaults
 from search.prepared import Prepared
 from search.requests import JobRequest
@@ -138,6 +143,7 @@ class Bench:
     fails: set[str] = field(default_factory=set)
     seconds: float = 1.0
     in_flight: int = 2
+    labelled: bool = True
     executed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -168,7 +174,7 @@ class Bench:
             inspect = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "inspect")).one()
             inspect.state = "done"
             job.state, job.started_at = "running", self.now
-            job.prepared = prepared().model_dump(mode="json")
+            job.prepared = prepared(self.labelled, job.request["strategy"]).model_dump(mode="json")
             session.add(job)
             session.add(inspect)
             coordinator.start_search(session, job)
@@ -235,11 +241,29 @@ def truth(trial: Trial) -> tuple[float, float, int]:
     return true_ratio(candidate.recipe), true_drop(candidate.recipe), true_size(candidate.recipe)
 
 
-def prepared(labelled: bool = True) -> Prepared:
+def option_database() -> OptionDatabase:
+    """Every width in both formats, with errors as the calibration would give them."""
+    units = []
+    for layer in range(LAYERS):
+        attention, feed_forward = [], []
+        for bits in (32, 8):
+            for heads in range(0 if bits == 32 else 1, HEADS + 1):
+                recipe = AttentionRecipe(heads=heads, bits=bits)
+                attention.append(Option(attention=recipe, error=(1 - heads / HEADS) ** 2))
+            for width in range(0 if bits == 32 else 1, WIDTH + 1):
+                ffn = FeedForwardRecipe(intermediate_size=width, bits=bits)
+                feed_forward.append(Option(feed_forward=ffn, error=(1 - width / WIDTH) ** 2))
+        units.append(Unit(layer=layer, branch="attention", options=tuple(attention)))
+        units.append(Unit(layer=layer, branch="feed_forward", options=tuple(feed_forward)))
+    return OptionDatabase(units=tuple(units))
+
+
+def prepared(labelled: bool = True, strategy: str = "direct") -> Prepared:
     return Prepared(
         anatomy=ANATOMY,
         capabilities=CAPABILITIES,
         labelled=labelled,
+        options=option_database() if strategy == "guided" else None,
         graph_defaults=GraphDefaults(),
         dense_size_bytes=1000,
     )

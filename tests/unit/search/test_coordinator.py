@@ -12,6 +12,7 @@ from infra.database.models import Step
 from search import coordinator
 from search import service
 from search.pareto import non_dominated
+from search.standing import standings
 from tests.unit.search.synthetic import BASELINES
 from tests.unit.search.synthetic import truth
 
@@ -21,7 +22,7 @@ def view(bench, job_id):
         return service.front(session, session.get(Job, job_id))
 
 
-@pytest.mark.parametrize(("strategy", "limit"), [("direct", 40), ("random", 80)])
+@pytest.mark.parametrize(("strategy", "limit"), [("direct", 40), ("random", 80), ("guided", 24)])
 def test_job_ends_with_a_confirmed_front_that_beats_the_baselines(bench, strategy, limit):
     job_id = bench.submit(strategy=strategy, goal={"max_drop": 0.02}, budget={"seconds": None, "trials": limit})
     job = bench.run(job_id)
@@ -44,6 +45,30 @@ def test_job_ends_with_a_confirmed_front_that_beats_the_baselines(bench, strateg
     points = [(p.latency.ratio.value, p.quality.drop.value, p.size_bytes) for p in front.points]
     assert non_dominated(points).all()
     assert points == sorted(points)
+
+
+def test_guided_knows_the_layers_that_matter(bench):
+    job_id = bench.submit(strategy="guided", goal={"max_drop": 0.01}, budget={"seconds": None, "trials": 24})
+    bench.run(job_id)
+    best = view(bench, job_id).best
+    # The formulas say: attention of layer 1 and the feed-forward of layer 0 are worth the most.
+    assert (best.layers[1].heads or 0) >= max(best.layers[0].heads or 0, best.layers[2].heads or 0)
+    assert (best.layers[0].intermediate_size or 0) >= (best.layers[1].intermediate_size or 0)
+    assert {t.source for t in bench.trials(job_id)} == {"baseline", "preset", "guided"}
+    assert sum(t.source == "preset" for t in bench.trials(job_id)) == 2
+
+
+def test_without_labels_divergence_is_the_objective(bench):
+    bench.labelled = False
+    job_id = bench.submit(goal={"max_drop": 0.02})
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
+    with bench.database.read_session() as session:
+        entries = standings(bench.trials(job_id), labelled=False, final=True)
+        front = service.front(session, session.get(Job, job_id))
+    by_id = {entry.trial_id: entry for entry in entries}
+    assert all(by_id[p.id].loss == p.quality.divergence for p in front.points)
+    assert front.best.quality.drop.value <= 0.02
 
 
 def test_presets_come_first_and_no_more_trials_than_allowed_are_under_way(bench):
