@@ -1,0 +1,118 @@
+"""Relative output error of a branch under a recipe, exactly, from the calibration's moments."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from compressors.calibration.statistics import Calibration
+from compressors.calibration.statistics import Site
+from compressors.linear_algebra import output_energy
+from compressors.methods.removal_order import expand_groups
+from compressors.moments import Moments
+from compressors.network import Layer
+from compressors.network import Linear
+from compressors.options.branches import Branch
+from compressors.orders import Criterion
+from compressors.removal import kept_channels
+from compressors.removal import kept_heads
+
+
+class BranchErrors:
+    """Errors of all options of one branch; what they share is computed once.
+
+    Args:
+        layer: The dense layer.
+        kind: ``attention`` or ``feed_forward``.
+        calibration: Of the dense model.
+        criterion: Order in which heads and channels are removed.
+    """
+
+    def __init__(self, layer: Layer, kind: str, calibration: Calibration, criterion: Criterion) -> None:
+        self._layer = layer
+        self._kind = kind
+        self._calibration = calibration
+        self._criterion = criterion
+
+    def relative_error(self, branch: Branch) -> float:
+        """Return the squared error of the branch's output relative to the output's energy, dense inputs throughout.
+
+        Removal and everything done to the last matrix count exactly: 0 is dense, 1 is removed. Errors that rank or
+        bit-width cause in the matrices before it are joined to that as if they were independent shares.
+        """
+        if not branch.linears:
+            return 1.0
+        *readers, writer = branch.linears
+        inner, hidden = self._kept(writer.inputs), torch.arange(writer.outputs)
+        right = 1.0 - self._writer.relative_error(writer, hidden, inner)
+        for original, linear in zip(self._dense_linears[:-1], readers, strict=True):
+            if linear.left is not None or linear.bits < 16:
+                error = _MatrixError(original, self._reader_moments).relative_error(linear, inner, hidden)
+                right *= 1.0 - min(error, 1.0)
+        return 1.0 - right
+
+    @cached_property
+    def _dense_linears(self) -> tuple[Linear, ...]:
+        return Branch(self._layer.attention if self._kind == "attention" else self._layer.feed_forward).linears
+
+    @cached_property
+    def _writer(self) -> "_MatrixError":
+        return _MatrixError(self._dense_linears[-1], self._moments("attention_out", "feed_forward_mid"))
+
+    @cached_property
+    def _reader_moments(self) -> Moments:
+        return self._moments("attention_in", "feed_forward_in")
+
+    def _moments(self, attention: Site, feed_forward: Site) -> Moments:
+        site = attention if self._kind == "attention" else feed_forward
+        return self._calibration.at(self._layer.index, site).moments()
+
+    def _kept(self, width: int) -> Tensor:
+        """Indices of the channels between the matrices that ``width`` of them leave."""
+        if self._kind == "feed_forward":
+            return kept_channels(self._layer, self._calibration, self._criterion, width)
+        attention = self._layer.attention
+        assert attention is not None
+        heads = kept_heads(self._layer, self._calibration, self._criterion, width // attention.head_size)
+        return expand_groups(heads, attention.head_size)
+
+
+class _MatrixError:
+    """``||y' - y||^2 / ||y||^2`` of one linear layer for any replacement.
+
+    The same as :func:`compressors.linear_algebra.composed_error` with a refitted offset, with the products that only
+    involve the original kept.
+    """
+
+    def __init__(self, original: Linear, moments: Moments) -> None:
+        self._moments = moments
+        self._weight = original.matrix().double()
+        zeros = torch.zeros(original.outputs, dtype=torch.float64)
+        self._bias = zeros if original.bias is None else original.bias.double()
+        self._product = self._weight @ moments.centred
+        self._energy = (self._product * self._weight).sum(1)
+
+    def relative_error(self, linear: Linear, outputs: Tensor, inputs: Tensor) -> float:
+        """Return the error of ``linear``, which keeps ``outputs`` and ``inputs``, over the outputs that it keeps."""
+        weight = linear.matrix().double()
+        centred = self._moments.centred
+        if len(inputs) < len(centred):
+            centred = centred[inputs][:, inputs]
+        cross = (weight * self._product[outputs][:, inputs]).sum()
+        remaining = ((weight @ centred) * weight).sum()
+        offset = self._weight[outputs] @ self._moments.mean + self._bias[outputs] - weight @ self._moments.mean[inputs]
+        if linear.bias is not None:
+            offset = offset - linear.bias.double()
+        error = self._energy[outputs].sum() - 2 * cross + remaining + self._moments.count * offset.square().sum()
+        return max(float(error), 0.0) / self._total(outputs)
+
+    def _total(self, outputs: Tensor) -> float:
+        weight, bias = self._weight[outputs], self._bias[outputs]
+        if len(outputs) < len(self._weight):
+            return output_energy(weight, bias, self._moments.centred, self._moments.mean, self._moments.count)
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> float:
+        offset = self._weight @ self._moments.mean + self._bias
+        return float(self._energy.sum() + self._moments.count * offset.square().sum())

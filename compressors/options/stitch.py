@@ -1,0 +1,187 @@
+"""A model put together from cached parts: what it costs to ask how good a combination of options is.
+
+Nothing is solved and nothing is copied for a candidate: the forward pass reads the tensors of the branches that it is
+given. States of the dense model are kept before every layer, so that replacing a late branch runs late layers only.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compressors.network import Attention
+from compressors.network import ClassificationHead
+from compressors.network import EncoderNetwork
+from compressors.network import FeedForward
+from compressors.network import Linear
+from compressors.network import Norm
+from compressors.options.branches import Branch
+from compressors.options.scoring import Batch
+from compressors.options.scoring import ScoringSet
+from compressors.options.scoring import divergences
+from compressors.torch_module import to_module
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Both branches of a layer; with neither, the layer is the identity."""
+
+    attention: Attention | None
+    feed_forward: FeedForward | None
+
+
+class StitchedModel:
+    """Scores combinations of branches against the dense model.
+
+    Args:
+        network: The dense model.
+        scoring: The text.
+        keep_states: Keep the dense states before every layer: ``layers x tokens x hidden`` floats, worth it where
+            single branches are replaced. Otherwise only those before the first layer are kept.
+        round_activations: Also round what 8-bit layers read, on one grid for each example, as dynamic int8 does. Costs
+            about as much again as the forward pass.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        network: EncoderNetwork,
+        scoring: ScoringSet,
+        *,
+        keep_states: bool = False,
+        round_activations: bool = False,
+    ) -> None:
+        self._network = network
+        self._linear = _rounded_linear if round_activations else _linear
+        self._scoring = scoring
+        self._head = to_module(network, share=True).head
+        self._masks = [batch["attention_mask"].bool()[:, None, None, :] for batch in scoring.batches]
+        self._dense_parts = [Parts(layer.attention, layer.feed_forward) for layer in network.layers]
+        self._states = [self._embed()]
+        self._classifier = isinstance(network.head, ClassificationHead)
+        if keep_states:
+            for index in range(len(network.layers) - 1):
+                before = self._states[-1]
+                self._states.append(
+                    [
+                        self._layer(state, mask, index, self._dense_parts[index], last=False)
+                        for state, mask in zip(before, self._masks, strict=True)
+                    ]
+                )
+        start = len(self._states) - 1
+        self._dense = [self._run(number, self._dense_parts, start) for number in range(len(scoring.batches))]
+
+    @torch.inference_mode()
+    def divergence(self, branches: Mapping[tuple[int, str], Branch], *, parts: int | None = None) -> float:
+        """Return the mean divergence from the dense model.
+
+        Args:
+            branches: Replacements by position of the layer and ``attention`` | ``feed_forward``.
+            parts: Score on the first so many parts of the scoring set; ``None``: on all of it.
+        """
+        return float(self.per_example(branches, parts=parts).mean())
+
+    @torch.inference_mode()
+    def per_example(self, branches: Mapping[tuple[int, str], Branch], *, parts: int | None = None) -> Tensor:
+        """Return the divergence of every example, float64 ``[examples]``, in the order of the batches."""
+        layers = self._replace(branches)
+        changed = min((layer for layer, _ in branches), default=len(layers) - 1)
+        start = min(changed, len(self._states) - 1)
+        found = []
+        for number, part in enumerate(self._scoring.part):
+            if parts is None or part < parts:
+                outputs = self._run(number, layers, start)
+                found.append(divergences(self._dense[number], outputs, classifier=self._classifier))
+        return torch.cat(found)
+
+    def _replace(self, branches: Mapping[tuple[int, str], Branch]) -> list[Parts]:
+        layers = list(self._dense_parts)
+        for (index, kind), branch in branches.items():
+            attention, feed_forward = layers[index].attention, layers[index].feed_forward
+            if kind == "attention":
+                assert not isinstance(branch.network, FeedForward)
+                attention = branch.network
+            else:
+                assert not isinstance(branch.network, Attention)
+                feed_forward = branch.network
+            layers[index] = Parts(attention, feed_forward)
+        return layers
+
+    def _run(self, number: int, layers: Sequence[Parts], start: int) -> Tensor:
+        """Run one batch from the dense states before layer ``start`` to the output."""
+        state, mask = self._states[start][number], self._masks[number]
+        present = [index for index, parts in enumerate(layers) if parts.attention or parts.feed_forward]
+        for index in present:
+            if index >= start:
+                state = self._layer(state, mask, index, layers[index], last=index == present[-1])
+        output: Tensor = self._head(state, self._scoring.batches[number]["attention_mask"])
+        return output
+
+    def _layer(self, state: Tensor, mask: Tensor, index: int, parts: Parts, *, last: bool) -> Tensor:
+        layer = self._network.layers[index]
+        if parts.attention is not None:
+            state = state + self._attend(parts.attention, state, mask)
+        if last and self._classifier:
+            state = state[:, :1]  # nobody reads the other tokens any more
+        state = _norm(state, layer.attention_norm)
+        if parts.feed_forward is not None:
+            state = state + self._feed_forward(parts.feed_forward, state)
+        return _norm(state, layer.feed_forward_norm)
+
+    def _attend(self, attention: Attention, state: Tensor, mask: Tensor) -> Tensor:
+        batch, length, _ = state.shape
+
+        def heads(linear: Linear) -> Tensor:
+            return self._linear(state, linear).view(batch, length, -1, attention.head_size).transpose(1, 2)
+
+        query, key, value = heads(attention.query), heads(attention.key), heads(attention.value)
+        context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self._linear(context.transpose(1, 2).flatten(2), attention.output)
+
+    def _feed_forward(self, branch: FeedForward, state: Tensor) -> Tensor:
+        middle = self._linear(state, branch.up)
+        if branch.activation == "relu":
+            middle = functional.relu(middle)
+        else:
+            middle = functional.gelu(middle, approximate="tanh" if branch.activation == "gelu_tanh" else "none")
+        return self._linear(middle, branch.down)
+
+    def _embed(self) -> list[Tensor]:
+        embeddings = to_module(self._network, share=True).embeddings
+        return [embeddings(batch["input_ids"], _types(batch)) for batch in self._scoring.batches]
+
+
+def _types(batch: Batch) -> Tensor | None:
+    return batch.get("token_type_ids")
+
+
+def _linear(values: Tensor, linear: Linear) -> Tensor:
+    if linear.weight is not None:
+        return functional.linear(values, linear.weight, linear.bias)
+    assert linear.left is not None
+    assert linear.right is not None
+    return functional.linear(functional.linear(values, linear.right), linear.left, linear.bias)
+
+
+def _rounded_linear(values: Tensor, linear: Linear) -> Tensor:
+    if linear.bits != 8:
+        return _linear(values, linear)
+    if linear.left is None or linear.right is None:
+        return _linear(_round(values), linear)
+    return functional.linear(_round(functional.linear(_round(values), linear.right)), linear.left, linear.bias)
+
+
+def _round(values: Tensor) -> Tensor:
+    """Round to 256 steps between the extremes of each example, which include 0. ``[batch, ...]``, same shape."""
+    axes = tuple(range(1, values.dim()))
+    low, high = values.amin(axes, keepdim=True).clamp(max=0.0), values.amax(axes, keepdim=True).clamp(min=0.0)
+    scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
+    zero = torch.round(-low / scale)
+    return (torch.clamp(torch.round(values / scale) + zero, 0, 255) - zero) * scale
+
+
+def _norm(values: Tensor, norm: Norm) -> Tensor:
+    return functional.layer_norm(values, norm.weight.shape, norm.weight, norm.bias, norm.epsilon)
