@@ -32,6 +32,7 @@ from api.trials.endpoints import router as trials
 from api.uploads.endpoints import router as uploads
 from api.version import VERSION
 from infra.database.engine import Database
+from infra.log import configure_logging
 from infra.settings import Settings
 from infra.settings import load_settings
 from infra.store.open import open_store
@@ -41,6 +42,7 @@ ROUTERS = (models, datasets, uploads, devices, jobs, trials, front, best, export
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    configure_logging()
     hub: EventHub = app.state.events
     with on_stop_signal(hub.close):
         yield

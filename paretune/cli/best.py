@@ -18,7 +18,7 @@ from paretune.cli.output import errors
 from paretune.cli.output import print_json
 from paretune.cli.output import reported
 from paretune.cli.tables import front_table
-from paretune.cli.tables import megabytes
+from paretune.cli.tables import format_size
 from paretune.client import Client
 from paretune.client import Format
 
@@ -60,12 +60,12 @@ def best(
             print_json(view | {"files": files})
             return
         if output is None:
-            console.print(front_table(client.front(identifier)))
-    _show(view)
+            console.print(front_table(client.front(identifier), console.width))
+    _show(view, "Best: trial" if trial is None else "Trial")
     if output is not None:
         console.print(f"{len(files)} files in {output}:")
         for file in files:
-            console.print(f"  {file['path']}  {megabytes(file['size'])}")
+            console.print(f"  {file['path']}  {format_size(file['size'])}")
 
 
 def _download(client: Client, view: dict[str, Any], kind: Format, output: Path, *, quiet: bool) -> list[dict[str, Any]]:
@@ -82,8 +82,8 @@ def _download(client: Client, view: dict[str, Any], kind: Format, output: Path, 
     return [{"path": str(path), "size": path.stat().st_size} for path in paths]
 
 
-def _show(view: dict[str, Any]) -> None:
-    console.print(f"Best: trial {view['number']}, [bold]{view['name']}[/]" + _numbers(view))
+def _show(view: dict[str, Any], title: str) -> None:
+    console.print(f"{title} {view['number']}, [bold]{view['name']}[/]" + _numbers(view))
     if view.get("verdict"):
         console.print(f"[dim]{view['verdict']}[/]")
     if not view.get("confirmed"):

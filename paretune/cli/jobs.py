@@ -36,12 +36,12 @@ def jobs(
         print_json({"items": found})
         return
     table = Table()
-    for column in ("id", "name", "state", "stage", "task", "device", "created"):
-        table.add_column(column, no_wrap=column == "id")
+    for column in ("id", "state", "device", "created", "name"):
+        table.add_column(column, no_wrap=column != "name")
     for job in found:
-        created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
-        request = job.request
-        table.add_row(job.id, job.name or "", job.state, job.stage, request["task"], request["device"], created)
+        created = job.created_at.astimezone().strftime("%m-%d %H:%M")
+        state = job.stage if job.state == "running" else job.state
+        table.add_row(job.id, state, job.request["device"], created, job.name or "")
     console.print(table if found else "No jobs yet. Start one: paretune submit MODEL_DIR --data FILE --watch")
 
 

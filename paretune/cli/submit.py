@@ -121,7 +121,7 @@ def finish(client: Client, job: Job, *, as_json: bool) -> Job:
         job = watch_job(client, job.id, console)
         front = client.front(job)
         if front["points"] or front["baselines"]:
-            console.print(front_table(front))
+            console.print(front_table(front, console.width))
     if job.state != "succeeded":
         if as_json:
             print_json(job)

@@ -2,60 +2,60 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 JsonObject = dict[str, Any]
 
+_WIDE_COLUMNS = 110
 
-def megabytes(size: float | None) -> str:
+
+def format_size(size: float | None) -> str:
     """Bytes as text."""
-    return "–" if size is None else f"{size / 1e6:.1f} MB"
+    if size is None:
+        return "–"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
-def _interval(estimate: JsonObject | None, form: str, scale: float = 1.0) -> str:
+def _interval(estimate: JsonObject | None, form: str, *, scale: float = 1.0, wide: bool) -> str:
     if not estimate:
         return "–"
     value, low, high = (estimate[key] * scale for key in ("value", "low", "high"))
-    return f"{value:{form}} [dim]({low:{form}}…{high:{form}})[/]"
+    return f"{value:{form}} [dim]({low:{form}}…{high:{form}})[/]" if wide else f"{value:{form}}"
 
 
-def model_row(view: JsonObject) -> list[str]:
-    """Return the cells of one model for :func:`front_table`."""
+def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
+    """Return the cells of one model by column; 95 % intervals and the metric only where there is room."""
     latency, quality = view.get("latency") or {}, view.get("quality") or {}
     against_int8 = latency.get("speedup_vs_int8")
-    return [
-        str(view["number"]),
-        str(view["name"]),
-        _interval(latency.get("speedup"), ".2f"),
-        f"{against_int8['value']:.2f}" if against_int8 else "–",
-        f"{latency['latency_ms']:.2f}" if latency else "–",
-        f"{quality['value']['value']:.4f}" if quality else "–",
-        _interval(quality.get("drop"), "+.2f", 100.0),
-        megabytes(view.get("size_bytes")),
-        "" if view.get("confirmed") else "provisional",
-    ]
+    cells = {
+        "#": str(view["number"]),
+        "model": escape(str(view["name"])),
+        "x fp32": _interval(latency.get("speedup"), ".2f", wide=wide),
+        "x int8": f"{against_int8['value']:.2f}" if against_int8 else "–",
+        "ms": f"{latency['latency_ms']:.2f}" if latency else "–",
+        "quality": f"{quality['value']['value']:.4f}" if quality else "–",
+        "drop, points": _interval(quality.get("drop"), "+.2f", scale=100.0, wide=wide),
+        "size": format_size(view.get("size_bytes")),
+    }
+    return cells if wide else {name: cell for name, cell in cells.items() if name != "quality"}
 
 
-def front_table(front: JsonObject) -> Table:
-    """The front and its baselines, fastest first; the best model of the goal is marked."""
+def front_table(front: JsonObject, width: int) -> Table:
+    """The front and its baselines, fastest first; the best model of the goal is marked.
+
+    Args:
+        front: Answer of ``GET /v1/jobs/{id}/front``.
+        width: Columns of the terminal.
+    """
+    wide = width >= _WIDE_COLUMNS
+    models = [(view, None) for view in front["points"]] + [(view, "dim") for view in front["baselines"]]
     table = Table(title=f"Front of job {front['job_id']} ({front['status']})", title_justify="left")
-    for name, justify in (
-        ("#", "right"),
-        ("model", "left"),
-        ("x fp32", "right"),
-        ("x int8", "right"),
-        ("ms", "right"),
-        ("quality", "right"),
-        ("drop, points", "right"),
-        ("size", "right"),
-        ("", "left"),
-    ):
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name != "model")
+    for name in model_cells(models[0][0], wide=wide) if models else ():
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=name != "model")
     best = (front.get("best") or {}).get("id")
-    for view in front["points"]:
-        style = "bold green" if view["id"] == best else None
-        table.add_row(*model_row(view), style=style)
-    table.add_section()
-    for view in front["baselines"]:
-        table.add_row(*model_row(view), style="bold green" if view["id"] == best else "dim")
+    for index, (view, style) in enumerate(models):
+        last_of_front = index + 1 == len(front["points"])
+        marked = "bold green" if view["id"] == best else style
+        table.add_row(*model_cells(view, wide=wide).values(), style=marked, end_section=last_of_front)
     return table

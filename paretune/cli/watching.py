@@ -16,6 +16,8 @@ from paretune.types import Event
 from paretune.types import Job
 
 _REFRESH_SECONDS = 1.0
+_ON_THE_WAY = ("queued", "evaluated")
+"""States of a trial that are not worth a line."""
 
 
 def describe_best(job: Job) -> str:
@@ -86,7 +88,7 @@ def _update(bar: Progress, task: TaskID, job: Job) -> Job:
 
 def _with_lines(client: Client, job_id: str, console: Console) -> Job:
     for event in client.watch(job_id):
-        if event.kind != "progress":
+        if event.kind != "progress" and event.payload.get("state") not in _ON_THE_WAY:
             console.print(_line(event), soft_wrap=True)
     return client.job(job_id)
 
