@@ -1,7 +1,6 @@
 """The embedded service as a user meets it: started, refused, killed, started again, stopped."""
 
 import os
-import re
 import signal
 import socket
 import stat
@@ -25,6 +24,7 @@ from infra.database.engine import Database
 from infra.database.models import ApiKey
 from infra.database.models import Step
 from infra.settings import load_settings
+from tests.helpers.processes import gone
 from tests.helpers.rows import add_job
 from tests.integration.platform.conftest import wait_for
 
@@ -61,12 +61,12 @@ class Service:
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def pid_of(self, words: str) -> int | None:
-        """First of the living processes with these words in their command line."""
-        for process in self.family():
+    def main_process(self, words: str) -> psutil.Process | None:
+        """The child of the supervisor with these words in its command line."""
+        for process in psutil.Process(self.process.pid).children():
             with suppress(psutil.NoSuchProcess):
                 if words in " ".join(process.cmdline()):
-                    return process.pid
+                    return process
         return None
 
 
@@ -101,22 +101,19 @@ def test_life_of_the_embedded_service(service: Service) -> None:
     assert f"already runs with the home {service.home} (process {service.process.pid}, {url})" in service.said()
 
     # What dies is started again.
-    for words in ("valkey-server", "--queues compute"):
-        victim = service.pid_of(words)
+    for name, words in (("broker", "valkey-server"), ("compute worker", "--queues compute")):
+        victim = service.main_process(words)
         assert victim is not None
-        os.kill(victim, signal.SIGKILL)
-        wait_for(lambda words=words, victim=victim: service.pid_of(words) not in (None, victim))  # type: ignore[misc]
-    assert (
-        len(re.findall(r"The (broker|compute worker) ended \(exit status -9\); starting it again", service.said())) == 2
-    )
+        victim.kill()
+        wait_for(lambda name=name: f"The {name} ended (exit status -9); starting it again" in service.said())  # type: ignore[misc]
+        wait_for(lambda words=words, victim=victim: service.main_process(words) not in (None, victim))  # type: ignore[misc]
 
     # Killed by force, it leaves no process behind.
     family = service.family()
     assert len(family) >= 8
     service.process.kill()
     service.process.wait()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert alive == []
+    assert all(gone(process.pid) for process in family)
 
     # What was under way when everything was killed is taken up again at once.
     with database.write_session() as session:
@@ -144,8 +141,7 @@ def test_life_of_the_embedded_service(service: Service) -> None:
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(30) == 0
     assert time.monotonic() - started < 15
-    _, alive = psutil.wait_procs(family, timeout=1)
-    assert alive == []
+    assert all(gone(process.pid, within=1) for process in family)
     assert not settings.url_file.exists()
     assert service.said().rstrip().endswith("Paretune has stopped.")
 
