@@ -2,8 +2,15 @@
 
 from compressors.recipe import GraphRecipe
 
-_ONNX_RUNTIME = GraphRecipe(operators="contrib", layout="sequence_first", packed_qkv=True, gelu="fused")
+_ONNX_RUNTIME = GraphRecipe(operators="contrib", layout="sequence_first", packed_qkv=False, gelu="fused")
 _OPENVINO = GraphRecipe(operators="standard", layout="batch_first", packed_qkv=False, gelu="fused")
+
+_BEST = {
+    ("onnxruntime", "float"): _ONNX_RUNTIME,
+    ("onnxruntime", "integer"): _ONNX_RUNTIME,
+    ("openvino", "float"): _OPENVINO,
+    ("openvino", "integer"): _OPENVINO,
+}
 
 
 def default_graph(profiler: str, bits_used: set[int]) -> GraphRecipe:
@@ -11,11 +18,10 @@ def default_graph(profiler: str, bits_used: set[int]) -> GraphRecipe:
 
     Args:
         profiler: Name of the profiler plugin, such as ``onnxruntime`` or ``openvino``.
-        bits_used: Weight bit-widths that occur in the candidate: quantised products favour another form.
+        bits_used: Weight bit-widths that occur in the candidate.
 
     Returns:
         The graph recipe; an unknown profiler gets the portable one, which has standard operators only.
     """
-    if profiler == "onnxruntime":
-        return _ONNX_RUNTIME.model_copy(update={"packed_qkv": 8 not in bits_used})
-    return _OPENVINO
+    arithmetic = "integer" if min(bits_used, default=32) <= 8 else "float"
+    return _BEST.get((profiler, arithmetic), _OPENVINO)
