@@ -99,7 +99,7 @@ def _ended(step: Step, trials: dict[str, Trial]) -> bool:
 
 def _may_pass(entry: Standing, baselines: Sequence[Standing]) -> bool:
     rivals = [baseline for baseline in baselines if baseline.drop.value <= entry.drop.high]
-    return entry.reliable and all(entry.ratio.low < rival.ratio.high for rival in rivals)
+    return entry.status != "slower_than_front" and all(entry.ratio.low < rival.ratio.high for rival in rivals)
 
 
 def _interesting(entry: Standing, goal: Goal) -> bool:

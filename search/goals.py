@@ -43,11 +43,17 @@ def meets(entry: Standing, goal: Goal) -> bool:
     return True
 
 
-def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing]) -> Choice:
+def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing], noisy: int = 0) -> Choice:
     """Choose the best model by the goal.
 
     Maximum drop: the fastest model within it. Latency ceiling: the best quality below it. Without a goal: the fastest
     model whose drop is not clearly above zero.
+
+    Args:
+        goal: The goal.
+        front: Guarded front.
+        baselines: What the user could have had in one line.
+        noisy: Number of candidates whose measurement did not reach its precision; only for the message.
     """
     if not front and not baselines:
         return Choice("nothing_measured", None, "Nothing has been measured yet.")
@@ -56,11 +62,11 @@ def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing])
         return Choice("better_model", best, f"A compressed model is {1 / best.ratio.value:.2f} x as fast as fp32.")
     baseline = _preferred(goal, baselines)
     if baseline is not None:
-        return Choice(
-            "leave_it_alone",
-            baseline,
-            f"No compressed model that meets the goal clearly beats the baselines; use {baseline.baseline}.",
-        )
+        message = f"No compressed model that meets the goal clearly beats the baselines; use {baseline.baseline}."
+        hint = "Measure again on a quiet machine." if noisy else ""
+        if noisy:
+            message += f" {noisy} candidates could not be measured precisely enough, because the machine was busy."
+        return Choice("leave_it_alone", baseline, message, hint)
     everything = [*front, *baselines]
     closest = min(everything, key=lambda entry: (_excess(entry, goal), entry.ratio.value))
     error = _out_of_reach(goal, closest)

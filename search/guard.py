@@ -54,6 +54,11 @@ def guarded_front(entries: Iterable[Standing]) -> tuple[list[Standing], dict[str
     return pareto_front(passed), rulings
 
 
+def noisy_count(entries: Iterable[Standing]) -> int:
+    """Return how many candidates only lack a precise measurement."""
+    return sum(entry.baseline is None and entry.status == "noisy" and not entry.reliable for entry in entries)
+
+
 def pareto_front(entries: Sequence[Standing]) -> list[Standing]:
     """Return the entries that no other dominates in latency, loss and size, fastest first."""
     if not entries:

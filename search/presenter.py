@@ -21,6 +21,7 @@ from search.goals import Choice
 from search.goals import choose
 from search.guard import Ruling
 from search.guard import guarded_front
+from search.guard import noisy_count
 from search.prepared import Prepared
 from search.requests import Goal
 from search.requests import JobRequest
@@ -57,7 +58,7 @@ class Presenter:
     def choice(self, goal: Goal | None = None) -> Choice:
         """Return the best model for ``goal``, by default the job's own."""
         goal = goal or JobRequest.model_validate(self._job.request).goal
-        return choose(goal, self._front, self._baselines)
+        return choose(goal, self._front, self._baselines, noisy_count(self._entries.values()))
 
     def best(self, goal: Goal | None = None) -> TrialView | None:
         """Return the view of the best model."""

@@ -27,6 +27,7 @@ class Standing:
         drop: Drop of the metric against the dense model, with its interval.
         size_bytes: Stored size.
         confirmed: Whether the numbers are final: held-out quality, latency from fresh processes.
+        status: Of the measurement: ``ok``, ``noisy`` or ``slower_than_front``.
         reliable: Whether the measurement may be compared with others.
     """
 
@@ -38,6 +39,7 @@ class Standing:
     drop: Estimate
     size_bytes: int
     confirmed: bool
+    status: str
     reliable: bool
 
     @property
@@ -74,6 +76,7 @@ def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
         drop=quality.drop,
         size_bytes=trial.size_bytes,
         confirmed=confirmed,
+        status=measurement.status,
         reliable=is_reliable(measurement),
     )
 

@@ -12,6 +12,7 @@ from infra.database.models import Step
 from infra.database.models import Trial
 from search.goals import choose
 from search.guard import guarded_front
+from search.guard import noisy_count
 from search.prepared import Prepared
 from search.requests import JobRequest
 from search.space import build_space
@@ -30,7 +31,8 @@ def summarise(
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
-    choice = choose(request.goal, front, [entry for entry in entries if entry.baseline is not None])
+    baselines = [entry for entry in entries if entry.baseline is not None]
+    choice = choose(request.goal, front, baselines, noisy_count(entries))
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     return {
         "verdict": choice.verdict,

@@ -13,9 +13,12 @@ from search.guard import rule
 from search.pareto import dominates
 from search.requests import Goal
 from search.standing import Standing
+from search.standing import is_reliable
+from tests.unit.search.synthetic import around
+from tests.unit.search.synthetic import measurement
 
 
-def entry(name, ratio, drop, *, baseline=None, size=100, noise=0.01, drop_noise=0.002, reliable=True):
+def entry(name, ratio, drop, *, baseline=None, size=100, noise=0.01, drop_noise=0.002, status="ok"):
     return Standing(
         trial_id=name,
         baseline=baseline,
@@ -25,7 +28,8 @@ def entry(name, ratio, drop, *, baseline=None, size=100, noise=0.01, drop_noise=
         drop=Estimate(value=drop, low=drop - drop_noise, high=drop + drop_noise),
         size_bytes=size,
         confirmed=True,
-        reliable=reliable,
+        status=status,
+        reliable=status == "ok",
     )
 
 
@@ -45,7 +49,7 @@ def test_guard_asks_for_a_clear_win_over_the_best_baseline_of_no_worse_quality()
     assert better.rival == "fp32"
     # The same with examples that cannot tell the two apart: int8 is the rival.
     assert not rule(entry("d", 0.6, 0.0, drop_noise=0.01), BASELINES).passed
-    assert not rule(entry("e", 0.1, 0.0, reliable=False), BASELINES).passed
+    assert not rule(entry("e", 0.1, 0.0, status="noisy"), BASELINES).passed
 
 
 @st.composite
@@ -128,7 +132,36 @@ def test_finalists_are_few_and_contain_what_matters():
     assert all(e.drop.value <= 0.02 for e in chosen)
 
 
+def test_noise_is_confirmed_again_and_named_as_the_reason():
+    noisy = entry("noisy", 0.3, 0.005, status="noisy")
+    slow = entry("given up", 0.3, 0.005, status="slower_than_front")
+    names = [e.trial_id for e in finalists([noisy, slow, *BASELINES], Goal())]
+    assert "noisy" in names
+    assert "given up" not in names
+    front, _ = guarded_front([noisy, *BASELINES])
+    choice = choose(Goal(), front, BASELINES, noisy=1)
+    assert choice.verdict == "leave_it_alone"
+    assert "machine was busy" in choice.message
+
+
 def test_a_near_miss_is_confirmed_because_a_sharper_measurement_may_pass():
     near = entry("near", 0.44, 0.005, noise=0.02)
     assert not rule(near, BASELINES).passed
     assert "near" in [e.trial_id for e in finalists([near, *BASELINES], Goal())]
+
+
+@pytest.mark.parametrize(
+    ("status", "control", "half_width", "expected"),
+    [
+        ("ok", 1.0, 0.01, True),
+        ("noisy", 1.0, 0.05, True),  # an honest, wide interval
+        ("noisy", 1.0, 0.2, False),
+        ("noisy", 1.1, 0.01, False),  # the reference differs from itself
+        ("slower_than_front", 1.0, 0.01, False),
+    ],
+)
+def test_which_measurements_may_decide(status, control, half_width, expected):
+    measured = measurement(0.5, status=status).model_copy(
+        update={"control_ratio": around(control), "ratio": around(0.5, half_width)}
+    )
+    assert is_reliable(measured) is expected
