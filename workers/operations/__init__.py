@@ -3,6 +3,9 @@
 OPERATIONS: dict[str, str] = {
     "inspect": "workers.operations.inspect:inspect",
     "prepare": "workers.operations.prepare:prepare",
+    "options": "workers.operations.options:options",
+    "table_blocks": "workers.operations.blocks:table_blocks",
+    "table": "workers.operations.table:table",
     "build": "workers.operations.build:build",
     "find_artifact": "workers.operations.build:find",
     "evaluate": "workers.operations.evaluate:evaluate",

@@ -22,6 +22,8 @@ Feeds = dict[str, NDArray[np.int64]]
 
 CALIBRATION_EXAMPLES = 512
 """Texts that are enough for the Gram matrices; more only cost time."""
+SCORING_EXAMPLES = 1024
+LEAST_SCORING_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,14 @@ class JobData:
     Attributes:
         texts: Token ids of each split.
         labels: Class ids of each split, int64 ``[examples]``, or ``None``.
+        scoring: Texts on which options and combinations of them are compared with the dense model: calibration texts
+            that the Gram matrices have not seen; of the search split, where there are too few.
         sequence_length: Of the workload; texts are cut to it.
     """
 
     texts: dict[Split, EncodedTexts]
     labels: dict[Split, NDArray[np.int64] | None]
+    scoring: EncodedTexts
     sequence_length: int
 
     @classmethod
@@ -58,11 +63,12 @@ class JobData:
             parts["calibration"] = examples.select(indices.calibration)
         else:
             parts["calibration"] = separate.select(without_overlap(separate, examples))
-        parts["calibration"] = _at_most(parts["calibration"], CALIBRATION_EXAMPLES)
+        parts["calibration"], rest = _divide(parts["calibration"])
         encoder = TextEncoder(inputs.model, inputs.workload.sequence_length)
         return cls(
             texts={name: encoder.encode(part) for name, part in parts.items()},
             labels={name: part.labels for name, part in parts.items()},
+            scoring=encoder.encode(_at_most(rest or parts["search"], SCORING_EXAMPLES)),
             sequence_length=inputs.workload.sequence_length,
         )
 
@@ -109,11 +115,29 @@ def _read(inputs: JobInputs, file: DataFile, classes: tuple[str, ...]) -> Exampl
     )
 
 
+def _divide(calibration: Examples) -> tuple[Examples, Examples | None]:
+    """Return the texts for the Gram matrices, and those that are left, if they are enough to score with."""
+    seen = _spread(len(calibration), CALIBRATION_EXAMPLES)
+    rest = np.setdiff1d(np.arange(len(calibration)), seen)
+    return calibration.select(seen), calibration.select(rest) if len(rest) >= LEAST_SCORING_EXAMPLES else None
+
+
 def _at_most(examples: Examples, count: int) -> Examples:
     """Return ``count`` examples spread evenly over all of them."""
-    if len(examples) <= count:
-        return examples
-    return examples.select(np.linspace(0, len(examples) - 1, count).astype(np.int64))
+    return examples.select(_spread(len(examples), count))
+
+
+def _spread(available: int, count: int) -> NDArray[np.int64]:
+    """Return ``count`` positions spread evenly over ``available``, or all of them."""
+    if available <= count:
+        return np.arange(available)
+    return np.linspace(0, available - 1, count).astype(np.int64)
+
+
+def load_timing_feeds(inputs: JobInputs) -> Feeds:
+    """Return the inputs that latency is measured on, int64 ``[batch, sequence_length]``."""
+    with np.load(inputs.timing_feeds_file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def load_timing_feeds(inputs: JobInputs) -> Feeds:

@@ -6,12 +6,16 @@ from workers.stages.evaluate import EvaluateStage
 from workers.stages.export import ExportStage
 from workers.stages.inspect import InspectStage
 from workers.stages.measure import MeasureStage
+from workers.stages.options import OptionsStage
 from workers.stages.prepare import PrepareStage
+from workers.stages.table import TableStage
 from workers.stages.tick import TickStage
 
 _ALL: tuple[Stage, ...] = (
     InspectStage(),
     PrepareStage(),
+    OptionsStage(),
+    TableStage(),
     TickStage(),
     EvaluateStage(),
     MeasureStage(),

@@ -1,0 +1,79 @@
+"""The option database of the job's model: what each branch may become, and what that does to the model."""
+
+import time
+from typing import Literal
+
+import torch
+
+from compressors.options.database import BranchUnit
+from compressors.options.database import build_options
+from compressors.options.scoring import ScoringSet
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import Recipe
+from infra.database.models import JsonObject
+from profilers.types import Capabilities
+from search.options import Option
+from search.options import OptionDatabase
+from search.options import Unit
+from search.prepared import GraphDefaults
+from search.requests import Kind
+from workers.operations.bench import Bench
+from workers.operations.bench import bench
+from workers.operations.formats import branch_bits
+from workers.operations.inputs import JobInputs
+from workers.runner.operation import OperationContext
+
+TOKENS = 3000
+"""Of the scoring texts, for single branches: they are many, and what replacing one does is seen on few texts."""
+
+
+def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
+    """``{"inputs", "capabilities", "graph_defaults", "kinds"} -> {"options", "options_seconds"}``."""
+    inputs = JobInputs.model_validate(arguments["inputs"])
+    capabilities = Capabilities.model_validate(arguments["capabilities"])
+    defaults = GraphDefaults.model_validate(arguments["graph_defaults"])
+    kinds: list[Kind] = arguments["kinds"]
+    work = bench(inputs, context)
+    started = time.monotonic()
+    found = build_options(
+        work.network,
+        work.calibration,
+        ScoringSet.collect(scoring_examples(work, TOKENS)),
+        Recipe.dense(len(work.network.layers)),
+        branch_bits(capabilities, defaults) if "bits" in kinds else (32,),
+        low_rank="rank" in kinds and capabilities.low_rank,
+        progress=lambda done, of: context.progress({"doing": "options", "done": done, "of": of}),
+    )
+    database = OptionDatabase(units=tuple(_unit(unit) for unit in found.units), fixed_size_bytes=found.fixed_size_bytes)
+    seconds = round(time.monotonic() - started, 3)
+    return {"options": database.model_dump(mode="json"), "options_seconds": seconds}
+
+
+def scoring_examples(work: Bench, tokens: int | None = None) -> list[dict[str, torch.Tensor]]:
+    """Return scoring texts one by one as model inputs; about ``tokens`` tokens of them, or all."""
+    texts = work.data.scoring
+    names = ["input_ids", "attention_mask"] + (["token_type_ids"] if work.anatomy.has_token_types else [])
+    found: list[dict[str, torch.Tensor]] = []
+    for index in range(len(texts)):
+        if tokens is not None and tokens <= 0:
+            break
+        feeds = texts.batch([index])
+        found.append({name: torch.from_numpy(feeds[name]) for name in names})
+        tokens = None if tokens is None else tokens - feeds["input_ids"].shape[1]
+    return found
+
+
+def _unit(unit: BranchUnit) -> Unit:
+    branch: Literal["attention", "feed_forward"] = "attention" if unit.kind == "attention" else "feed_forward"
+    found = [
+        Option(
+            attention=option.recipe if isinstance(option.recipe, AttentionRecipe) else None,
+            feed_forward=option.recipe if isinstance(option.recipe, FeedForwardRecipe) else None,
+            error=option.error,
+            divergence=option.divergence,
+            size_bytes=option.size_bytes,
+        )
+        for option in unit.options
+    ]
+    return Unit(layer=unit.layer, branch=branch, options=tuple(found))
