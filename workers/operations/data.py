@@ -140,12 +140,6 @@ def load_timing_feeds(inputs: JobInputs) -> Feeds:
         return {name: arrays[name] for name in arrays.files}
 
 
-def load_timing_feeds(inputs: JobInputs) -> Feeds:
-    """Return the inputs that latency is measured on, int64 ``[batch, sequence_length]``."""
-    with np.load(inputs.timing_feeds_file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
 def load_dense_outputs(inputs: JobInputs) -> dict[str, NDArray[np.float32]]:
     """Return the outputs of the dense model on each split, ``[examples, labels or hidden]``."""
     with np.load(inputs.dense_outputs_file, allow_pickle=False) as arrays:
