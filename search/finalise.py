@@ -28,33 +28,30 @@ from search.promote import quality_limit
 from search.requests import Goal
 from search.requests import JobRequest
 from search.standing import Standing
-from search.standing import is_confirmed
 from search.standing import standings
 from search.summary import summarise
 
 
 def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetState) -> None:
-    """Enter the stage ``finalise``: one ``confirm`` step for each finalist, the most important first.
+    """Enter the stage ``finalise``: one ``confirm`` step, in which all finalists race each other.
 
-    Its payload gives ``max_seconds``, the step's share of the time that is left.
+    Its payload gives ``trials``, the ids of the finalists, and ``max_seconds``, the time that is left.
     """
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     set_stage(session, job, "finalise")
     chosen = finalists(standings(trials, labelled=prepared.labelled, final=False), request.goal)
-    by_id = {trial.id: trial for trial in trials}
-    share = budget.remaining / max(1, len(chosen)) if budget.remaining != float("inf") else None
-    for position, entry in enumerate(chosen):
-        create_step(
-            session,
-            job_id=job.id,
-            trial_id=entry.trial_id,
-            kind="confirm",
-            key=f"confirm:{by_id[entry.trial_id].digest}",
-            queue=device_queue(session, job),
-            payload={"max_seconds": None if share is None else max(1.0, share), "position": position},
-        )
     if not chosen:
         request_tick(session, job)
+        return
+    left = None if budget.remaining == float("inf") else max(1.0, budget.remaining)
+    create_step(
+        session,
+        job_id=job.id,
+        kind="confirm",
+        key="confirm",
+        queue=device_queue(session, job),
+        payload={"trials": [entry.trial_id for entry in chosen], "max_seconds": left},
+    )
 
 
 def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) -> list[Standing]:
@@ -74,10 +71,9 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
 
 
 def finish_if_confirmed(session: Session, job: Job, trials: Sequence[Trial], now: datetime) -> None:
-    """End the job when every confirmation has ended, one way or the other."""
+    """End the job when the confirmation has ended, one way or the other."""
     steps = session.exec(select(Step).where(Step.job_id == job.id)).all()
-    by_id = {trial.id: trial for trial in trials}
-    if any(step.kind == "confirm" and not _ended(step, by_id) for step in steps):
+    if any(step.kind == "confirm" and step.state in {"queued", "running"} for step in steps):
         return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     if not any(trial.state == "complete" for trial in trials):
@@ -89,12 +85,6 @@ def finish_if_confirmed(session: Session, job: Job, trials: Sequence[Trial], now
         fail_job(session, job, InfeasibleGoalError(job.summary["message"], hint=job.summary["hint"]), now)
     else:
         end_job(session, job, "succeeded", now=now)
-
-
-def _ended(step: Step, trials: dict[str, Trial]) -> bool:
-    trial = trials.get(step.trial_id or "")
-    settled = trial is not None and (is_confirmed(trial) or "confirm_error" in trial.facts)
-    return settled or step.state in {"done", "failed", "cancelled"}
 
 
 def _may_pass(entry: Standing, baselines: Sequence[Standing]) -> bool:

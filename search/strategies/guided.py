@@ -39,9 +39,9 @@ from search.study import TrialRecord
 
 Origin = Literal["spread", "optuna", "surrogate", "refine"]
 
-SPREAD = 8
+SPREAD = 6
 """Proposals along the whole front before anything is learnt."""
-EARLY: tuple[Origin, ...] = ("surrogate", "optuna")
+EARLY: tuple[Origin, ...] = ("surrogate", "surrogate", "surrogate", "optuna")
 LATE: tuple[Origin, ...] = ("refine", "surrogate", "refine", "optuna")
 REFINE_AFTER = 0.6
 """Part of the budget after which refinement begins."""

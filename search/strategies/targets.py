@@ -12,6 +12,7 @@ from search.study import TrialRecord
 BETWEEN = (0.5, 0.25, 0.75, 0.1)
 CEILING_SHARE = (1.0, 0.97, 0.93, 0.88)
 WINDOW = 1.15
+SMALL_LOSS = 0.01
 LONGEST_STEP = 0.65
 """A step towards faster models goes at most to this fraction of the best ratio."""
 
@@ -83,8 +84,13 @@ def _largest_gap(known: Sequence[TrialRecord], turn: int, slowest: float, fastes
     front = sorted(point for point, kept in zip(points, keep, strict=True) if kept)
     ends = [(min(fastest, front[0][0]), front[0][1] * 2 + 1e-6), *front, (max(slowest, front[-1][0]), 0.0)]
     gaps = [
-        (log(max(right[0] / left[0], 1.0)) * max(left[1] - right[1], 0.0), sqrt(left[0] * right[0]))
+        (log(max(right[0] / left[0], 1.0)) * _loss_distance(left[1], right[1]), sqrt(left[0] * right[0]))
         for left, right in pairwise(ends)
     ]
     gaps.sort(reverse=True)
     return gaps[turn % min(4, len(gaps))][1]
+
+
+def _loss_distance(worse: float, better: float) -> float:
+    """Distance on a scale on which small losses count: from 0 to 1 point is as far as from 1 to 3."""
+    return log((max(worse, 0.0) + SMALL_LOSS) / (max(better, 0.0) + SMALL_LOSS))

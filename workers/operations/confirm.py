@@ -1,4 +1,8 @@
-"""Final numbers of a finalist: examples, processes and minutes that the search has not seen."""
+"""Final numbers of the finalists: examples, processes and minutes that the search has not seen."""
+
+import json
+import time
+from pathlib import Path
 
 from compressors.description import Anatomy
 from infra.database.models import JsonObject
@@ -15,51 +19,62 @@ from workers.operations.measure import samples_path
 from workers.runner.operation import OperationContext
 
 PROCESSES = 3
-LEAST_SECONDS = 3.0
+LEAST_SECONDS = 5.0
 """Time that a measuring process needs to be of any use."""
-MEASURING_SHARE = 0.1
-"""Part of the step's time for each process: noise may make it five, and quality and their start take time, too."""
+MEASURING_SHARE = 0.2
+"""Part of the remaining time for each process: noise may make it five."""
 
 
 def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "anatomy", "artifact", "max_seconds", "process_seconds"} -> {"holdout", "measurement", "samples"}``.
+    """Take the held-out quality of all finalists, then race them against the reference in fresh processes.
+
+    ``{"inputs", "anatomy", "finalists": {trial_id: artifact}, "max_seconds", "process_seconds"}`` ->
+    ``{"results": {trial_id: {"holdout", "measurement", "samples": path}}}``.
 
     Quality is taken at the workload's shape, padded as it was when latency was measured: dynamic int8 depends on it.
+    All finalists share the blocks of the race, so that their ratios can be compared with each other.
     """
     inputs = JobInputs.model_validate(arguments["inputs"])
-    artifact = Artifact.model_validate(arguments["artifact"])
-    context.progress({"doing": "held-out quality"})
-    data = context.state.setdefault("data", None) or JobData.load(inputs, Anatomy.model_validate(arguments["anatomy"]))
-    context.state["data"] = data
-    holdout = _holdout(inputs, artifact, data)
-    context.progress({"doing": "measuring in fresh processes"})
-    result = measure_in_fresh_processes(
+    artifacts = {name: Artifact.model_validate(value) for name, value in arguments["finalists"].items()}
+    started = time.monotonic()
+    data = JobData.load(inputs, Anatomy.model_validate(arguments["anatomy"]))
+    holdout: dict[str, JsonObject] = {}
+    for number, (name, artifact) in enumerate(artifacts.items(), start=1):
+        context.progress({"doing": f"held-out quality, {number} of {len(artifacts)}"})
+        holdout[name] = _holdout(inputs, artifact, data)
+    left = arguments["max_seconds"] and arguments["max_seconds"] - (time.monotonic() - started)
+    context.progress({"doing": f"measuring {len(artifacts)} models in fresh processes"})
+    timed = measure_in_fresh_processes(
         inputs.device,
         inputs.workload,
         Artifact(path=inputs.reference_file),
-        {"candidate": artifact},
-        _effort(arguments["max_seconds"], arguments["process_seconds"]),
+        artifacts,
+        _effort(left, arguments["process_seconds"]),
         inputs.seed,
         processes=PROCESSES,
         feeds=load_timing_feeds(inputs),
-    )["candidate"]
-    path = samples_path(inputs, artifact)
-    path.write_bytes(result.samples.to_npz())
-    return {
-        "holdout": holdout,
-        "measurement": result.measurement.model_dump(mode="json"),
-        "samples": str(path),
-    }
+    )
+    results = {}
+    for name, found in timed.items():
+        path = samples_path(inputs, artifacts[name])
+        path.write_bytes(found.samples.to_npz())
+        measurement = found.measurement.model_dump(mode="json")
+        results[name] = {"holdout": holdout[name], "measurement": measurement, "samples": str(path)}
+    return {"results": results}
 
 
-def _effort(max_seconds: float | None, process_seconds: float) -> Effort:
-    """Return what fits into the step's share of the job's time."""
-    share = process_seconds if max_seconds is None else MEASURING_SHARE * max_seconds
-    each = min(process_seconds, max(LEAST_SECONDS, share))
-    return Effort(half_width=0.01, seconds=each, retreats=1)
+def _effort(left: float | None, process_seconds: float) -> Effort:
+    """Return what fits into the time that is left for the job."""
+    total = process_seconds if left is None else min(process_seconds, max(LEAST_SECONDS, MEASURING_SHARE * left))
+    return Effort(half_width=0.01, seconds=total, total_seconds=total, retreats=1)
 
 
 def _holdout(inputs: JobInputs, artifact: Artifact, data: JobData) -> JsonObject:
+    """Return the held-out quality; kept in a file, so that a repeated step does not take it again."""
+    kept: Path = inputs.artifacts / f"{artifact.path.stem}.{artifact.precision}.holdout.json"
+    if kept.exists():
+        stored: JsonObject = json.loads(kept.read_text(encoding="utf-8"))
+        return stored
     profiler = get_profiler(inputs.device.profiler)
     with profiler.open(inputs.device, inputs.evaluation_workload, pinned=False) as session:
         quality, _ = judge(
@@ -73,4 +88,8 @@ def _holdout(inputs: JobInputs, artifact: Artifact, data: JobData) -> JsonObject
             padded=True,
             seed=inputs.seed,
         )
-    return quality.model_dump(mode="json")
+    found: JsonObject = quality.model_dump(mode="json")
+    partial = kept.with_suffix(".partial")
+    partial.write_text(json.dumps(found), encoding="utf-8")
+    partial.rename(kept)
+    return found

@@ -204,7 +204,9 @@ class Bench:
             step.started_at = self.now - timedelta(seconds=self.seconds)
             session.add(step)
             self.executed.append(step.key)
-            if trial is None:
+            if step.kind == "confirm":
+                self.confirm(session, job, step)
+            elif trial is None:
                 coordinator.tick(session, job, self.now, in_flight=self.in_flight)
             elif trial.digest in self.fails and step.kind == "evaluate":
                 coordinator.trial_failed(session, job, trial, self.error(), self.now)
@@ -219,11 +221,16 @@ class Bench:
         elif kind == "measure":
             trial.measurement = measurement(ratio).model_dump(mode="json")
             coordinator.after_measure(session, job, trial, self.now)
-        elif kind == "confirm":
+        session.add(trial)
+
+    def confirm(self, session: Session, job: Job, step: Step) -> None:
+        for trial_id in step.payload["trials"]:
+            trial = session.exec(select(Trial).where(Trial.id == trial_id)).one()
+            ratio, drop, _ = truth(trial)
             trial.holdout = quality(drop, "holdout").model_dump(mode="json")
             trial.final_measurement = measurement(ratio).model_dump(mode="json")
+            session.add(trial)
             coordinator.after_confirm(session, job, trial)
-        session.add(trial)
 
     @staticmethod
     def error() -> ParetuneError:
