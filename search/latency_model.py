@@ -90,17 +90,20 @@ class LatencyModel:
     def _features(self, recipe: Recipe) -> dict[str, float]:
         present = [index for index, layer in enumerate(recipe.layers) if not layer.removed]
         features = {"fixed": self._core, "layers": self._costs.layer * len(present)}
+        cut = self._first_token_layer(recipe, present)
         for index in present:
-            first_token = recipe.graph.first_token_head and index == present[-1] and self._reads_first_token
+            first_token = cut is not None and index >= cut
             for branch in _branches(recipe.layers[index]):
                 time = self._costs.branch(branch, index, recipe.precision, first_token=first_token)
                 group = _group(branch, recipe.precision)
                 features[group] = features.get(group, 0.0) + time
         return features
 
-    @property
-    def _reads_first_token(self) -> bool:
-        return self._anatomy.task == "sequence-classification"
+    def _first_token_layer(self, recipe: Recipe, present: Sequence[int]) -> int | None:
+        """The last layer that looks at other tokens: from there on only the first token is computed."""
+        if not recipe.graph.first_token_head or self._anatomy.task != "sequence-classification":
+            return None
+        return max((index for index in present if recipe.layers[index].attention.heads != 0), default=None)
 
     def _fit(self, observations: Sequence[Observation]) -> None:
         rows = [self._features(observation.recipe) for observation in observations]

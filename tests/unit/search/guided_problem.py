@@ -19,10 +19,13 @@ from search.options import OptionDatabase
 from search.options import Unit
 from search.options import latency_key
 from search.prepared import Prepared
+from search.presets import presets
 from search.requests import Goal
 from search.requests import JobRequest
+from search.requests import Space
 from search.space import build_space
 from search.strategies import make_strategy
+from search.strategies.base import Proposal
 from search.study import StudyState
 from search.study import TrialRecord
 
@@ -187,8 +190,14 @@ class Problem:
             finished_at=START + timedelta(seconds=record.number),
         )
 
-    def search(self, strategy, trials, *, seed=0, goal=None, at_a_time=2) -> StudyState:
-        study = StudyState(job_id="job", seed=seed, goal=goal or Goal(), trials=())
+    def presets(self) -> list[Proposal]:
+        request = Space(kinds=("heads", "ffn", "depth", "bits"), ffn_step=128)
+        space = build_space(ANATOMY, CAPABILITIES, request, self.prepared().graph_defaults)
+        return [Proposal(p.recipe, "preset", space.to_params(p.recipe)) for p in presets(space, request)]
+
+    def search(self, strategy, trials, *, seed=0, goal=None, at_a_time=2, first=()) -> StudyState:
+        start = tuple(self.record(number, proposal) for number, proposal in enumerate(first))
+        study = StudyState(job_id="job", seed=seed, goal=goal or Goal(), trials=start)
         while len(study.trials) < trials:
             study = replace(study, progress=len(study.trials) / trials)
             proposals = strategy.ask(study, at_a_time)
