@@ -5,6 +5,7 @@ Activations: the asymmetric 8-bit grid that dynamic quantisation finds at run ti
 when the deployed model answers one request. The low-rank product in the middle of a factorised layer stays float here.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,8 +53,7 @@ def recover_quantized(
         )
     with fake_quantization(student):
         result = recover(student, teacher, data, config, **options)
-    state_dict = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
-    return RecoveryResult(**{**vars(result), "state_dict": state_dict})
+    return dataclasses.replace(result, state_dict=dict(student.state_dict()))
 
 
 def finishing(config: RecoveryConfig, steps: int = 300) -> RecoveryConfig:

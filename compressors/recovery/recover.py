@@ -41,7 +41,8 @@ class RecoveryResult:
     """
 
     state_dict: dict[str, Tensor]
-    """Best weights, complete, float32; the starting weights when nothing was better."""
+    """Best weights, complete, float32: the student's own tensors, not copies. The starting weights when nothing was
+    better."""
     curve: list[CurvePoint]
     """Evaluations in order; the first is the start (step 0)."""
     start_score: float
@@ -114,7 +115,7 @@ def recover(
     student.load_state_dict(run.best, strict=False)
     position = run.position
     return RecoveryResult(
-        state_dict={name: tensor.detach().clone() for name, tensor in student.eval().state_dict().items()},
+        state_dict=dict(student.eval().state_dict()),
         curve=list(position.curve),
         start_score=position.start_score,
         best_score=position.best_score,
@@ -132,5 +133,5 @@ def fingerprint(student: CompressedEncoder, data: PreparedData, config: Recovery
     digest.update(data.examples.digest.encode())
     digest.update(student.structure.model_dump_json().encode())
     for tensor in student.state_dict().values():
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().contiguous().numpy().data)
     return digest.hexdigest()

@@ -13,7 +13,6 @@ from compressors.recovery import checkpoint
 from compressors.recovery.checkpoint import CurvePoint
 from compressors.recovery.checkpoint import Position
 from compressors.recovery.config import RecoveryConfig
-from compressors.recovery.data import Batch
 from compressors.recovery.data import collate
 from compressors.recovery.data import epoch_batches
 from compressors.recovery.objective import Objective
@@ -33,6 +32,8 @@ from paretune.artifact.encoder import CompressedEncoder
 Evaluate = Callable[[CompressedEncoder], float]
 
 _TIMED_BATCHES = 6
+_STEADY_STEPS = 8
+"""Steps after which their mean duration is trusted more than the planned one."""
 
 
 class Run:
@@ -110,8 +111,7 @@ class Run:
         if due:
             self._record()
         self._tick()
-        if due:
-            self._refit()
+        self._refit()
         if time.perf_counter() - self._last_checkpoint >= self.config.checkpoint_seconds:
             self.checkpoint()
         return loss
@@ -149,10 +149,15 @@ class Run:
         restore_optimizer(self.optimizer, self.parameters, groups.get("optimizer", {}))
         self.average, self.best = groups.get("average", {}), groups["best"]
 
-    def _update(self, batch: Batch) -> float:
+    def _update(self, rows: list[int]) -> float:
+        """Train on the texts at ``rows`` of the training part."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._objective.loss(self.student, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = 0.0
+        for part in self._parts(rows):
+            batch = collate(self.data.examples, [self.data.train[row] for row in part])
+            loss = self._objective.loss(self.student, batch) * (len(part) / len(rows))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.config.gradient_clip)
         self.optimizer.step()
@@ -161,13 +166,18 @@ class Run:
             decay = min(self.config.average, (1 + self.plan.step) / (10 + self.plan.step))
             for name, parameter in self.parameters.items():
                 self.average[name].lerp_(parameter.detach(), 1 - decay)
-        return float(loss.detach())
+        return total
 
-    def _batches_from(self, step: int) -> Iterator[Batch]:
+    def _parts(self, rows: list[int]) -> Iterator[list[int]]:
+        longest = max(self._lengths[row] for row in rows)
+        size = max(1, self.config.tokens_per_pass // longest)
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
+    def _batches_from(self, step: int) -> Iterator[list[int]]:
         epoch, skip = divmod(step, self._batches_per_epoch)
         while True:
-            for rows in epoch_batches(self._lengths, self.config.batch_size, self.config.seed, epoch)[skip:]:
-                yield collate(self.data.examples, [self.data.train[row] for row in rows])
+            yield from epoch_batches(self._lengths, self.config.batch_size, self.config.seed, epoch)[skip:]
             epoch, skip = epoch + 1, 0
 
     def _measure_step(self) -> float:
@@ -182,7 +192,7 @@ class Run:
         for repeat in range(2):  # the first round pays for allocations and kernels that are compiled on first use
             started = time.perf_counter()
             for rows in chosen[:2] if repeat == 0 else chosen:
-                self._update(collate(self.data.examples, [self.data.train[row] for row in rows]))
+                self._update(rows)
         seconds = (time.perf_counter() - started) / len(chosen)
         self._load(saved)
         self.optimizer = make_optimizer(self.parameters, self.config)
@@ -223,7 +233,7 @@ class Run:
         self._clock = now
 
     def _refit(self) -> None:
-        if self.config.seconds is None:
+        if self.config.seconds is None or self.plan.step - self._resumed_at[0] < _STEADY_STEPS:
             return
         limit = most_steps(self.config, self._batches_per_epoch)
         self.plan.refit(

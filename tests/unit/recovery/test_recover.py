@@ -111,6 +111,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not same(results[0], other)
 
 
+def test_batches_that_pass_in_parts_train_alike(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    config = SHORT.model_copy(update={"epochs": 2.0, "learning_rate": 1e-3, "losses": LossWeights(task=0)})
+    whole = run(classifier, student_of(classifier), texts, config)
+    parts = run(classifier, student_of(classifier), texts, config.model_copy(update={"tokens_per_pass": 40}))
+    assert [point.loss for point in parts.curve] == pytest.approx([point.loss for point in whole.curve], rel=1e-2)
+    assert parts.best_score == pytest.approx(whole.best_score, rel=2e-2)
+
+
 def test_a_start_that_training_makes_worse_is_returned_unchanged(
     classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
 ) -> None:
