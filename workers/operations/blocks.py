@@ -1,19 +1,25 @@
 """Writes the models that the latency table is measured with."""
 
+from pathlib import Path
+
 from compressors.description import Anatomy
 from compressors.export.onnx import write_onnx
+from compressors.network import EncoderNetwork
 from compressors.options.blocks import block_network
 from compressors.recipe import Recipe
 from infra.database.models import JsonObject
 from profilers.types import Artifact
 from profilers.types import Capabilities
 from search.prepared import GraphDefaults
-from workers.operations.bench import Bench
 from workers.operations.bench import bench
+from workers.operations.data import Feeds
 from workers.operations.inputs import JobInputs
 from workers.operations.table import Block
 from workers.operations.table import plan
 from workers.runner.operation import OperationContext
+
+RANGE_TEXTS = 8
+"""Texts that activation ranges are taken from: the values of a range do not change the time."""
 
 
 def table_blocks(arguments: JsonObject, context: OperationContext) -> JsonObject:
@@ -24,29 +30,47 @@ def table_blocks(arguments: JsonObject, context: OperationContext) -> JsonObject
     defaults = GraphDefaults.model_validate(arguments["graph_defaults"])
     context.progress({"doing": "writing building blocks"})
     work = bench(inputs, context)
-    found = [
-        {"block": block.model_dump(mode="json"), "artifact": _write(work, block, defaults).model_dump(mode="json")}
-        for block in plan(anatomy, capabilities, defaults)
-    ]
+    directory = inputs.work / "blocks"
+    directory.mkdir(parents=True, exist_ok=True)
+    workload = inputs.workload
+    static = (workload.batch, workload.sequence_length) if defaults.graph.static_shape else None
+    ranges = work.calibration_feeds()[:RANGE_TEXTS] if defaults.quantization.scheme == "static" else None
+    found = []
+    for block in plan(anatomy, capabilities, defaults):
+        artifact = write_block(work.network, block, defaults, directory, static=static, feeds=ranges)
+        found.append({"block": block.model_dump(mode="json"), "artifact": artifact.model_dump(mode="json")})
     return {"blocks": found}
 
 
-def _write(work: Bench, block: Block, defaults: GraphDefaults) -> Artifact:
-    directory = work.inputs.work / "blocks"
-    directory.mkdir(parents=True, exist_ok=True)
+def write_block(
+    network: EncoderNetwork,
+    block: Block,
+    defaults: GraphDefaults,
+    directory: Path,
+    *,
+    static: tuple[int, int] | None = None,
+    feeds: list[Feeds] | None = None,
+) -> Artifact:
+    """Write one block in the device's preferred graph.
+
+    Args:
+        network: The dense model.
+        block: What to write.
+        defaults: The device's preferred graph and quantisation.
+        directory: Where the file is put.
+        static: Batch and sequence length to write into the graph.
+        feeds: Inputs for the ranges of activations; needed by the static scheme.
+    """
     path = directory / f"{block.name}.onnx"
-    network = block_network(
-        work.network, heads=block.heads, width=block.width, rank=block.rank, bits=block.bits, extent=block.extent
+    blocks = block_network(
+        network, heads=block.heads, width=block.width, rank=block.rank, bits=block.bits, extent=block.extent
     )
-    recipe = Recipe.dense(len(work.network.layers)).model_copy(
+    recipe = Recipe.dense(len(network.layers)).model_copy(
         update={
             "graph": defaults.graph.model_copy(update={"first_token_head": block.first_token}),
             "quantization": defaults.quantization,
             "precision": block.precision,
         }
     )
-    workload = work.inputs.workload
-    static = (workload.batch, workload.sequence_length) if defaults.graph.static_shape else None
-    feeds = work.calibration_feeds()[:8] if block.bits == 8 and defaults.quantization.scheme == "static" else None
-    write_onnx(network, recipe, path, static=static, feeds=feeds)
+    write_onnx(blocks, recipe, path, static=static, feeds=feeds if block.bits == 8 else None)
     return Artifact(path=path, precision=block.precision)

@@ -30,6 +30,8 @@ from workers.runner.operation import OperationContext
 
 FINE = (1 / 24, 1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 3 / 4, 1.0)
 """Widths that are timed in the number format that the search will mostly use, as fractions of the full width."""
+ALL_HEADS = 16
+"""Up to so many heads every count is timed in that format: odd counts cost more than their neighbours suggest."""
 COARSE = (1 / 6, 1 / 2, 1.0)
 """The same in any other format."""
 MULTIPLE = 32
@@ -66,7 +68,8 @@ def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) 
     blocks = [Block(precision=defaults.precision), Block(precision=defaults.precision, extent="none")]
     for form in [main] if main == Block() else [main, Block()]:
         shares = FINE if form == main else COARSE
-        blocks += [form.model_copy(update={"heads": count}) for count in _counts(heads, shares, 1)]
+        counts = list(range(1, heads + 1)) if form == main and heads <= ALL_HEADS else _counts(heads, shares, 1)
+        blocks += [form.model_copy(update={"heads": count}) for count in counts]
         blocks += [form.model_copy(update={"width": count}) for count in _counts(width, shares, MULTIPLE)]
         if anatomy.task == "sequence-classification" and defaults.graph.first_token_head:
             blocks += _last_layer(form, heads, width)

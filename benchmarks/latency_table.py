@@ -1,0 +1,233 @@
+"""How well a table of building blocks predicts whole candidates that nobody has timed.
+
+    python -m benchmarks.latency_table --model DIR --data FILE [--device onnxruntime|openvino] [--methods]
+
+Times the blocks (every layer the same, one branch alone), predicts random candidates from them, then times those.
+``--methods`` also times what sparsity and low rank do to the latency of the uncompressed shape.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.tables import print_table
+from compressors.anatomy import describe
+from compressors.anatomy import load_network
+from compressors.apply import apply_recipe
+from compressors.calibration import Calibration
+from compressors.calibration import calibrate
+from compressors.export.baselines import build_baseline
+from compressors.export.defaults import default_graph
+from compressors.export.onnx import write_onnx
+from compressors.export.onnx_folder import input_names
+from compressors.network import EncoderNetwork
+from compressors.options.levels import low_ranks
+from compressors.options.levels import width_levels
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import LayerRecipe
+from compressors.recipe import Recipe
+from profilers.quality.encode import TextEncoder
+from profilers.quality.examples import read_examples
+from profilers.registry import get_profiler
+from profilers.table import race_many
+from profilers.types import Artifact
+from profilers.types import DeviceProfile
+from profilers.types import Effort
+from profilers.types import Estimate
+from profilers.types import Workload
+from search.branch_costs import TableCosts
+from search.canonical import canonicalise
+from search.latency_model import LatencyModel
+from search.options import BranchTable
+from search.prepared import GraphDefaults
+from workers.operations.blocks import write_block
+from workers.operations.formats import branch_bits
+from workers.operations.table import EFFORT
+from workers.operations.table import branch_table
+from workers.operations.table import plan
+
+TASK = "sequence-classification"
+SPARSITIES = (0.5, 0.9)
+
+
+def random_recipe(network: EncoderNetwork, bits: tuple[int, ...], generator: np.random.Generator) -> Recipe:
+    """Draw heads, width and bits for every branch; some branches and layers are removed."""
+    anatomy = describe(network)
+    layers = []
+    for heads, width in zip(anatomy.heads, anatomy.intermediate_size, strict=True):
+        attention, feed_forward = (int(generator.choice(bits)) for _ in range(2))
+        layers.append(
+            LayerRecipe.model_validate(
+                {
+                    "attention": {"heads": int(generator.integers(0, heads + 1)), "bits": attention},
+                    "feed_forward": {
+                        "intermediate_size": int(generator.choice(width_levels(width))),
+                        "bits": feed_forward,
+                    },
+                    "removed": bool(generator.random() < 0.08),
+                }
+            )
+        )
+    return Recipe(layers=tuple(layers), criterion="magnitude", compensation="none")
+
+
+def methods(network: EncoderNetwork) -> dict[str, Recipe]:
+    """The uncompressed shape in 32 bits, with zeros in it, and factorised."""
+    anatomy, layers = describe(network), len(network.layers)
+    recipes = {"dense": Recipe.dense(layers)}
+    for share in SPARSITIES:
+        layer = LayerRecipe(attention=AttentionRecipe(sparsity=share), feed_forward=FeedForwardRecipe(sparsity=share))
+        recipes[f"{share:.0%} zeros"] = Recipe(layers=(layer,) * layers, mask="magnitude", compensation="none")
+    width = max(anatomy.intermediate_size)
+    break_even = width * anatomy.hidden_size // (width + anatomy.hidden_size)
+    for rank in (break_even, *low_ranks(width, anatomy.hidden_size)):
+        layer = LayerRecipe(feed_forward=FeedForwardRecipe(rank=rank))
+        recipe = Recipe(layers=(layer,) * layers, factorization="plain", compensation="none")
+        recipes[f"feed-forward rank {rank} ({rank / break_even:.0%} of break-even)"] = recipe
+    return recipes
+
+
+class Bench:
+    """The model, the device and a folder for files."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.model, self.folder = arguments.model, folder
+        self.network = load_network(arguments.model, TASK)
+        self.calibration = quick_calibration(self.network, arguments.model, arguments.data)
+        self.profiler = get_profiler(arguments.device)
+        self.workload = Workload(batch=arguments.batch, sequence_length=arguments.sequence)
+        precision = "bf16" if "bf16" in self.profiler.describe().precisions else "f32"
+        graph = default_graph(arguments.device, {8} if precision == "f32" else {32})
+        self.defaults = GraphDefaults(graph=graph, precision=precision)
+        options = {"realtime_priority": 20} if arguments.realtime else {}
+        self.profile = DeviceProfile(name="local", profiler=arguments.device, options=options)
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """Bit-widths that candidates use."""
+        return branch_bits(self.profiler.describe(), self.defaults)
+
+    def race(self, artifacts: Mapping[str, Artifact], effort: Effort) -> dict[str, Estimate]:
+        """Time artifacts against the default export."""
+        reference = build_baseline("fp32", self.model, TASK, self.folder).path
+        with self.profiler.open(self.profile, self.workload) as session:
+            return race_many(session, session.load(Artifact(path=reference)), artifacts, effort)
+
+    def table(self) -> tuple[BranchTable, int, float]:
+        """Measure the table; returns it with the number of models and the seconds of timing."""
+        anatomy = describe(self.network)
+        blocks = plan(anatomy, self.profiler.describe(), self.defaults)
+        artifacts = {block.name: write_block(self.network, block, self.defaults, self.folder) for block in blocks}
+        started = time.monotonic()
+        ratios = self.race(artifacts, EFFORT)
+        seconds = time.monotonic() - started
+        return branch_table({block: ratios[block.name] for block in blocks}, anatomy), len(blocks), seconds
+
+    def write(self, name: str, recipe: Recipe) -> tuple[Recipe, Artifact]:
+        """Build a candidate in the device's preferred graph."""
+        formed = recipe.model_copy(update={"graph": self.defaults.graph, "precision": self.defaults.precision})
+        path = self.folder / f"{name}.onnx"
+        write_onnx(apply_recipe(self.network, self.calibration, formed), formed, path)
+        return canonicalise(formed, describe(self.network)), Artifact(path=path, precision=formed.precision)
+
+
+def quick_calibration(network: EncoderNetwork, model: Path, data: Path) -> Calibration:
+    """Calibrate on a few texts: only shapes matter here."""
+    texts = TextEncoder(model, 128).encode(read_examples(data).select(np.arange(32)))
+    batch = texts.batch(range(32))
+    return calibrate(network, [{name: torch.from_numpy(batch[name]) for name in input_names(network)}])
+
+
+def compare_candidates(bench: Bench, count: int, seed: int, effort: Effort) -> None:
+    """Predict, time and print the errors."""
+    from scipy.stats import spearmanr
+
+    table, blocks, seconds = bench.table()
+    model = LatencyModel(TableCosts(table, describe(bench.network)), describe(bench.network))
+    generator = np.random.default_rng(seed)
+    built = {
+        f"candidate {number}": bench.write(f"candidate{number}", random_recipe(bench.network, bench.bits, generator))
+        for number in range(count)
+    }
+    measured = bench.race({name: artifact for name, (_, artifact) in built.items()}, effort)
+    predicted = {name: model.predict(recipe).value for name, (recipe, _) in built.items()}
+    errors = {name: predicted[name] / measured[name].value - 1 for name in built}
+    print(f"\n{count} random candidates, {bench.workload.batch} x {bench.workload.sequence_length}")
+    ordered = sorted(built, key=lambda name: measured[name].value)
+    print_table([line(name, predicted[name], measured[name], errors[name]) for name in ordered])
+    sizes = np.abs(list(errors.values()))
+    correlation = spearmanr([predicted[name] for name in built], [measured[name].value for name in built]).statistic
+    summary = {
+        "blocks": str(blocks),
+        "seconds": f"{seconds:.0f}",
+        "median |error|": f"{np.median(sizes):.1%}",
+        "p90 |error|": f"{np.quantile(sizes, 0.9):.1%}",
+        "median error": f"{np.median(list(errors.values())):+.1%}",
+        "Spearman": f"{correlation:.4f}",
+    }
+    print()
+    print_table([summary])
+
+
+def line(name: str, predicted: float, measured: Estimate, error: float) -> dict[str, str]:
+    """One candidate."""
+    return {
+        "candidate": name,
+        "predicted": f"{predicted:.4f}",
+        "measured": f"{measured.value:.4f}",
+        "95 %": f"{measured.low:.4f}-{measured.high:.4f}",
+        "error": f"{error:+.1%}",
+    }
+
+
+def compare_methods(bench: Bench, effort: Effort) -> None:
+    """Time sparsity and low rank."""
+    built = {
+        name: bench.write(f"method{i}", recipe)[1] for i, (name, recipe) in enumerate(methods(bench.network).items())
+    }
+    measured = bench.race(built, effort)
+    base = measured["dense"].value
+    print("\nUncompressed shape, 32 bits")
+    print_table(
+        [
+            {
+                "weights": name,
+                "time": f"{ratio.value / base:.3f}",
+                "95 %": f"{ratio.low / base:.3f}-{ratio.high / base:.3f}",
+                "MB": f"{built[name].path.stat().st_size / 1e6:.1f}",
+            }
+            for name, ratio in measured.items()
+        ]
+    )
+
+
+def main() -> None:
+    """Parse the arguments and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="JSONL with text")
+    parser.add_argument("--device", choices=["onnxruntime", "openvino"], default="onnxruntime")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--sequence", type=int, default=128)
+    parser.add_argument("--candidates", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=4.0, help="time limit for each candidate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", action="store_true")
+    parser.add_argument("--realtime", action="store_true", help="ask for real-time priority while timing")
+    arguments = parser.parse_args()
+    effort = Effort(half_width=0.015, seconds=arguments.seconds, min_blocks=12, control_every=2, retreats=1)
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(arguments, Path(scratch))
+        compare_candidates(bench, arguments.candidates, arguments.seed, effort)
+        if arguments.methods:
+            compare_methods(bench, effort)
+
+
+if __name__ == "__main__":
+    main()
