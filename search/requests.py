@@ -85,7 +85,7 @@ class JobRequest(_Request):
     goal: Goal = Goal()
     budget: Budget = Budget()
     space: Space = Space()
-    strategy: Strategy = "direct"
+    strategy: Strategy = "guided"
     sampler: Sampler = "tpe"
     seed: int = 0
     name: Annotated[str, Field(max_length=200)] | None = None

@@ -37,6 +37,8 @@ COARSE = (1 / 6, 1 / 2, 1.0)
 MULTIPLE = 32
 """Widths of feed-forward branches are multiples of this."""
 EFFORT = Effort(half_width=0.02, seconds=5.0, total_seconds=75.0, min_blocks=10, control_every=2, retreats=1)
+LEAST_SECONDS = 15.0
+"""Below this the intervals are too wide to steer by."""
 
 
 class Block(BaseModel):
@@ -79,7 +81,7 @@ def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) 
 
 
 def table(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "anatomy", "blocks": [{"block", "artifact"}]} -> {"latency_table", "table_seconds"}``."""
+    """``{"inputs", "anatomy", "blocks": [{"block", "artifact"}], "max_seconds"} -> {"latency_table", ...}``."""
     inputs = JobInputs.model_validate(arguments["inputs"])
     anatomy = Anatomy.model_validate(arguments["anatomy"])
     blocks = {
@@ -90,12 +92,20 @@ def table(arguments: JsonObject, context: OperationContext) -> JsonObject:
     open_stand = stand(inputs, context)
     started = time.monotonic()
     artifacts = {block.name: artifact for block, artifact in blocks.items()}
-    ratios = race_many(open_stand.session, open_stand.reference, artifacts, EFFORT, inputs.seed)
+    effort = EFFORT.model_copy(update={"total_seconds": _limit(arguments["max_seconds"])})
+    ratios = race_many(open_stand.session, open_stand.reference, artifacts, effort, inputs.seed)
     found = branch_table({block: ratios[block.name] for block in blocks}, anatomy)
     return {
         "latency_table": found.model_dump(mode="json"),
         "table_seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _limit(max_seconds: float | None) -> float:
+    assert EFFORT.total_seconds is not None
+    if max_seconds is None:
+        return EFFORT.total_seconds
+    return min(EFFORT.total_seconds, max(LEAST_SECONDS, max_seconds))
 
 
 def branch_table(ratios: Mapping[Block, Estimate], anatomy: Anatomy) -> BranchTable:

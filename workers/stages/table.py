@@ -22,6 +22,8 @@ from workers.stages.inputs import prepared_inputs
 
 VERSION = 1
 """Counts up when tables are measured in another way, so that old ones are not used any more."""
+BUDGET_SHARE = 0.12
+"""Part of the job's time that timing building blocks may take, once for each kind of model, device and workload."""
 
 
 class TableStage(JobStage):
@@ -34,12 +36,18 @@ class TableStage(JobStage):
         with context.read_session() as session:
             job = get_job(session, context.step.job_id)
             prepared, known = job.prepared or {}, _known(session, job)
+            budget = JobRequest.model_validate(job.request).budget.seconds
         if known is not None:
             return {"latency_table": known.table, "table_seconds": 0.0}
         inputs = prepared_inputs(context).model_dump(mode="json")
         facts = {name: prepared[name] for name in ("anatomy", "capabilities", "graph_defaults")}
         blocks = context.runner("compute").call("table_blocks", {"inputs": inputs, **facts})["blocks"]
-        arguments = {"inputs": inputs, "anatomy": prepared["anatomy"], "blocks": blocks}
+        arguments = {
+            "inputs": inputs,
+            "anatomy": prepared["anatomy"],
+            "blocks": blocks,
+            "max_seconds": None if budget is None else BUDGET_SHARE * budget,
+        }
         return context.runner("device").call("table", arguments)
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
