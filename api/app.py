@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from api.audit_log.endpoints import router as audit_log
 from api.best.endpoints import router as best
 from api.datasets.endpoints import router as datasets
 from api.devices.endpoints import router as devices
@@ -28,6 +29,7 @@ from api.problems import add_problem_handlers
 from api.rate_limit import RateLimiter
 from api.services import Services
 from api.shutdown import on_stop_signal
+from api.staging import remove_abandoned
 from api.trials.endpoints import router as trials
 from api.uploads.endpoints import router as uploads
 from api.version import VERSION
@@ -37,17 +39,18 @@ from infra.settings import Settings
 from infra.settings import load_settings
 from infra.store.open import open_store
 
-ROUTERS = (models, datasets, uploads, devices, jobs, trials, front, best, exports, events, keys, health)
+ROUTERS = (models, datasets, uploads, devices, jobs, trials, front, best, exports, events, keys, audit_log, health)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure_logging()
+    services: Services = app.state.services
+    remove_abandoned(services.staging)
     hub: EventHub = app.state.events
     with on_stop_signal(hub.close):
         yield
     hub.close()
-    services: Services = app.state.services
     services.database.dispose()
 
 

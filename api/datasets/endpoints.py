@@ -11,6 +11,7 @@ from fastapi import Response
 from fastapi.responses import JSONResponse
 from sqlmodel import select
 
+from api import audit
 from api.auth import Reader
 from api.auth import Submitter
 from api.bodies import RAW_BODY
@@ -107,3 +108,4 @@ def delete_dataset(dataset_id: str, session: WriteSession, principal: Submitter)
     if session.exec(select(Job.id).where(used).limit(1)).first() is not None:
         raise ConflictError(f"Jobs use the dataset {dataset_id}.", hint="Delete the jobs first.")
     session.delete(dataset)
+    audit.record(session, principal, "dataset.delete", dataset_id, name=dataset.name)

@@ -12,6 +12,7 @@ from sqlalchemy import delete
 from sqlmodel import Session
 from sqlmodel import col
 
+from api import audit
 from api.auth import Reader
 from api.auth import Submitter
 from api.etags import IfMatch
@@ -91,6 +92,7 @@ def cancel_job(job_id: str, session: WriteSession, principal: Submitter, if_matc
     """Stop a job; what it found so far stays readable. Cancelling a job that is over does nothing."""
     job = get_owned(session, Job, job_id, principal)
     check_unchanged(job_view(job), if_match)
+    audit.record(session, principal, "job.cancel", job_id, state=job.state)
     return job_view(search.cancel_job(session, job))
 
 
@@ -101,6 +103,7 @@ def delete_job(job_id: str, session: WriteSession, principal: Submitter) -> None
     if job.state not in repository.END_STATES:
         raise ConflictError(f"The job {job_id} is {job.state}.", hint="Cancel it first.")
     session.exec(delete(Job).where(col(Job.id) == job_id))  # the database takes the rest along
+    audit.record(session, principal, "job.delete", job_id, state=job.state)
 
 
 @router.get("/{job_id}/report", response_model=ReportView, responses=responses(404))

@@ -9,6 +9,7 @@ from fastapi import Request
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
+from api import audit
 from api.auth import Reader
 from api.auth import Submitter
 from api.bodies import RAW_BODY
@@ -145,3 +146,4 @@ def delete_model(model_id: str, session: WriteSession, principal: Submitter, if_
     if repository.is_used(session, model_id):
         raise ConflictError(f"Jobs use the model {model_id}.", hint="Delete the jobs first.")
     session.delete(model)
+    audit.record(session, principal, "model.delete", model_id, name=model.name)

@@ -17,8 +17,8 @@ from paretune.cli.output import console
 from paretune.cli.output import errors
 from paretune.cli.output import print_json
 from paretune.cli.output import reported
-from paretune.cli.tables import front_table
 from paretune.cli.tables import format_size
+from paretune.cli.tables import front_table
 from paretune.client import Client
 from paretune.client import Format
 

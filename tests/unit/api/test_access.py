@@ -101,6 +101,20 @@ def test_revoking_is_final_and_written_down(world: World, client: TestClient) ->
     assert entries == ["key.create", "key.revoke"]
 
 
+def test_administrators_can_read_who_did_what(world: World, client: TestClient) -> None:
+    job = submit(client)
+    client.post(f"/v1/jobs/{job['id']}/cancel")
+    client.delete(f"/v1/jobs/{job['id']}")
+    client.delete(f"/v1/models/{job['request']['model_id']}")
+    own = client.get("/v1/keys/me").json()["id"]
+    newest = client.get("/v1/audit", params={"limit": 2}).json()
+    older = client.get("/v1/audit", params={"cursor": newest["next_cursor"]}).json()
+    entries = newest["items"] + older["items"]
+    assert [entry["action"] for entry in entries] == ["model.delete", "job.delete", "job.cancel"]
+    assert {entry["principal"] for entry in entries} == {own}
+    assert world.client("read", "submit").get("/v1/audit").status_code == 403
+
+
 def test_a_key_cannot_revoke_itself(client: TestClient) -> None:
     own = client.get("/v1/keys/me").json()
     assert client.delete(f"/v1/keys/{own['id']}").status_code == 409

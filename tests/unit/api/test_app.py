@@ -1,14 +1,18 @@
 """What holds for every request."""
 
 import json
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from api.openapi import render
 from api.problems import TYPE_PREFIX
+from api.staging import remove_abandoned
 from tests.unit.api.conftest import World
 
 HEAVY = ("torch", "transformers", "onnxruntime", "optuna", "openvino", "onnx", "celery", "pyarrow")
@@ -107,8 +111,6 @@ def test_every_answer_has_safe_headers(client: TestClient) -> None:
 
 
 def test_the_checked_in_openapi_document_is_current() -> None:
-    from pathlib import Path
-
     path = Path(__file__).parents[3] / "docs" / "reference" / "openapi.json"
     assert path.read_text(encoding="utf-8") == render(), f"run: python -m api.openapi {path}"
 
@@ -121,3 +123,13 @@ def test_every_operation_documents_problems_and_has_a_unique_id(world: World) ->
             ids.append(operation["operationId"])
             assert "application/problem+json" in operation["responses"]["default"]["content"]
     assert len(ids) == len(set(ids))
+
+
+def test_what_a_crash_left_in_staging_is_removed_a_day_later(world: World) -> None:
+    staging = world.services.staging
+    old, young = staging / "body-old", staging / "body-young"
+    for path in (old, young):
+        path.write_bytes(b"x")
+    os.utime(old, (time.time() - 100_000,) * 2)
+    assert remove_abandoned(staging) == 1
+    assert [path.name for path in staging.iterdir()] == ["body-young"]

@@ -152,7 +152,7 @@ def test_watching_gets_every_event_once_in_order_and_ends_with_the_job(
             assert row is not None
             end_job(session, row, "succeeded")
 
-    worker = threading.Thread(target=work)
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     events = list(sdk.watch(job))
     worker.join()
@@ -216,7 +216,8 @@ def test_download_checks_the_hash_and_refuses_unsafe_names(
     ref = put_file(services.database, services.store, io.BytesIO(content))
 
     def finish(files: list[dict[str, object]]) -> None:
-        while True:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
             with services.database.write_session() as session:
                 export = session.query(Export).first()
                 if export is not None:
@@ -225,7 +226,7 @@ def test_download_checks_the_hash_and_refuses_unsafe_names(
             time.sleep(0.05)
 
     good = {"name": "onnx/model.onnx", "sha256": ref.sha256, "size": ref.size}
-    worker = threading.Thread(target=finish, args=([good],))
+    worker = threading.Thread(target=finish, args=([good],), daemon=True)
     worker.start()
     paths = sdk.download(job, "onnx", tmp_path / "out")
     worker.join()
