@@ -22,6 +22,7 @@ from compressors.export.baselines import build_baseline
 from compressors.export.baselines import drop_weight_shapes
 from compressors.export.checks import linears
 from compressors.export.defaults import default_graph
+from compressors.export.defaults import default_quantization
 from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
 from compressors.recipe import Bits
@@ -107,9 +108,10 @@ def openvino_rows(bench: Bench, shape: Workload, variants: bool) -> Iterator[Row
     """Exports and recipes for OpenVINO, whose shapes are fixed when it opens a file."""
     yield bench.baseline("openvino_int8", "NNCF int8")
     best, best8 = default_graph("openvino", {32}), default_graph("openvino", {8})
-    plain, static = QuantizationRecipe(), QuantizationRecipe(scheme="static")
+    plain, static = QuantizationRecipe(), default_quantization("openvino")
     yield bench.recipe("recipe fp32", 32, best, plain)
-    yield bench.recipe("recipe int8 static", 8, best8, static)
+    yield bench.recipe("recipe int8 static", 8, best8, static.model_copy(update={"smoothing": 0.0}))
+    yield bench.recipe("recipe int8 static smoothed", 8, best8, static)
     yield bench.recipe("recipe int8 weights", 8, best8, QuantizationRecipe(scheme="weight_only"))
     if variants:
         for name, graph in alternatives(best):
@@ -228,6 +230,14 @@ def report(
     print_table([line(row, measured.get(row.name), quality.get(row.name), slowest) for row in [reference, *rows]])
 
 
+def megabytes(artifact: Artifact) -> float:
+    """Size of all files of a model."""
+    files = [artifact.path]
+    if artifact.format == "openvino_ir":
+        files.append(artifact.path.with_suffix(".bin"))
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
 def line(row: Row, found: Measurement | None, judged: Quality | None, opponent: float) -> dict[str, str]:
     """One line of the table; the reference has no measurement."""
     ratio = found.ratio if found else Estimate(value=1.0, low=1.0, high=1.0)
@@ -237,7 +247,7 @@ def line(row: Row, found: Measurement | None, judged: Quality | None, opponent: 
         "x fp32": f"{1 / ratio.value:.2f}",
         "95 %": f"{1 / ratio.high:.2f}-{1 / ratio.low:.2f}" if found else "",
         "x int8": f"{opponent / ratio.value:.2f}",
-        "MB": f"{row.artifact.path.stat().st_size / 1e6:.1f}",
+        "MB": f"{megabytes(row.artifact):.1f}",
         "accuracy": f"{100 * judged.value.value:.2f}" if judged else "",
         "agreement": f"{100 * judged.fidelity:.2f}" if judged else "",
         "status": found.status if found else "reference",

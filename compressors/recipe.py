@@ -58,8 +58,11 @@ class QuantizationRecipe(_Frozen):
     scheme: Literal["dynamic", "static", "weight_only"] = "dynamic"
     """``dynamic``: int8 weights per output channel, activation scales at run time. ``static``: the same with calibrated
     activation scales. ``weight_only``: block-wise weights, float activations; layers with 4 bits are always so."""
-    ranges: Literal["minmax", "percentile", "mse"] = "percentile"
+    ranges: Literal["minmax", "percentile", "entropy", "mse"] = "percentile"
     """How the static scheme finds the range of an activation."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Static scheme: share of the activations' spread over channels that is moved to the weights (SmoothQuant); costs
+    one multiplication of each activation. 0: off."""
     attention_products: bool = False
     """Also compute the two activation x activation products of attention in int8, in branches with 8 bits; takes effect
     in the ``sequence_first`` layout. Pays where 8-bit products are much faster than rounding, such as with AMX."""

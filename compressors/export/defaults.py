@@ -1,6 +1,7 @@
-"""The graph that each back end runs fastest, as measured by ``benchmarks.graph_recipes``. Light to import."""
+"""The graph and the quantisation that each back end runs best, as measured by ``benchmarks.graph_recipes``. Light."""
 
 from compressors.recipe import GraphRecipe
+from compressors.recipe import QuantizationRecipe
 
 _ONNX_RUNTIME = GraphRecipe(operators="contrib", layout="sequence_first", packed_qkv=False, gelu="fused")
 _OPENVINO = GraphRecipe(operators="standard", layout="batch_first", packed_qkv=False, gelu="fused")
@@ -25,3 +26,17 @@ def default_graph(profiler: str, bits_used: set[int]) -> GraphRecipe:
     """
     arithmetic = "integer" if min(bits_used, default=32) <= 8 else "float"
     return _BEST.get((profiler, arithmetic), _OPENVINO)
+
+
+def default_quantization(profiler: str) -> QuantizationRecipe:
+    """Return the measured best way to compute layers with 8 bits on a device.
+
+    OpenVINO has no fast kernels for scales that are found at run time, and folds the multiplications of smoothing into
+    the normalisation before them; ONNX Runtime pays for them, and rounds at run time almost for free.
+
+    Args:
+        profiler: Name of the profiler plugin; an unknown one gets the dynamic scheme, which needs no calibration.
+    """
+    if profiler == "openvino":
+        return QuantizationRecipe(scheme="static", ranges="minmax", smoothing=0.7)
+    return QuantizationRecipe(scheme="dynamic")

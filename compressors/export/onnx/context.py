@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from compressors.export.onnx.builder import GraphBuilder
+from compressors.export.onnx.quantization import Float
 from compressors.export.onnx.quantization import Range
 from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
@@ -20,8 +21,8 @@ class Context:
         quantization: How layers with few bits are computed.
         static: ``(batch, sequence)`` when the shape is written into the graph.
         ranges: Calibrated ranges of activations by value name, for static quantisation.
-        probes: When given, statically quantised products are written in float32 and the names of the values whose
-            ranges they need are collected here.
+        probes: When given, statically quantised products are written in float32, and the values that they would round
+            are noted here with the largest magnitude of the weights that read each channel, ``[channels]``.
     """
 
     builder: GraphBuilder
@@ -29,7 +30,7 @@ class Context:
     quantization: QuantizationRecipe
     static: tuple[int, int] | None = None
     ranges: dict[str, Range] = field(default_factory=dict)
-    probes: list[str] | None = None
+    probes: dict[str, Float] | None = None
     memo: dict[str, str] = field(default_factory=dict)
     """Values that are computed once and shared, by a name of their own."""
     quantized: set[str] = field(default_factory=set)

@@ -39,7 +39,8 @@ def emit_product(context: Context, source: str, weight: Float, bias: Float | Non
     if bits == 8 and scheme == "static":
         if context.probes is None:
             return _static_int8(context, source, weight, bias, output)
-        context.probes.append(source)
+        largest = np.abs(weight).max(axis=0, initial=0.0)
+        context.probes[source] = np.maximum(context.probes.get(source, largest), largest)
     elif bits == 8:
         return _dynamic_int8(context, source, weight, bias, output)
     stored = np.ascontiguousarray(weight.T)
@@ -82,7 +83,8 @@ def _dynamic_int8(context: Context, source: str, weight: Float, bias: Float | No
 def _static_int8(context: Context, source: str, weight: Float, bias: Float | None, output: str) -> str:
     """As the dynamic form, with activation scales from calibration; standard operators: quantise and dequantise."""
     builder = context.builder
-    values, scale = quantize_per_channel(weight)
+    source, divisor = _smoothed(context, source)
+    values, scale = quantize_per_channel(weight if divisor is None else weight * divisor)
     matrix = builder.initializer(f"{output}.weight", np.ascontiguousarray(values.T))
     scales = builder.initializer(f"{output}.weight.scale", scale)
     quantized, step, zero = quantize_by_range(context, source)
@@ -142,6 +144,19 @@ def quantize_at_run_time(context: Context, source: str) -> tuple[str, str, str]:
         context.builder.nodes("DynamicQuantizeLinear", [source], list(names))
         context.quantized.add(source)
     return names
+
+
+def _smoothed(context: Context, source: str) -> tuple[str, Float | None]:
+    """Divide ``source`` by its range's divisor, if it has one; returns the name of the result and the divisor."""
+    limits = context.range_of(source)
+    name = f"{source}.smoothed"
+    if limits.divisor is None:
+        return source, None
+    if name not in context.ranges:
+        factor = context.builder.initializer(f"{name}.factor", np.float32(1.0) / limits.divisor)
+        context.builder.node("Mul", [source, factor], name)
+        context.ranges[name] = limits
+    return name, limits.divisor
 
 
 def quantize_by_range(context: Context, source: str) -> tuple[str, str, str]:

@@ -12,10 +12,18 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Range:
-    """The values of an activation that 8 bits are spread over; always contains 0."""
+    """The values of an activation that 8 bits are spread over; 0 is always among them.
+
+    Attributes:
+        low: The smallest.
+        high: The largest.
+        divisor: ``[channels]``: the activation is divided by it before it is rounded, and the weights that read it are
+            multiplied by it (SmoothQuant, arXiv 2211.10438); ``None``: it is rounded as it is.
+    """
 
     low: float
     high: float
+    divisor: Float | None = None
 
     def affine(self) -> tuple[np.float32, np.uint8]:
         """Return ``(scale, zero point)`` of the uint8 grid over the range; 0 lies exactly on the grid."""

@@ -5,7 +5,6 @@ that are going to be quantised are looked at: first their extremes, then their h
 """
 
 import itertools
-import math
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from compressors.export.onnx.emitter import model_inputs
 from compressors.export.onnx.quantization import Float
 from compressors.export.onnx.quantization import Range
 from compressors.network import EncoderNetwork
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from infra.errors import InvalidInputError
 
@@ -36,8 +36,10 @@ TEXTS = 64
 
 PERCENTILE = 99.999
 BINS = 2048
-MSE_STEPS = 60
-MSE_SMALLEST = 0.2
+LEVELS = 256
+STEPS = 60
+SMALLEST = 0.2
+_EMPTY_BIN = 1e-4
 _SAMPLED = 1 << 13
 """Values of one activation that are kept from one text."""
 
@@ -62,14 +64,47 @@ def collect_ranges(network: EncoderNetwork, recipe: Recipe, feeds: Iterable[Feed
     if not texts:
         raise InvalidInputError("Static quantisation needs calibration text.", hint="Pass at least one text.")
     with tempfile.TemporaryDirectory() as scratch:
-        names, session = _probe(network, recipe, Path(scratch) / "probe.onnx")
-        seen = {name: _Seen() for name in names}
-        for text in texts if names else ():
-            for name, value in _run(session, names, text).items():
+        weights, session = _probe(network, recipe, Path(scratch) / "probe.onnx")
+        seen = {name: _Seen() for name in weights}
+        for text in texts if weights else ():
+            for name, value in _run(session, list(weights), text).items():
                 seen[name].add(value)
-    choose = {"minmax": lambda _, extremes: extremes, "percentile": percentile_range, "mse": mse_range}
-    find = choose[recipe.quantization.ranges]
-    return {name: find(np.concatenate(item.samples), item.extremes) for name, item in seen.items()}
+    return {name: _range(item, weights[name], recipe.quantization) for name, item in seen.items()}
+
+
+def _range(seen: "_Seen", weights: Float, quantization: QuantizationRecipe) -> Range:
+    divisor = None
+    if quantization.smoothing:
+        divisor = smoothing_divisor(np.maximum(-seen.low, seen.high), weights, quantization.smoothing)
+    scale = np.float32(1.0) if divisor is None else divisor
+    extremes = Range(float((seen.low / scale).min(initial=0.0)), float((seen.high / scale).max(initial=0.0)))
+    choose = {"minmax": minmax_range, "percentile": percentile_range, "entropy": entropy_range, "mse": mse_range}
+    found = choose[quantization.ranges](np.concatenate(seen.rows) / scale, extremes)
+    return Range(found.low, found.high, divisor)
+
+
+def smoothing_divisor(activations: Float, weights: Float, alpha: float) -> Float:
+    """Share the spread of a product's two factors between them, channel by channel (arXiv 2211.10438, equation 4).
+
+    Args:
+        activations: ``[channels]``: largest magnitude of each channel.
+        weights: ``[channels]``: largest magnitude of the weights that read it.
+        alpha: Share of the activations' spread that moves to the weights, between 0 and 1.
+
+    Returns:
+        ``[channels]``, positive, geometric mean 1; 1 where a channel or its weights are zero.
+    """
+    alive = (activations > 0) & (weights > 0)
+    divisor = np.ones_like(activations, dtype=np.float32)
+    if alive.any():
+        logarithm = alpha * np.log(activations[alive]) - (1.0 - alpha) * np.log(weights[alive])
+        divisor[alive] = np.exp(logarithm - logarithm.mean())
+    return divisor
+
+
+def minmax_range(values: Float, extremes: Range) -> Range:
+    """Cover everything that was seen. Arguments as for :func:`percentile_range`."""
+    return extremes
 
 
 def percentile_range(values: Float, extremes: Range) -> Range:
@@ -90,52 +125,95 @@ def mse_range(values: Float, extremes: Range) -> Range:
     Rounding costs ``step**2 / 12`` for each value inside, clipping the squared distance for each value outside.
     Arguments as for :func:`percentile_range`.
     """
-    if extremes.low == extremes.high:
-        return extremes
-    counts, edges = np.histogram(values, bins=BINS, range=(extremes.low, extremes.high))
-    centres = (edges[:-1] + edges[1:]) / 2
-    best, best_error = extremes, np.inf
-    for factor in np.linspace(1.0, MSE_SMALLEST, MSE_STEPS):
-        candidate = Range(extremes.low * factor, extremes.high * factor)
+    counts, centres = _histogram(values, extremes)
+
+    def error(candidate: Range) -> float:
         step = float(candidate.affine()[0])
         outside = centres - np.clip(centres, candidate.low, candidate.high)
-        error = float(np.sum(counts * np.where(outside == 0, step**2 / 12, outside**2)))
-        if error < best_error:
-            best, best_error = candidate, error
-    return best
+        return float(np.sum(counts * np.where(outside == 0, step**2 / 12, outside**2)))
+
+    return min(_shrunk(extremes), key=error)
+
+
+def entropy_range(values: Float, extremes: Range) -> Range:
+    """Shrink the extremes by the common factor that keeps the distribution of the values closest.
+
+    Closest in Kullback-Leibler divergence: the clipped histogram against the same histogram with the resolution of the
+    uint8 grid. Clipped mass counts at the edges of the clipped histogram and is missing from the coarse one.
+    Arguments as for :func:`percentile_range`.
+    """
+    counts, centres = _histogram(values, extremes)
+
+    def divergence(candidate: Range) -> float:
+        inside = (centres >= candidate.low) & (centres <= candidate.high)
+        kept = counts[inside].astype(np.float64)
+        if kept.size < LEVELS or kept.sum() == 0:
+            return np.inf
+        clipped = kept.copy()
+        clipped[0] += counts[centres < candidate.low].sum()
+        clipped[-1] += counts[centres > candidate.high].sum()
+        level = np.arange(kept.size) * LEVELS // kept.size
+        full = kept > 0
+        mass = np.bincount(level, kept, LEVELS) / np.maximum(np.bincount(level, full, LEVELS), 1)
+        coarse = np.where(full, mass[level], 0.0)
+        return _divergence(_smoothed(clipped), _smoothed(coarse))
+
+    return min(_shrunk(extremes), key=divergence)
+
+
+def _smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    positive: NDArray[np.float64] = np.maximum(counts, _EMPTY_BIN)
+    return positive / float(positive.sum())
+
+
+def _divergence(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    return float(np.sum(first * np.log(first / second)))
+
+
+def _shrunk(extremes: Range) -> list[Range]:
+    """Candidate ranges, the widest first."""
+    return [Range(extremes.low * factor, extremes.high * factor) for factor in np.linspace(1.0, SMALLEST, STEPS)]
+
+
+def _histogram(values: Float, extremes: Range) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return ``(counts, centres)`` of equal bins between the extremes."""
+    counts, edges = np.histogram(values, bins=BINS, range=(extremes.low, extremes.high))
+    return counts, (edges[:-1] + edges[1:]) / 2
 
 
 @dataclass
 class _Seen:
-    """What is remembered of one activation."""
+    """What is remembered of one activation: channel-wise extremes ``[channels]``, and some rows ``[n, channels]``."""
 
-    extremes: Range = field(default_factory=lambda: Range(0.0, 0.0))
-    samples: list[Float] = field(default_factory=list)
+    low: Float = field(default_factory=lambda: np.zeros(1, np.float32))
+    high: Float = field(default_factory=lambda: np.zeros(1, np.float32))
+    rows: list[Float] = field(default_factory=list)
 
     def add(self, value: Float) -> None:
-        flat = value.reshape(-1)
-        self.extremes = Range(min(self.extremes.low, float(flat.min())), max(self.extremes.high, float(flat.max())))
-        stride = max(1, flat.size // _SAMPLED)
-        while math.gcd(stride, value.shape[-1]) != 1:  # otherwise some channels would never be looked at
-            stride += 1
-        self.samples.append(flat[::stride].copy())
+        rows = value.reshape(-1, value.shape[-1])
+        self.low, self.high = np.minimum(self.low, rows.min(axis=0)), np.maximum(self.high, rows.max(axis=0))
+        self.rows.append(rows[:: max(1, value.size // _SAMPLED)].copy())
 
 
-def _probe(network: EncoderNetwork, recipe: Recipe, path: Path) -> tuple[list[str], Any]:
-    """Open the float32 form of the graph with every value of interest as an output."""
+def _probe(network: EncoderNetwork, recipe: Recipe, path: Path) -> tuple[dict[str, Float], Any]:
+    """Open the float32 form of the graph with every value of interest as an output.
+
+    Returns:
+        The largest magnitudes of the weights that read each value, ``[channels]`` by name, and the session.
+    """
     import onnxruntime
 
     builder = GraphBuilder()
-    context = Context(builder, recipe.graph, recipe.quantization, probes=[])
+    context = Context(builder, recipe.graph, recipe.quantization, probes={})
     emit_network(context, network)
-    names = list(dict.fromkeys(context.probes or []))
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
-    if not names:
-        return [], None
+    probes = context.probes or {}
+    if not probes:
+        return {}, None
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in probes]
     builder.write(path, model_inputs(network, None), outputs)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return names, onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return probes, onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _unpadded(feeds: Feeds) -> Iterable[Feeds]:

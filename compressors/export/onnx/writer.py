@@ -46,7 +46,7 @@ def write_onnx(
     if ranges is None and feeds is not None and recipe.quantization.scheme == "static":
         ranges = collect_ranges(network, recipe, feeds)
     builder = GraphBuilder()
-    context = Context(builder, recipe.graph, recipe.quantization, static, ranges or {})
+    context = Context(builder, recipe.graph, recipe.quantization, static, dict(ranges or {}))
     emit_network(context, network)
     size, digest = builder.write(path, model_inputs(network, static), model_outputs(network, static))
     return OnnxArtifact(path, size, digest, builder.operators())

@@ -54,7 +54,8 @@ def recipes(
         quantization=st.builds(
             QuantizationRecipe,
             scheme=st.sampled_from(["dynamic", "static", "weight_only"]),
-            ranges=st.sampled_from(["minmax", "percentile", "mse"]),
+            ranges=st.sampled_from(["minmax", "percentile", "entropy", "mse"]),
+            smoothing=st.sampled_from([0.0, 0.7]),
             attention_products=st.booleans(),
             embedding_bits=st.sampled_from(embedding_bits),
         ),

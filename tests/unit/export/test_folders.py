@@ -64,9 +64,10 @@ def test_torch_folder(networks: Networks, folders: Folders, tmp_path: Path) -> N
     assert {"model.safetensors", "structure.json", "model.pt2", "1_Pooling/config.json"} <= manifest.files.keys()
     feeds = example_feeds(network, seed=5)
     expected = module_runner(to_module(network))
+    loaded = module_runner(paretune.artifact.load(tmp_path))
+    program = torch.export.load(tmp_path / "model.pt2").module()
     for item in feeds:
-        assert np.allclose(module_runner(paretune.artifact.load(tmp_path))(item), expected(item), atol=1e-6)
-        program = torch.export.load(tmp_path / "model.pt2").module()
+        assert np.allclose(loaded(item), expected(item), atol=1e-6)
         with torch.inference_mode():
             output = program(*(torch.from_numpy(item[name]) for name in manifest.inputs))
         assert np.allclose(output.numpy(), expected(item), atol=1e-5)

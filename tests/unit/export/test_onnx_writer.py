@@ -8,8 +8,10 @@ import onnx
 import onnxruntime
 import pytest
 
+from compressors.export.checks import compare
 from compressors.export.checks import example_feeds
 from compressors.export.checks import linears
+from compressors.export.checks import module_runner
 from compressors.export.checks import onnx_runner
 from compressors.export.defaults import default_graph
 from compressors.export.onnx import write_onnx
@@ -17,6 +19,7 @@ from compressors.network import EncoderNetwork
 from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
+from compressors.torch_module import to_module
 from infra.errors import InvalidInputError
 from tests.unit.export.conftest import in_bits
 
@@ -123,6 +126,24 @@ def test_standard_graphs_have_no_operator_of_a_runtime(networks: Networks, tmp_p
         network = in_bits(networks[BERT], bits)
         path = write_onnx(network, recipe, tmp_path / "model.onnx", feeds=example_feeds(network)).path
         assert {item.domain for item in onnx.load(path).opset_import} == {""}
+
+
+def test_smoothing_brings_static_quantisation_closer(networks: Networks, tmp_path: Path) -> None:
+    network = in_bits(networks[BERT], 8)
+    for layer in network.layers:  # one channel that dwarfs the others, as trained encoders have
+        layer.attention_norm.weight[5] *= 30
+        layer.feed_forward.up.weight[:, 5] /= 30
+    feeds, exact = example_feeds(network), module_runner(to_module(network))
+    errors = [
+        compare(onnx_runner(_write_static(network, tmp_path, alpha)), exact, feeds).relative_error
+        for alpha in (0.0, 0.7)
+    ]
+    assert errors[1] < errors[0]
+
+
+def _write_static(network: EncoderNetwork, folder: Path, alpha: float) -> Path:
+    recipe = recipe_of(scheme="static", ranges="minmax", smoothing=alpha)
+    return write_onnx(network, recipe, folder / "model.onnx", feeds=example_feeds(network, seed=9)).path
 
 
 def test_static_quantisation_without_calibration_is_refused(networks: Networks, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from hypothesis.extra.numpy import arrays
 from compressors.export.onnx.quantization import Range
 from compressors.export.onnx.quantization import quantize_in_blocks
 from compressors.export.onnx.quantization import quantize_per_channel
+from compressors.export.onnx.ranges import entropy_range
 from compressors.export.onnx.ranges import mse_range
 from compressors.export.onnx.ranges import percentile_range
+from compressors.export.onnx.ranges import smoothing_divisor
 
 weights = arrays(
     np.float32,
@@ -75,6 +77,31 @@ def test_the_chosen_range_has_the_least_error_of_all_that_were_tried() -> None:
     extremes = Range(float(values.min()), float(values.max()))
     chosen = mse_range(values, extremes)
     assert _error(values, chosen) <= min(_error(values, extremes), _error(values, percentile_range(values, extremes)))
+
+
+def test_entropy_keeps_what_has_no_tail_and_cuts_what_has_a_long_one() -> None:
+    generator = np.random.default_rng(3)
+    even = generator.uniform(-1, 1, 200_000).astype(np.float32)
+    assert entropy_range(even, Range(-1.0, 1.0)).high == 1.0
+    heavy = generator.standard_t(2, 200_000).astype(np.float32)
+    extremes = Range(float(heavy.min()), float(heavy.max()))
+    assert entropy_range(heavy, extremes).high < extremes.high
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.7])
+def test_smoothing_evens_out_channels_and_leaves_the_product_alone(alpha: float) -> None:
+    generator = np.random.default_rng(4)
+    spread = np.exp(generator.normal(0, 2, 40)).astype(np.float32)
+    spread[3] = 0
+    inputs = generator.standard_normal((50, 40)).astype(np.float32) * spread
+    weight = generator.standard_normal((7, 40)).astype(np.float32)
+    largest, heaviest = np.abs(inputs).max(axis=0), np.abs(weight).max(axis=0)
+    divisor = smoothing_divisor(largest, heaviest, alpha)
+    assert divisor[3] == 1
+    assert np.allclose((inputs / divisor) @ (weight * divisor).T, inputs @ weight.T, rtol=1e-4, atol=1e-4)
+    alive = largest > 0
+    before, after = np.log(largest[alive]).std(), np.log((largest / divisor)[alive]).std()
+    assert after < before
 
 
 def _error(values: np.ndarray, limits: Range) -> float:
