@@ -1,4 +1,4 @@
-"""Networks whose only purpose is to be timed: every layer the same, one branch alone.
+"""Networks whose only purpose is to be timed: every layer the same.
 
 Their outputs mean nothing. Kernels do not look at values, so slices of the dense weights are as good as solved ones.
 """
@@ -11,40 +11,36 @@ from compressors.network import EncoderNetwork
 from compressors.network import FeedForward
 from compressors.network import Layer
 from compressors.network import Linear
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
 
 Extent = Literal["all", "last", "none"]
 
 
 def block_network(
     network: EncoderNetwork,
-    *,
-    heads: int = 0,
-    width: int = 0,
-    rank: int | None = None,
-    bits: int = 32,
+    attention: AttentionRecipe,
+    feed_forward: FeedForwardRecipe,
     extent: Extent = "all",
 ) -> EncoderNetwork:
-    """Return a network whose layers keep ``heads`` heads and ``width`` channels, norms included.
+    """Return a network whose layers are all alike, norms included.
 
     Args:
         network: The dense model.
-        heads: Heads of each attention branch; 0: no attention.
-        width: Channels of each feed-forward branch; 0: none.
-        rank: Rank of all their matrices; ``None``: full.
-        bits: Bit-width of all their matrices.
+        attention: Heads (0: no attention), rank and bits of every layer's attention.
+        feed_forward: Width (0: none), rank and bits of every layer's feed-forward branch.
         extent: Which layers have the branches. ``none``: there are no layers at all, not even norms.
     """
     layers = []
     for position, layer in enumerate(network.layers):
         present = extent == "all" or position == len(network.layers) - 1
+        nearest = [layer, *network.layers]
         layers.append(
             Layer(
                 index=layer.index,
-                attention=_attention(_source(network.layers, position, heads), heads, rank, bits) if present else None,
+                attention=_attention(nearest, attention) if present else None,
                 attention_norm=layer.attention_norm,
-                feed_forward=_feed_forward(_wide(network.layers, position, width), width, rank, bits)
-                if present
-                else None,
+                feed_forward=_feed_forward(nearest, feed_forward) if present else None,
                 feed_forward_norm=layer.feed_forward_norm,
             )
         )
@@ -58,24 +54,13 @@ def block_network(
     )
 
 
-def _source(layers: Sequence[Layer], position: int, heads: int) -> Attention | None:
-    """The layer's own attention, or that of another layer where it has too few heads."""
-    found = [layers[position], *layers]
-    return next((layer.attention for layer in found if layer.attention and layer.attention.heads >= heads), None)
-
-
-def _wide(layers: Sequence[Layer], position: int, width: int) -> FeedForward | None:
-    found = [layers[position], *layers]
-    return next(
-        (layer.feed_forward for layer in found if layer.feed_forward and layer.feed_forward.intermediate_size >= width),
-        None,
-    )
-
-
-def _attention(source: Attention | None, heads: int, rank: int | None, bits: int) -> Attention | None:
-    if source is None or heads == 0:
+def _attention(layers: Sequence[Layer], recipe: AttentionRecipe) -> Attention | None:
+    """Cut the attention out of the first layer that has enough heads."""
+    heads = recipe.heads
+    if not heads:
         return None
-    rows = heads * source.head_size
+    source = next(layer.attention for layer in layers if layer.attention and layer.attention.heads >= heads)
+    rows, rank, bits = heads * source.head_size, recipe.rank, recipe.bits
     return Attention(
         query=_cut(source.query, rows, source.query.inputs, rank, bits),
         key=_cut(source.key, rows, source.key.inputs, rank, bits),
@@ -86,12 +71,15 @@ def _attention(source: Attention | None, heads: int, rank: int | None, bits: int
     )
 
 
-def _feed_forward(source: FeedForward | None, width: int, rank: int | None, bits: int) -> FeedForward | None:
-    if source is None or width == 0:
+def _feed_forward(layers: Sequence[Layer], recipe: FeedForwardRecipe) -> FeedForward | None:
+    width = recipe.intermediate_size
+    if not width:
         return None
+    found = (layer.feed_forward for layer in layers)
+    source = next(branch for branch in found if branch and branch.intermediate_size >= width)
     return FeedForward(
-        up=_cut(source.up, width, source.up.inputs, rank, bits),
-        down=_cut(source.down, source.down.outputs, width, rank, bits),
+        up=_cut(source.up, width, source.up.inputs, recipe.rank, recipe.bits),
+        down=_cut(source.down, source.down.outputs, width, recipe.rank, recipe.bits),
         activation=source.activation,
     )
 

@@ -62,9 +62,7 @@ def write_block(
         feeds: Inputs for the ranges of activations; needed by the static scheme.
     """
     path = directory / f"{block.name}.onnx"
-    blocks = block_network(
-        network, heads=block.heads, width=block.width, rank=block.rank, bits=block.bits, extent=block.extent
-    )
+    blocks = block_network(network, block.attention, block.feed_forward, block.extent)
     recipe = Recipe.dense(len(network.layers)).model_copy(
         update={
             "graph": defaults.graph.model_copy(update={"first_token_head": block.first_token}),
@@ -72,5 +70,5 @@ def write_block(
             "precision": block.precision,
         }
     )
-    write_onnx(blocks, recipe, path, static=static, feeds=feeds if block.bits == 8 else None)
+    write_onnx(blocks, recipe, path, static=static, feeds=feeds)
     return Artifact(path=path, precision=block.precision)

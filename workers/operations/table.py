@@ -1,6 +1,7 @@
 """The latency table: what every branch adds to the time of a whole graph on this device, at this workload."""
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Literal
 
@@ -19,6 +20,7 @@ from profilers.types import Artifact
 from profilers.types import Capabilities
 from profilers.types import Effort
 from profilers.types import Estimate
+from search.options import Branch
 from search.options import BranchTable
 from search.options import Precision
 from search.options import latency_key
@@ -34,22 +36,25 @@ ALL_HEADS = 16
 """Up to so many heads every count is timed in that format: odd counts cost more than their neighbours suggest."""
 COARSE = (1 / 6, 1 / 2, 1.0)
 """The same in any other format."""
+MEDIUM = 1 / 3
+"""Width of the branches that stand beside those that are varied."""
 MULTIPLE = 32
 """Widths of feed-forward branches are multiples of this."""
+NO_ATTENTION = AttentionRecipe(heads=0)
+NO_FEED_FORWARD = FeedForwardRecipe(intermediate_size=0)
+BRANCHES: tuple[Branch, ...] = ("attention", "feed_forward")
 EFFORT = Effort(half_width=0.02, seconds=5.0, total_seconds=75.0, min_blocks=10, control_every=2, retreats=1)
 LEAST_SECONDS = 15.0
 """Below this the intervals are too wide to steer by."""
 
 
 class Block(BaseModel):
-    """A model that is timed: the same branch in every layer, or only in the last, and the norms of all."""
+    """A model that is timed: the same branches in every layer, or only in the last, and the norms of all."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    heads: int = 0
-    width: int = 0
-    rank: int | None = None
-    bits: Bits = 32
+    attention: AttentionRecipe = NO_ATTENTION
+    feed_forward: FeedForwardRecipe = NO_FEED_FORWARD
     precision: Precision = "f32"
     extent: Literal["all", "last", "none"] = "all"
     """``none``: not even norms."""
@@ -59,25 +64,39 @@ class Block(BaseModel):
     @property
     def name(self) -> str:
         """For file names."""
-        position = "first" if self.first_token else self.extent
-        return f"{position}-{self.heads}-{self.width}-r{self.rank or 0}-b{self.bits}-{self.precision}"
+        attention, feed_forward = self.attention, self.feed_forward
+        parts = (
+            "first" if self.first_token else self.extent,
+            f"h{attention.heads}r{attention.rank or 0}b{attention.bits}",
+            f"w{feed_forward.intermediate_size}r{feed_forward.rank or 0}b{feed_forward.bits}",
+            self.precision,
+        )
+        return "-".join(parts)
+
+    def without(self, branch: Branch) -> "Block":
+        """Return the same model without one kind of branch."""
+        removed = NO_ATTENTION if branch == "attention" else NO_FEED_FORWARD
+        return self.model_copy(update={branch: removed})
 
 
 def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) -> list[Block]:
-    """Return the models to time: some 25, so that every option of a branch lies between two of them."""
-    main = Block(bits=8) if 8 in branch_bits(capabilities, defaults) else Block(precision=defaults.precision)
-    heads, width = max(anatomy.heads), max(anatomy.intermediate_size)
-    blocks = [Block(precision=defaults.precision), Block(precision=defaults.precision, extent="none")]
-    for form in [main] if main == Block() else [main, Block()]:
-        shares = FINE if form == main else COARSE
-        counts = list(range(1, heads + 1)) if form == main and heads <= ALL_HEADS else _counts(heads, shares, 1)
-        blocks += [form.model_copy(update={"heads": count}) for count in counts]
-        blocks += [form.model_copy(update={"width": count}) for count in _counts(width, shares, MULTIPLE)]
-        if anatomy.task == "sequence-classification" and defaults.graph.first_token_head:
-            blocks += _last_layer(form, heads, width)
-    if main.bits == 32 and capabilities.low_rank:
-        blocks += _low_rank(main, anatomy, heads, width)
-    return blocks
+    """Return the models to time: some 30, so that every option of a branch lies between two of them.
+
+    Branches are varied beside branches of the other kind of medium width: alone, the weights of a narrow branch may
+    fit into a cache that they would not have for themselves in any model of use.
+    """
+    main: Bits = 8 if 8 in branch_bits(capabilities, defaults) else 32
+    precision = defaults.precision
+    blocks = [Block(precision=precision), Block(precision=precision, extent="none")]
+    blocks += _varied(anatomy, main, main, precision, fine=True)
+    blocks += _last_layer(anatomy, defaults, main, precision)
+    if (main, precision) != (32, "f32"):
+        beside: Bits = main if precision == "f32" else 32
+        blocks += _varied(anatomy, 32, beside, "f32", fine=False)
+        blocks += _last_layer(anatomy, defaults, 32, "f32")
+    elif capabilities.low_rank:
+        blocks += _low_rank(anatomy)
+    return list(dict.fromkeys(blocks))
 
 
 def table(arguments: JsonObject, context: OperationContext) -> JsonObject:
@@ -115,32 +134,111 @@ def branch_table(ratios: Mapping[Block, Estimate], anatomy: Anatomy) -> BranchTa
         ratios: Time of each block of :func:`plan`, relative to the dense reference.
         anatomy: Of the dense model.
     """
-    bare = next(ratio for block, ratio in ratios.items() if block == Block(precision=block.precision))
-    empty = next(ratio for block, ratio in ratios.items() if block.extent == "none")
-    curves: dict[tuple[str, int, int, Precision], dict[int, Estimate]] = {}
+    bare = next(ratio.value for block, ratio in ratios.items() if _is_bare(block))
+    empty = next(ratio.value for block, ratio in ratios.items() if block.extent == "none")
+    curves: dict[tuple[Branch, Block], dict[int, Estimate]] = defaultdict(dict)
     entries: dict[str, float] = {}
     for block, ratio in ratios.items():
-        if block.extent == "all" and (block.heads or block.width):
-            branch = "attention" if block.heads else "feed_forward"
-            family = (branch, block.rank or 0, block.bits, block.precision)
-            time_ = _scaled(ratio, -bare.value, 1 / anatomy.layers)
-            curves.setdefault(family, {})[block.heads or block.width] = time_
-        elif block.extent == "last" and not block.width:
-            entries[_key(block, "attention")] = max(0.0, ratio.value - bare.value)
+        for branch in BRANCHES:
+            base = ratios.get(block.without(branch))
+            if block.extent == "all" and base is not None and not _is_bare(block.without(branch)):
+                form, width = _form(block, branch)
+                curves[branch, form][width] = _scaled(ratio, -base.value, 1 / anatomy.layers)
+        if block.extent == "last" and block.feed_forward.intermediate_size:
+            entries[_key(block, "feed_forward")] = max(0.0, ratio.value - ratios[block.without("feed_forward")].value)
         elif block.extent == "last":
-            attention = ratios[block.model_copy(update={"width": 0})]
-            entries[_key(block, "feed_forward")] = max(0.0, ratio.value - attention.value)
-    for (branch, rank, bits, precision), curve in curves.items():
+            entries[_key(block, "attention")] = max(0.0, ratio.value - bare)
+    for (branch, form), curve in curves.items():
+        field = "heads" if branch == "attention" else "intermediate_size"
         for width, value in settle(curve).items():
-            field = "heads" if branch == "attention" else "width"
-            block = Block.model_validate({field: width, "rank": rank or None, "bits": bits, "precision": precision})
-            entries[_key(block, branch)] = max(0.0, value)
+            recipe = getattr(form, branch).model_copy(update={field: width})
+            entries[_key(form.model_copy(update={branch: recipe}), branch)] = max(0.0, value)
     return BranchTable(
-        fixed=bare.value,
-        layer=max(0.0, bare.value - empty.value) / anatomy.layers,
+        fixed=_fixed(ratios, bare),
+        layer=max(0.0, bare - empty) / anatomy.layers,
         entries=entries,
         relative_error=max((ratio.high - ratio.low) / (2 * ratio.value) for ratio in ratios.values()),
     )
+
+
+def _is_bare(block: Block) -> bool:
+    return block.extent == "all" and block.attention == NO_ATTENTION and block.feed_forward == NO_FEED_FORWARD
+
+
+def _fixed(ratios: Mapping[Block, Estimate], bare: float) -> float:
+    """Time that no branch explains, so that the sum is exact for the model of medium width.
+
+    Less than the time of the bare model, by what its norms would cost if their inputs were not always in a cache.
+    """
+    both = [
+        (ratios[block.without("feed_forward")].value, ratios[block.without("attention")].value, ratio.value)
+        for block, ratio in ratios.items()
+        if {block.without("feed_forward"), block.without("attention")} <= ratios.keys()
+        and block.extent == "all"
+        and not (_is_bare(block.without("feed_forward")) or _is_bare(block.without("attention")))
+    ]
+    if not both:
+        return bare
+    attention, feed_forward, together = both[0]
+    return max(0.0, attention + feed_forward - together)
+
+
+def _form(block: Block, branch: Branch) -> tuple[Block, int]:
+    """What curves are grouped by: the block with only this branch, of no particular width; and the width."""
+    recipe = getattr(block, branch)
+    if branch == "attention":
+        form = Block(attention=recipe.model_copy(update={"heads": None}), precision=block.precision)
+        return form, recipe.heads
+    form = Block(feed_forward=recipe.model_copy(update={"intermediate_size": None}), precision=block.precision)
+    return form, recipe.intermediate_size
+
+
+def _varied(anatomy: Anatomy, bits: Bits, beside: Bits, precision: Precision, *, fine: bool) -> list[Block]:
+    """Every width of one kind of branch beside a medium one of the other kind."""
+    heads, width = max(anatomy.heads), max(anatomy.intermediate_size)
+    attention = AttentionRecipe(heads=_counts(heads, (MEDIUM,), 1)[-1], bits=beside) if heads else NO_ATTENTION
+    medium = FeedForwardRecipe(intermediate_size=_counts(width, (MEDIUM,), MULTIPLE)[-1], bits=beside)
+    feed_forward = medium if width else NO_FEED_FORWARD
+    shares = FINE if fine else COARSE
+    counts = list(range(1, heads + 1)) if fine and heads <= ALL_HEADS else _counts(heads, shares, 1)
+    blocks = [Block(attention=attention), Block(feed_forward=feed_forward)]
+    blocks += [Block(attention=AttentionRecipe(heads=h, bits=bits), feed_forward=feed_forward) for h in counts]
+    blocks += [
+        Block(attention=attention, feed_forward=FeedForwardRecipe(intermediate_size=w, bits=bits))
+        for w in _counts(width, shares, MULTIPLE)
+    ]
+    return [block.model_copy(update={"precision": precision}) for block in blocks]
+
+
+def _last_layer(anatomy: Anatomy, defaults: GraphDefaults, bits: Bits, precision: Precision) -> list[Block]:
+    """Branches of the last layer where only the first token is read; their times are nearly linear in the width."""
+    heads, width = max(anatomy.heads), max(anatomy.intermediate_size)
+    if anatomy.task != "sequence-classification" or not defaults.graph.first_token_head or not heads:
+        return []
+    last = Block(precision=precision, extent="last", first_token=True)
+    attentions = [AttentionRecipe(heads=count, bits=bits) for count in _counts(heads, (1 / 6, 1.0), 1)]
+    found = [last.model_copy(update={"attention": attention}) for attention in attentions]
+    if width:
+        feed_forward = FeedForwardRecipe(intermediate_size=width, bits=bits)
+        found.append(found[-1].model_copy(update={"feed_forward": feed_forward}))
+    return found
+
+
+def _low_rank(anatomy: Anatomy) -> list[Block]:
+    """Factorised branches of full width beside medium ones."""
+    base = _varied(anatomy, 32, 32, "f32", fine=False)
+    attention, feed_forward = base[0].attention, base[1].feed_forward
+    heads, width, hidden = max(anatomy.heads), max(anatomy.intermediate_size), anatomy.hidden_size
+    inner = heads * anatomy.head_size
+    found = [
+        Block(attention=AttentionRecipe(heads=heads, rank=rank), feed_forward=feed_forward)
+        for rank in (low_ranks(inner, hidden) if heads else ())
+    ]
+    found += [
+        Block(attention=attention, feed_forward=FeedForwardRecipe(intermediate_size=width, rank=rank))
+        for rank in (low_ranks(width, hidden) if width else ())
+    ]
+    return found
 
 
 def _counts(full: int, shares: tuple[float, ...], multiple: int) -> list[int]:
@@ -148,32 +246,11 @@ def _counts(full: int, shares: tuple[float, ...], multiple: int) -> list[int]:
     return sorted(rounded) if full else []
 
 
-def _last_layer(form: Block, heads: int, width: int) -> list[Block]:
-    """Branches of the last layer where only the first token is read; their times are nearly linear in the width."""
-    counts = _counts(heads, (1 / 6, 1.0), 1)
-    last = form.model_copy(update={"extent": "last", "first_token": True})
-    found = [last.model_copy(update={"heads": count}) for count in counts]
-    return [*found, last.model_copy(update={"heads": heads, "width": width})] if heads and width else found
-
-
-def _low_rank(form: Block, anatomy: Anatomy, heads: int, width: int) -> list[Block]:
-    hidden, inner = anatomy.hidden_size, heads * anatomy.head_size
-    return [
-        form.model_copy(update={"rank": rank, field: full})
-        for field, full, rows in (("heads", heads, inner), ("width", width, width))
-        for rank in (low_ranks(rows, hidden) if full else ())
-    ]
-
-
 def _scaled(ratio: Estimate, shift: float, scale: float) -> Estimate:
     low, value, high = ((number + shift) * scale for number in (ratio.low, ratio.value, ratio.high))
     return Estimate(value=value, low=low, high=high)
 
 
-def _key(block: Block, branch: str) -> str:
-    recipe: AttentionRecipe | FeedForwardRecipe
-    if branch == "attention":
-        recipe = AttentionRecipe(heads=block.heads, rank=block.rank, bits=block.bits)
-    else:
-        recipe = FeedForwardRecipe(intermediate_size=block.width, rank=block.rank, bits=block.bits)
+def _key(block: Block, branch: Branch) -> str:
+    recipe = block.attention if branch == "attention" else block.feed_forward
     return latency_key(recipe, full=0, precision=block.precision, first_token=block.first_token)
