@@ -98,9 +98,7 @@ def follow(client: paretune.Client, job: paretune.types.Job) -> None:
         task = progress.add_task("queued", total=1.0, note="")
         while True:
             current = client.job(job)
-            details = current.model_dump()
-            fraction = (details.get("progress") or {}).get("fraction") or 0.0
-            progress.update(task, description=current.stage, completed=fraction, note=note(details))
+            progress.update(task, description=current.stage, completed=fraction(current), note=note(current))
             if current.is_over:
                 break
             time.sleep(1.0)
@@ -108,12 +106,19 @@ def follow(client: paretune.Client, job: paretune.types.Job) -> None:
         raise SystemExit(f"the job {current.state}: {json.dumps(current.model_dump().get('error'))}")
 
 
-def note(job: dict[str, Any]) -> str:
+def fraction(job: paretune.types.Job) -> float:
+    """Return the used part of the job's time."""
+    progress = job.progress or {}
+    elapsed, remaining = progress.get("elapsed_seconds", 0.0), progress.get("remaining_seconds") or 0.0
+    return float(elapsed / max(elapsed + remaining, 1.0))
+
+
+def note(job: paretune.types.Job) -> str:
     """Return the best model so far in a few words."""
-    progress, best = job.get("progress") or {}, job.get("best") or {}
-    words = f"{progress.get('trials_done', 0)} trials"
-    if best.get("speedup"):
-        words += f", best {best['speedup']:.2f} x"
+    counts = (job.progress or {}).get("trials", {})
+    words = f"{sum(counts.get(state, 0) for state in ('complete', 'rejected'))} candidates tried"
+    if job.best and job.best["speedup"]:
+        words += f", best {job.best['speedup']:.2f} x"
     return words
 
 
