@@ -1,5 +1,6 @@
 """Checks that an exported form is the same function as the torch module that it was made from."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,9 @@ FLOAT_TOLERANCE = 2e-4
 
 ROUNDING_FACTOR = 3.0
 """How much larger than the error of :func:`rounded_module` that of a file with few bits may be."""
+
+
+_TEXTS = 16
 
 
 class ExportMismatchError(ParetuneError):
@@ -70,11 +74,13 @@ def onnx_runner(path: Path) -> Runner:
 
 
 def module_runner(module: torch.nn.Module) -> Runner:
-    """Return a function that runs a torch module on arrays."""
+    """Return a function that runs a torch module on those arrays that it takes."""
+    names = set(inspect.signature(module.forward).parameters)
 
     def run(feeds: Feeds) -> NDArray[np.float32]:
         with torch.inference_mode():
-            output: NDArray[np.float32] = module(**{key: torch.from_numpy(item) for key, item in feeds.items()}).numpy()
+            tensors = {name: torch.from_numpy(item) for name, item in feeds.items() if name in names}
+            output: NDArray[np.float32] = module(**tensors).numpy()
         return output
 
     return run
@@ -110,7 +116,12 @@ def require(check: ExportCheck, form: str) -> ExportCheck:
 
 
 def check_onnx(
-    path: Path, network: EncoderNetwork, quantization: QuantizationRecipe, float_path: Path | None = None
+    path: Path,
+    network: EncoderNetwork,
+    quantization: QuantizationRecipe,
+    *,
+    float_path: Path | None = None,
+    texts: list[Feeds] | None = None,
 ) -> ExportCheck:
     """Compare an ONNX file with the network's torch module on inputs of several shapes.
 
@@ -120,6 +131,7 @@ def check_onnx(
         quantization: How its layers with few bits are computed.
         float_path: The same graph with everything in float32, if ``path`` has fewer bits: it is held to the float32
             tolerance, which no error of the graph's structure passes.
+        texts: Real inputs for a file with few bits, in place of random tokens: calibrated grids are made for text.
 
     Raises:
         ExportMismatchError: A difference exceeds its tolerance.
@@ -127,6 +139,7 @@ def check_onnx(
     feeds, reference = example_feeds(network), module_runner(to_module(network, share=True))
     if float_path is not None:
         require(compare(onnx_runner(float_path), reference, feeds), "float32 form of the ONNX graph")
+        feeds = texts[:_TEXTS] if texts else feeds
     tolerance = rounding_tolerance(network, quantization, feeds)
     return require(compare(onnx_runner(path), reference, feeds, tolerance), "ONNX file")
 

@@ -61,9 +61,10 @@ def export_onnx_folder(
         ExportMismatchError: The ONNX file does not compute what the torch module computes.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    ranges = collect_ranges(network, recipe, feeds) if feeds is not None else None
+    texts = list(feeds) if feeds is not None else None
+    ranges = collect_ranges(network, recipe, texts) if texts is not None else None
     path = write_onnx(network, recipe, directory / ONNX_FILE, ranges=ranges).path
-    check = _check(network, recipe, path)
+    check = _check(network, recipe, path, texts)
     notes: tuple[str, ...] = ()
     if static is not None:
         write_onnx(network, recipe, directory / "model_static.onnx", static=static, ranges=ranges)
@@ -84,7 +85,7 @@ def export_onnx_file(
     return _finish(network, name, model_dir, directory, prov, None, notes)
 
 
-def _check(network: EncoderNetwork, recipe: Recipe, path: Path) -> ExportCheck:
+def _check(network: EncoderNetwork, recipe: Recipe, path: Path, texts: list[Feeds] | None) -> ExportCheck:
     if not is_rounded(network, recipe.quantization):
         return check_onnx(path, network, recipe.quantization)
     exact = copy.deepcopy(network)
@@ -93,7 +94,7 @@ def _check(network: EncoderNetwork, recipe: Recipe, path: Path) -> ExportCheck:
     exact_recipe = recipe.model_copy(update={"quantization": QuantizationRecipe()})
     with tempfile.TemporaryDirectory() as scratch:
         float_path = write_onnx(exact, exact_recipe, Path(scratch) / "float.onnx").path
-        return check_onnx(path, network, recipe.quantization, float_path)
+        return check_onnx(path, network, recipe.quantization, float_path=float_path, texts=texts)
 
 
 def _finish(

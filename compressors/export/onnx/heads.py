@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from compressors.export.onnx.builder import MICROSOFT
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.embeddings import emit_batch_size
 from compressors.export.onnx.embeddings import emit_sequence_shape
@@ -64,8 +65,9 @@ def _mean(context: Context, source: str, hidden: int, output: str, *, divide: bo
     row = builder.node("Unsqueeze", [attended, builder.constant([1])], "head.attended.row")
     if context.flat:
         shaped = builder.node("Reshape", [source, emit_sequence_shape(context, hidden)], "head.sequence_first")
-        source = builder.node("Transpose", [shaped], "head.batch_first", perm=[1, 0, 2])
-    total = builder.node("MatMul", [row, source], "head.total")
+        total = builder.node("FusedMatMul", [row, shaped], "head.total", domain=MICROSOFT, transBatchB=1)
+    else:
+        total = builder.node("MatMul", [row, source], "head.total")
     if not divide:
         return builder.node("Squeeze", [total, builder.constant([1])], output)
     flat = builder.node("Squeeze", [total, builder.constant([1])], "head.total.flat")
