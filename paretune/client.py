@@ -176,12 +176,14 @@ class Client:
         dataset: Dataset | str,
         *,
         calibration: Dataset | str | None = None,
+        train: Dataset | str | None = None,
         task: str = "sequence-classification",
         device: str = "local-cpu",
         max_drop: float | None = None,
         max_latency_ms: float | None = None,
         budget_seconds: float | None = None,
         budget_trials: int | None = None,
+        recover: JsonObject | None = None,
         **fields: Any,
     ) -> Job:
         """Start a compression job.
@@ -190,12 +192,14 @@ class Client:
             model: What to compress.
             dataset: Examples to judge it by.
             calibration: Unlabelled text; default: a part of ``dataset``.
+            train: Text for recovery training, with or without labels; default: the text for calibration.
             task: ``sequence-classification`` or ``embedding``.
             device: Name of a registered device.
             max_drop: Largest allowed loss of quality: 0.01 is one point.
             max_latency_ms: Latency ceiling; give one of the two, or neither for the whole front.
             budget_seconds: Time limit of the whole job; default: the service's (ten minutes).
             budget_trials: Limit of tried candidates.
+            recover: Recovery training after the search, such as ``{"seconds": 1200}``, on top of the budget.
             fields: Any other field of the request as in the API: ``workload``, ``columns``, ``space``, ``strategy``,
                 ``sampler``, ``seed``, ``name``, ``priority``.
         """
@@ -204,8 +208,10 @@ class Client:
             "model_id": model if isinstance(model, str) else model.id,
             "dataset_id": dataset if isinstance(dataset, str) else dataset.id,
             "calibration_id": calibration.id if isinstance(calibration, Dataset) else calibration,
+            "train_id": train.id if isinstance(train, Dataset) else train,
             "task": task,
             "device": device,
+            "recover": recover,
             "goal": {name: value for name, value in goal.items() if value is not None},
             **fields,
         }

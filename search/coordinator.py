@@ -1,10 +1,10 @@
 """Drives the search of a job: the only place where trials are created.
 
-``tick`` looks at the rows of a job and does what is due: baselines and presets first, then what the strategy proposes,
-and the final measurements when the budget is used up. It has two halves, so that no transaction is open while a
-sampler thinks: :func:`propose` reads, :func:`commit` writes and checks everything again. Repeating either half, or a
-whole tick, changes nothing. All functions work in the caller's transaction; those that end a trial ask for the next
-tick in it.
+``tick`` looks at the rows of a job and does what is due: baselines and presets first, then what the strategy proposes;
+when the budget is used up, recovery training if it was asked for, and the final measurements. It has two halves, so
+that no transaction is open while a sampler thinks: :func:`propose` reads, :func:`commit` writes and checks everything
+again. Repeating either half, or a whole tick, changes nothing. All functions work in the caller's transaction; those
+that end a trial ask for the next tick in it.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from sqlmodel import select
 
 from infra.clock import utcnow
 from infra.database.models import Job
+from infra.database.models import JsonObject
+from infra.database.models import Step
 from infra.database.models import Trial
 from infra.errors import InfeasibleGoalError
 from infra.errors import ParetuneError
@@ -25,6 +27,7 @@ from infra.steps import create_step
 from profilers.types import Measurement
 from profilers.types import Quality
 from search import finalise
+from search import healing
 from search.candidates import recipe_of
 from search.estimator import predict_ratio
 from search.goals import check_reachable
@@ -58,9 +61,11 @@ __all__ = [
     "after_confirm",
     "after_evaluate",
     "after_measure",
+    "after_recover",
     "commit",
     "fail_job",
     "propose",
+    "recover_failed",
     "request_tick",
     "start_search",
     "tick",
@@ -95,6 +100,9 @@ def commit(
     if job.stage == "finalise":
         finalise.finish_if_confirmed(session, job, job_trials(session, job.id), now)
         return
+    if job.stage == "recover":
+        _continue_recovery(session, job, plan, now)
+        return
     if job.stage != "search":
         return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
@@ -109,7 +117,10 @@ def commit(
     created = create_planned(session, job, plan.trials, {record.digest for record in records}, free)
     waiting = created or any(record.outcome == "running" for record in records)
     if not waiting and (budget.search_is_over or plan.exhausted):
-        finalise.start(session, job, job_trials(session, job.id), budget)
+        if request.recover is not None:
+            healing.start(session, job, now)
+        else:
+            finalise.start(session, job, job_trials(session, job.id), budget)
     elif len(created) < free and not plan.exhausted:
         request_tick(session, job)
 
@@ -173,6 +184,24 @@ def after_measure(session: Session, job: Job, trial: Trial, now: datetime | None
     request_tick(session, job)
 
 
+def after_recover(session: Session, job: Job, step: Step, output: JsonObject) -> None:
+    """Try the model that a recovery training has brought, in every number format."""
+    job = lock_job(session, job)
+    if job.state in ENDED or job.stage != "recover":
+        return
+    healing.trained(session, job, step, output)
+    request_tick(session, job)
+
+
+def recover_failed(session: Session, job: Job, step: Step, error: ParetuneError) -> None:
+    """Note that a recovery training failed for good; the job goes on with the other shapes."""
+    job = lock_job(session, job)
+    if job.state in ENDED:
+        return
+    append_event(session, job.id, "error", {"step": step.key} | error.to_dict())
+    request_tick(session, job)
+
+
 def after_confirm(session: Session, job: Job, trial: Trial) -> None:
     """Go on after a trial got its final numbers."""
     job = lock_job(session, job)
@@ -201,6 +230,14 @@ def trial_failed(session: Session, job: Job, trial: Trial, error: ParetuneError,
         fail_job(session, job, RunnerError(f"No trial succeeds; the last error: {error.message}", hint=hint), now)
     else:
         request_tick(session, job)
+
+
+def _continue_recovery(session: Session, job: Job, plan: Plan, now: datetime) -> None:
+    """Begin the next training, or go on to the finish."""
+    if healing.advance(session, job, plan.shapes, now):
+        request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+        records = job_records(session, job.id, labelled=prepared.labelled)
+        finalise.start(session, job, job_trials(session, job.id), job_budget(session, job, request, records, now))
 
 
 def _give_up_trials(session: Session, records: Sequence[TrialRecord], now: datetime) -> None:

@@ -43,6 +43,11 @@ def meets(entry: Standing, goal: Goal) -> bool:
     return True
 
 
+def meets_drop(drop: float | None, goal: Goal) -> bool:
+    """Whether a drop of quality is within the goal."""
+    return drop is not None and (goal.max_drop is None or drop <= goal.max_drop)
+
+
 def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing], noisy: int = 0) -> Choice:
     """Choose the best model by the goal.
 

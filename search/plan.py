@@ -20,6 +20,8 @@ from search.presets import FRACTIONS
 from search.presets import presets
 from search.records import job_records
 from search.requests import JobRequest
+from search.shapes import Shape
+from search.shapes import choose_shapes
 from search.space import SearchSpace
 from search.space import build_space
 from search.study import StudyState
@@ -44,10 +46,12 @@ class Plan(BaseModel):
     Attributes:
         trials: New recipes, best first.
         exhausted: The strategy has nothing new left.
+        shapes: What recovery training should race about, when that is due.
     """
 
     trials: list[PlannedTrial] = []
     exhausted: bool = False
+    shapes: list[Shape] = []
 
 
 def propose(session: Session, job: Job, now: datetime | None = None, *, in_flight: int = TRIALS_IN_FLIGHT) -> Plan:
@@ -59,6 +63,8 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
         now: Current time.
         in_flight: Trials of this job that may be under way at a time.
     """
+    if job.state == "running" and job.stage == "recover":
+        return _shapes(session, job)
     if job.state != "running" or job.stage != "search":
         return Plan()
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
@@ -82,6 +88,16 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
     return Plan(trials=planned, exhausted=len(planned) < free)
 
 
+def _shapes(session: Session, job: Job) -> Plan:
+    """Choose the shapes for recovery training, unless they are chosen."""
+    if (job.prepared or {}).get("recovery", {}).get("shapes") is not None:
+        return Plan()
+    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+    records = job_records(session, job.id, labelled=prepared.labelled)
+    study = StudyState(job.id, request.seed, request.goal, tuple(records), 1.0)
+    return Plan(shapes=choose_shapes(request, prepared, study))
+
+
 def job_budget(
     session: Session, job: Job, request: JobRequest, records: Sequence[TrialRecord], now: datetime
 ) -> BudgetState:
@@ -91,9 +107,18 @@ def job_budget(
     for kind, started, finished in session.exec(statement.where(col(Step.kind).in_(("evaluate", "measure")))):
         if started and finished:
             durations.setdefault(kind, []).append((finished - started).total_seconds())
-    elapsed = max(0.0, (now - (job.started_at or job.created_at)).total_seconds())
+    elapsed = max(0.0, (now - (job.started_at or job.created_at)).total_seconds() - recovery_seconds(job, now))
     sources = [record.source for record in records]
     return budget_state(request.budget, elapsed, sources, durations)
+
+
+def recovery_seconds(job: Job, now: datetime) -> float:
+    """Return the time that recovery training has taken so far; it has a budget of its own."""
+    recovery = (job.prepared or {}).get("recovery")
+    if recovery is None:
+        return 0.0
+    end = datetime.fromisoformat(recovery["finished_at"]) if recovery["finished_at"] else now
+    return (end - datetime.fromisoformat(recovery["started_at"])).total_seconds()
 
 
 def free_places(records: Sequence[TrialRecord], budget: BudgetState, in_flight: int) -> int:

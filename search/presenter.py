@@ -103,6 +103,7 @@ class Presenter:
             state=trial.state,
             confirmed=is_confirmed(trial),
             on_front=any(entry.trial_id == trial.id for entry in self._front),
+            healed=recipe is not None and recipe.weights is not None,
             verdict=self._verdict(trial),
             latency=self._latency(trial),
             quality=_quality(trial),
@@ -183,6 +184,8 @@ def describe(recipe: Recipe, anatomy: Anatomy) -> str:
         parts.append("low rank")
     if any(branch.sparsity for branch in branches):
         parts.append("sparse")
+    if recipe.weights is not None:
+        parts.append("healed")
     return ", ".join(parts)
 
 

@@ -1,5 +1,6 @@
 """Recipes that are always tried first: the dense model in the best graph, and uniform budgets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressors.recipe import AttentionRecipe
@@ -22,7 +23,9 @@ class Preset:
 
 
 @dataclass(frozen=True)
-class _Format:
+class Format:
+    """A number format: weight bits, and the arithmetic of what stays floating point."""
+
     name: str
     bits: int
     precision: str
@@ -39,12 +42,12 @@ def presets(space: SearchSpace, request: Space, fractions: tuple[float, ...] = F
         request: Steps of the widths.
         fractions: Uniform fractions of heads and channels; 1.0 is the dense model.
     """
-    formats = _formats(space)
+    known = formats(space)
     if not {"heads", "ffn"} & set(space.kinds):
         fractions = (1.0,)
     found: dict[str, Preset] = {}
     for fraction in fractions:
-        for number_format in formats if fraction == 1.0 else _likely_winners(formats):
+        for number_format in known if fraction == 1.0 else likely_winners(known):
             recipe = space.canonical(uniform(space, request, fraction, number_format.bits, number_format.precision))
             name = "dense" if fraction == 1.0 else f"uniform {fraction:.0%}"
             found.setdefault(recipe.digest, Preset(f"{name} {number_format.name}", recipe))
@@ -71,13 +74,14 @@ def _nearest(full: int, fraction: float, step: int) -> int:
     return min(width_levels(full, step, may_remove=False), key=lambda level: (abs(level - fraction * full), level))
 
 
-def _likely_winners(formats: list[_Format]) -> list[_Format]:
+def likely_winners(formats: Sequence[Format]) -> list[Format]:
     """Fewest bits first; plain f32 only where the device has no faster floating point."""
     return [entry for entry in reversed(formats) if entry.name != "f32" or len(formats) <= 2]
 
 
-def _formats(space: SearchSpace) -> list[_Format]:
-    formats = [_Format(precision, 32, precision) for precision in sorted(space.precisions, reverse=True)]
+def formats(space: SearchSpace) -> list[Format]:
+    """Return the number formats of the space, the most exact first."""
+    found = [Format(precision, 32, precision) for precision in sorted(space.precisions, reverse=True)]
     if 8 in space.bits:
-        formats.append(_Format("int8", 8, space.defaults.precision))
-    return formats
+        found.append(Format("int8", 8, space.defaults.precision))
+    return found

@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import model_validator
 
+from compressors.recovery.config import LossWeights
 from profilers.types import Workload
 
 Task = Literal["sequence-classification", "embedding"]
@@ -70,6 +71,17 @@ class Columns(_Request):
     """``None``, or a column that does not exist and was not asked for explicitly, means unlabelled data."""
 
 
+class Recover(_Request):
+    """Recovery training: the most promising shapes are trained towards the dense model before the finish."""
+
+    seconds: Annotated[float, Field(gt=0, le=7 * 86400)]
+    """Time for it, evaluation of the trained models included; comes on top of ``budget.seconds``."""
+    losses: LossWeights | None = None
+    """Weights of the loss terms; default: those of :class:`compressors.recovery.config.LossWeights`."""
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    """Arithmetic of the training. ``auto``: bf16 where the processor multiplies bf16 tiles."""
+
+
 class JobRequest(_Request):
     """One compression job."""
 
@@ -77,6 +89,9 @@ class JobRequest(_Request):
     dataset_id: str
     calibration_id: str | None = None
     """Unlabelled text for calibration; without it a part of the evaluation data is set aside."""
+    train_id: str | None = None
+    """Text for recovery training, with or without labels; default: the text for calibration. Texts of the evaluation
+    data in it are left out."""
     task: Task = "sequence-classification"
     device: str = "local-cpu"
     """Name of a registered device."""
@@ -84,9 +99,17 @@ class JobRequest(_Request):
     workload: Workload = Workload()
     goal: Goal = Goal()
     budget: Budget = Budget()
+    recover: Recover | None = None
+    """Recovery training after the search; ``None``: none."""
     space: Space = Space()
     strategy: Strategy = "guided"
     sampler: Sampler = "tpe"
     seed: int = 0
     name: Annotated[str, Field(max_length=200)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+
+    @model_validator(mode="after")
+    def _training_text_is_used(self) -> "JobRequest":
+        if self.train_id is not None and self.recover is None:
+            raise ValueError("train_id is for recovery training: give recover as well")
+        return self

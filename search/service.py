@@ -6,6 +6,7 @@ from sqlmodel import select
 from infra.database.models import Dataset
 from infra.database.models import Device
 from infra.database.models import Job
+from infra.database.models import JobBlob
 from infra.database.models import Model
 from infra.database.models import Trial
 from infra.errors import ConflictError
@@ -50,6 +51,7 @@ def create_job(session: Session, owner: str, request: JobRequest) -> Job:
     if request.calibration_id is not None:
         calibration = _owned_dataset(session, owner, request.calibration_id, "calibration_id")
         _check_column(calibration, request.columns.text_column, "text_column")
+    train = _training_data(session, owner, request)
     device = _device(session, request.device)
     check_sane(request.goal)
     longest = model.facts.get("max_sequence_length")
@@ -72,6 +74,8 @@ def create_job(session: Session, owner: str, request: JobRequest) -> Job:
     )
     session.add(job)
     session.flush()
+    if train is not None:  # keeps the bytes, whatever becomes of the dataset
+        session.add(JobBlob(job_id=job.id, name=f"train.{train.format}", sha256=train.sha256))
     create_step(session, job_id=job.id, kind="inspect", key="inspect", queue="compute")
     append_event(session, job.id, "state", {"state": job.state})
     return job
@@ -145,6 +149,16 @@ def _owned_dataset(session: Session, owner: str, dataset_id: str, field: str) ->
         hint = "Upload the dataset first, or list your datasets."
         raise NotFoundError(message, hint=hint, errors=[{"field": field, "message": message}])
     return dataset
+
+
+def _training_data(session: Session, owner: str, request: JobRequest) -> Dataset | None:
+    if request.train_id is None:
+        return None
+    train = _owned_dataset(session, owner, request.train_id, "train_id")
+    _check_column(train, request.columns.text_column, "text_column")
+    if request.columns.second_text_column is not None:
+        _check_column(train, request.columns.second_text_column, "second_text_column")
+    return train
 
 
 def _resolve_columns(dataset: Dataset, columns: Columns) -> Columns:

@@ -54,6 +54,7 @@ def wall_seconds(job: Job, steps: Sequence[Step], now: datetime) -> dict[str, An
     begin = job.started_at or job.created_at
     searched = _first_start(steps, "evaluate", now)
     confirmed = _first_start(steps, "confirm", now)
+    recovered = _first_start(steps, "recover", confirmed)
     by_kind: dict[str, float] = {}
     for step in steps:
         if step.started_at and step.finished_at:
@@ -63,7 +64,8 @@ def wall_seconds(job: Job, steps: Sequence[Step], now: datetime) -> dict[str, An
         "total": (now - begin).total_seconds(),
         "queued": (begin - job.created_at).total_seconds(),
         "prepare": (searched - begin).total_seconds(),
-        "search": (confirmed - searched).total_seconds(),
+        "search": (recovered - searched).total_seconds(),
+        "recover": (confirmed - recovered).total_seconds(),
         "finalise": (now - confirmed).total_seconds(),
         "by_step": by_kind,
     }

@@ -93,6 +93,7 @@ class TrialView(_View):
         state: State of the trial's row.
         confirmed: Whether quality is held-out and latency from fresh processes.
         on_front: Whether it is in the job's front now.
+        healed: Whether its weights come from recovery training.
         verdict: Why it is or is not, in words.
         size_ratio: Stored size as a fraction of the dense fp32 artifact's.
         layers: The structure, layer by layer; empty for baselines.
@@ -110,6 +111,7 @@ class TrialView(_View):
     state: str
     confirmed: bool
     on_front: bool
+    healed: bool
     verdict: str | None
     latency: LatencyView | None
     quality: QualityView | None

@@ -30,6 +30,8 @@ def progress(session: Session, job: Job, now: datetime) -> Progress:
     states = ("queued", "evaluated", "complete", "rejected", "failed", "cancelled")
     elapsed = ((job.finished_at or now) - job.started_at).total_seconds() if job.started_at else 0.0
     seconds = job.request.get("budget", {}).get("seconds")
+    if seconds is not None:
+        seconds += (job.request.get("recover") or {}).get("seconds", 0.0)
     remaining = max(0.0, seconds - elapsed) if seconds is not None else None
     return Progress(
         trials=TrialCounts(total=sum(counts.values()), **{state: counts.get(state, 0) for state in states}),

@@ -56,7 +56,7 @@ class JobView(BaseModel):
     state: str
     """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``."""
     stage: str
-    """``queued``, ``inspect``, ``prepare``, ``table``, ``search``, ``finalise`` or ``done``."""
+    """``queued``, ``inspect``, ``prepare``, ``table``, ``search``, ``recover``, ``finalise`` or ``done``."""
     cancel_requested: bool
     request: JobRequest
     error: dict[str, Any] | None

@@ -43,6 +43,14 @@ def submit(
             help="Unlabelled text for calibration; default: a part of --data.", metavar="FILE", rich_help_panel=_DATA
         ),
     ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="Text for --recover, with or without labels; default: the calibration text.",
+            metavar="FILE",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
     text_column: Annotated[str | None, typer.Option(help="Default: text.", rich_help_panel=_DATA)] = None,
     second_text_column: Annotated[
         str | None, typer.Option(help="For pairs of sentences.", rich_help_panel=_DATA)
@@ -58,6 +66,14 @@ def submit(
         str | None, typer.Option(help="Time for the whole job, such as 10m.", metavar="DURATION", rich_help_panel=_GOAL)
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Limit of tried candidates.", rich_help_panel=_GOAL)] = None,
+    recover: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for recovery training after the search, such as 20m; on top of --budget.",
+            metavar="DURATION",
+            rich_help_panel=_GOAL,
+        ),
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
     sequence_length: Annotated[int | None, typer.Option(min=1, help="Default: 128.", rich_help_panel=_WORKLOAD)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
@@ -79,6 +95,7 @@ def submit(
     \b
     Examples:
       paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --budget 10m --watch
+      paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --recover 20m --train train.jsonl
       paretune submit ./embedder --data texts.jsonl --task embedding --device local-openvino
       JOB=$(paretune submit ./my-model --data dev.csv --label-column stars --json | jq -r .id)
     """
@@ -93,12 +110,14 @@ def submit(
             _model_id(client, model, quiet=as_json),
             _dataset_id(client, data),
             calibration=_dataset_id(client, calibration) if calibration else None,
+            train=_dataset_id(client, train) if train else None,
             task=task,
             device=device,
             max_drop=max_drop,
             max_latency_ms=max_latency,
             budget_seconds=parse_duration(budget) if budget else None,
             budget_trials=trials,
+            recover={"seconds": parse_duration(recover)} if recover else None,
             **_given(fields),
         )
         if not as_json:

@@ -93,6 +93,11 @@ class GuidedStrategy:
             proposals.append(proposal)
         return proposals
 
+    def solve(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
+        """Return the best recipe for each latency ratio by what the study has taught, known or not."""
+        model = latency_model(self._request, self._prepared, study.trials)
+        return _Turn(GuidedSpace(self._units, self._space, model), study, self._request).solve(ratios)
+
 
 class _Turn:
     """One call of ``ask``: everything that follows from the study is computed once."""
@@ -125,6 +130,11 @@ class _Turn:
         if recipe is None or recipe.digest in taken:
             return next(iter(self._proposer.ask(self._study, 1, offset=len(proposals), taken=taken)), None)
         return Proposal(recipe, GuidedStrategy.name, sampler_state={"origin": origin})
+
+    def solve(self, ratios: Sequence[float]) -> list[Recipe]:
+        """Return the solver's recipes for latency ratios, with the learnt weights."""
+        precision, costs = self._best_precision(), self._costs(self._weights)
+        return [self._space.recipe(self._space.solve(costs, ratio, precision), precision) for ratio in ratios]
 
     def _origin(self, number: int) -> Origin:
         if number < SPREAD:

@@ -4,6 +4,7 @@ OPERATIONS: dict[str, str] = {
     "inspect": "workers.operations.inspect:inspect",
     "prepare": "workers.operations.prepare:prepare",
     "options": "workers.operations.options:options",
+    "explore": "workers.operations.explore:explore",
     "table_blocks": "workers.operations.blocks:table_blocks",
     "table": "workers.operations.table:table",
     "build": "workers.operations.build:build",
@@ -11,6 +12,7 @@ OPERATIONS: dict[str, str] = {
     "evaluate": "workers.operations.evaluate:evaluate",
     "measure": "workers.operations.measure:measure",
     "confirm": "workers.operations.confirm:confirm",
+    "recover": "workers.operations.recover:recover",
     "export": "workers.operations.export:export",
 }
 """``{name: "module:function"}``; see :data:`workers.runner.operation.Operation`."""

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from compressors.anatomy import describe
 from compressors.anatomy import load_network
@@ -71,8 +72,9 @@ class Bench:
         return load_dense_outputs(self.inputs)
 
     def candidate_network(self, recipe: Recipe) -> EncoderNetwork:
-        """Apply a recipe to the dense network."""
-        return apply_recipe(self.network, self.calibration, recipe)
+        """Apply a recipe to the dense network, with the trained weights that it names."""
+        trained = None if recipe.weights is None else load_file(self.inputs.weights_file(recipe.weights))
+        return apply_recipe(self.network, self.calibration, recipe, trained)
 
     def parameters(self, recipe: Recipe) -> int:
         """Return the number of weights of a candidate."""

@@ -52,8 +52,8 @@ class JobData:
             InvalidModelError: The tokenizer cannot be read.
         """
         classes = anatomy.labels if inputs.task == "sequence-classification" else ()
-        examples = _read(inputs, inputs.dataset, classes)
-        separate = None if inputs.calibration is None else _read(inputs, inputs.calibration, ())
+        examples = read_file(inputs, inputs.dataset, classes)
+        separate = None if inputs.calibration is None else read_file(inputs, inputs.calibration, ())
         indices = split(examples, separate_calibration=separate is not None, seed=inputs.seed)
         parts: dict[Split, Examples] = {
             "search": examples.select(indices.search),
@@ -102,8 +102,20 @@ class JobData:
         return [texts.batch([index], self.sequence_length) for index in range(len(texts))]
 
 
-def _read(inputs: JobInputs, file: DataFile, classes: tuple[str, ...]) -> Examples:
+def read_file(
+    inputs: JobInputs, file: DataFile, classes: tuple[str, ...], *, label_required: bool | None = None
+) -> Examples:
+    """Read one of the job's files.
+
+    Args:
+        inputs: The job's columns.
+        file: What to read.
+        classes: Names of the classes; without them labels are not read.
+        label_required: Whether the label column must be there; default: if the request names it.
+    """
     columns = inputs.columns
+    if label_required is None:
+        label_required = "label_column" in columns.model_fields_set
     return read_examples(
         file.path,
         format=file.format,
@@ -111,7 +123,7 @@ def _read(inputs: JobInputs, file: DataFile, classes: tuple[str, ...]) -> Exampl
         second_text_column=columns.second_text_column,
         label_column=columns.label_column if classes else None,
         labels=LabelReader(dict(enumerate(classes))),
-        label_required="label_column" in columns.model_fields_set,
+        label_required=label_required,
     )
 
 

@@ -30,6 +30,7 @@ class JobInputs(BaseModel):
         model: The verified Hugging Face folder.
         dataset: Evaluation data.
         calibration: Text for calibration, if it is separate.
+        train: Text for recovery training, if it was given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class JobInputs(BaseModel):
     model: Path
     dataset: DataFile
     calibration: DataFile | None = None
+    train: DataFile | None = None
     task: Task
     columns: Columns
     workload: Workload
@@ -73,3 +75,16 @@ class JobInputs(BaseModel):
     def artifacts(self) -> Path:
         """Where candidates are built; they can always be built again."""
         return self.work / "artifacts"
+
+    @property
+    def teacher_file(self) -> Path:
+        """What the dense model says about the training texts, written by the first recovery."""
+        return self.work / "teacher.safetensors"
+
+    def recovery(self, name: str) -> Path:
+        """Where one recovery keeps its checkpoint and its result."""
+        return self.work / "recovery" / name
+
+    def weights_file(self, sha256: str) -> Path:
+        """Where the trained weights lie that a recipe names."""
+        return self.work / "weights" / f"{sha256}.safetensors"

@@ -6,6 +6,7 @@ from profilers.registry import get_profiler
 from search.prepared import GraphDefaults
 from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
+from workers.operations.training import training_examples
 from workers.runner.operation import OperationContext
 
 
@@ -24,6 +25,8 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
     capabilities = profiler.describe()
     work = bench(inputs, context)
     anatomy, data = work.anatomy, work.data
+    if inputs.train is not None:
+        training_examples(inputs, anatomy)  # what is wrong with the training text is said now, not after the search
     precision = "bf16" if "bf16" in capabilities.precisions else "f32"
     graph = default_graph(inputs.device.profiler, {8} if precision == "f32" else set())
     defaults = GraphDefaults(graph=graph, quantization=QuantizationRecipe(), precision=precision)

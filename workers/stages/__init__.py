@@ -8,6 +8,7 @@ from workers.stages.inspect import InspectStage
 from workers.stages.measure import MeasureStage
 from workers.stages.options import OptionsStage
 from workers.stages.prepare import PrepareStage
+from workers.stages.recover import RecoverStage
 from workers.stages.table import TableStage
 from workers.stages.tick import TickStage
 
@@ -19,6 +20,7 @@ _ALL: tuple[Stage, ...] = (
     TickStage(),
     EvaluateStage(),
     MeasureStage(),
+    RecoverStage(),
     ConfirmStage(),
     ExportStage(),
 )

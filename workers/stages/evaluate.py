@@ -7,6 +7,7 @@ from infra.database.models import Step
 from search import coordinator
 from workers.stage import StageContext
 from workers.stages.base import TrialStage
+from workers.stages.inputs import fetch_weights
 from workers.stages.inputs import get_job
 from workers.stages.inputs import get_trial
 from workers.stages.inputs import prepared_inputs
@@ -22,6 +23,7 @@ class EvaluateStage(TrialStage):
         inputs = prepared_inputs(context)
         with context.read_session() as session:
             candidate = get_trial(session, context.step.trial_id).candidate
+        fetch_weights(context, inputs, candidate)
         arguments = {"inputs": inputs.model_dump(mode="json"), "candidate": candidate}
         return context.runner("compute").call("evaluate", arguments)
 

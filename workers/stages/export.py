@@ -12,6 +12,7 @@ from infra.errors import NotFoundError
 from infra.errors import ParetuneError
 from infra.events import append_event
 from workers.stage import StageContext
+from workers.stages.inputs import fetch_weights
 from workers.stages.inputs import get_job
 from workers.stages.inputs import get_trial
 from workers.stages.inputs import prepared_inputs
@@ -49,6 +50,7 @@ class ExportStage:
                     "search_quality": trial.quality,
                 },
             }
+        fetch_weights(context, inputs, trial.candidate)
         folder = Path(context.runner("compute").call("export", arguments)["folder"])
         files = []
         for path in sorted(folder.rglob("*")):

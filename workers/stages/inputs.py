@@ -10,14 +10,19 @@ from infra.database.models import Dataset
 from infra.database.models import Device
 from infra.database.models import Job
 from infra.database.models import JobBlob
+from infra.database.models import JsonObject
 from infra.database.models import ModelFile
 from infra.database.models import Trial
 from infra.errors import NotFoundError
 from profilers.types import DeviceProfile
+from search.candidates import recipe_of
 from search.requests import JobRequest
 from workers.operations.inputs import DataFile
 from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
+
+TEACHER = "teacher"
+"""Name of the blob with the dense model's outputs on the training texts."""
 
 
 def get_job(session: Session, job_id: str) -> Job:
@@ -42,13 +47,17 @@ def job_inputs(context: StageContext) -> JobInputs:
     with context.read_session() as session:
         job = get_job(session, context.step.job_id)
         request = JobRequest.model_validate(job.request)
-        statement = select(ModelFile).where(ModelFile.model_id == job.model_id).order_by(col(ModelFile.name))
-        files = {file.name: file.sha256 for file in session.exec(statement)}
+        rows = select(ModelFile).where(ModelFile.model_id == job.model_id).order_by(col(ModelFile.name))
+        files = {file.name: file.sha256 for file in session.exec(rows)}
         dataset = session.exec(select(Dataset).where(Dataset.id == job.dataset_id)).one()
         calibration = session.exec(select(Dataset).where(Dataset.id == job.calibration_id)).one_or_none()
         device = session.exec(select(Device).where(Device.id == job.device_id)).one()
         profile = DeviceProfile(name=device.name, profiler=device.profiler, options=device.options)
         data = {name: (row.sha256, row.format) for name, row in _named(dataset=dataset, calibration=calibration)}
+        statement = select(JobBlob).where(JobBlob.job_id == job.id, col(JobBlob.name).startswith("train."))
+        train = session.exec(statement).one_or_none()
+        if train is not None:
+            data["train"] = (train.sha256, train.name.removeprefix("train."))
     model = context.workdir / "model"
     for name, sha256 in files.items():
         _fetch(context, sha256, model / name)
@@ -61,6 +70,7 @@ def job_inputs(context: StageContext) -> JobInputs:
         model=model,
         dataset=paths["dataset"],
         calibration=paths.get("calibration"),
+        train=paths.get("train"),
         task=request.task,
         columns=request.columns,
         workload=request.workload,
@@ -91,6 +101,22 @@ def prepared_inputs(context: StageContext) -> JobInputs:
     for name, path in places.items():
         _fetch(context, digests[name], path)
     return inputs
+
+
+def fetch_weights(context: StageContext, inputs: JobInputs, candidate: JsonObject) -> None:
+    """Put the trained weights that a candidate names, if it does, where the runner looks for them."""
+    recipe = recipe_of(candidate)
+    if recipe is not None and recipe.weights is not None:
+        _fetch(context, recipe.weights, inputs.weights_file(recipe.weights))
+
+
+def fetch_teacher(context: StageContext, inputs: JobInputs) -> None:
+    """Put the outputs of the dense model on the training texts into the work directory, if they were kept."""
+    with context.read_session() as session:
+        statement = select(JobBlob.sha256).where(JobBlob.job_id == context.step.job_id, JobBlob.name == TEACHER)
+        sha256 = session.exec(statement).one_or_none()
+    if sha256 is not None:
+        _fetch(context, sha256, inputs.teacher_file)
 
 
 def _named(**rows: Dataset | None) -> list[tuple[str, Dataset]]:

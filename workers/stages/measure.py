@@ -11,6 +11,7 @@ from search import coordinator
 from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
 from workers.stages.base import TrialStage
+from workers.stages.inputs import fetch_weights
 from workers.stages.inputs import get_job
 from workers.stages.inputs import get_trial
 from workers.stages.inputs import prepared_inputs
@@ -21,6 +22,7 @@ def artifact_of(context: StageContext, inputs: JobInputs, candidate: JsonObject)
     arguments = {"inputs": inputs.model_dump(mode="json"), "candidate": candidate}
     found = context.runner("device").call("find_artifact", arguments)
     if found["artifact"] is None:
+        fetch_weights(context, inputs, candidate)
         found = context.runner("compute").call("build", arguments)
     artifact: JsonObject = found["artifact"]
     return artifact

@@ -58,6 +58,10 @@ ANATOMY = Anatomy(
     has_token_types=True,
 )
 CAPABILITIES = Capabilities(profiler="onnxruntime", available=True)
+HALVING = 40.0
+"""Seconds of recovery training that halve what a shape has lost."""
+FOREVER = 0.1
+"""Part of the loss that no training gives back."""
 BASELINES = {"fp32": (1.0, 0.0, 1000), "int8_one_liner": (0.45, 0.004, 300)}
 ATTENTION_IMPORTANCE = (0.02, 0.10, 0.01)
 FEED_FORWARD_IMPORTANCE = (0.10, 0.01, 0.03)
@@ -167,6 +171,7 @@ class Bench:
             "model_id": "model",
             "dataset_id": "data",
             "budget": {"seconds": None, "trials": 30},
+            "strategy": "direct",
             "space": {"head_step": 1, "ffn_step": 1, "kinds": ["heads", "ffn", "depth", "bits"]},
         } | changes
         with self.database.write_session() as session:
@@ -204,7 +209,9 @@ class Bench:
             step.started_at = self.now - timedelta(seconds=self.seconds)
             session.add(step)
             self.executed.append(step.key)
-            if step.kind == "confirm":
+            if step.kind == "recover":
+                self.recover(session, job, step)
+            elif step.kind == "confirm":
                 self.confirm(session, job, step)
             elif trial is None:
                 coordinator.tick(session, job, self.now, in_flight=self.in_flight)
@@ -232,6 +239,33 @@ class Bench:
             session.add(trial)
             coordinator.after_confirm(session, job, trial)
 
+    def recover(self, session: Session, job: Job, step: Step) -> None:
+        """Train: what a shape loses is halved by every ``HALVING`` seconds, except what nothing can give back."""
+        self.now += timedelta(seconds=step.payload["seconds"])
+        step.finished_at = self.now
+        recipe = Recipe.model_validate(step.payload["recipe"])
+        if step.key in self.fails:
+            step.state, step.error = "failed", self.error().to_dict()
+            session.add(step)
+            coordinator.recover_failed(session, job, step, self.error())
+            return
+        before = 0 if recipe.weights is None else trained_seconds(recipe)
+        after = before + round(step.payload["seconds"])
+        scores = [(float(part), -true_drop(recipe) * 0.5 ** (part / HALVING)) for part in (before, after)]
+        shape = recipe.model_copy(update={"weights": None}).digest
+        step.output = {
+            "weights": f"{shape[:32]}{after:032d}",
+            "curve": [{"seconds": seconds - before, "score": score} for seconds, score in scores],
+            "seconds": after - before,
+            "steps": 100,
+            "texts": 100,
+            "start_score": scores[0][1],
+            "best_score": scores[1][1],
+            "precision": "f32",
+        }
+        session.add(step)
+        coordinator.after_recover(session, job, step, step.output)
+
     @staticmethod
     def error() -> ParetuneError:
         return RunnerError("The runner was killed by signal 9.", hint="Give it more memory.")
@@ -245,7 +279,16 @@ def truth(trial: Trial) -> tuple[float, float, int]:
     candidate = parse_candidate(trial.candidate)
     if isinstance(candidate, BaselineCandidate):
         return BASELINES[candidate.name]
-    return true_ratio(candidate.recipe), true_drop(candidate.recipe), true_size(candidate.recipe)
+    recipe = candidate.recipe
+    drop = true_drop(recipe)
+    if recipe.weights is not None:
+        drop *= FOREVER + (1 - FOREVER) * 0.5 ** (trained_seconds(recipe) / HALVING)
+    return true_ratio(recipe), drop, true_size(recipe)
+
+
+def trained_seconds(recipe: Recipe) -> int:
+    assert recipe.weights is not None
+    return int(recipe.weights[32:])
 
 
 def option_database() -> OptionDatabase:

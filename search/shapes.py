@@ -1,0 +1,192 @@
+"""Which shapes deserve recovery training: faster than the best model so far, and spread over latency.
+
+A shape is what a recipe says about structure. Number formats come after the training: the same trained weights are
+tried in each. A shape may lose more than the goal allows, because training gives most of it back; so the shapes that
+the search has rejected for their quality are looked at too, and more aggressive ones are added.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp
+from math import log
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import Recipe
+from search.estimator import latency_model
+from search.goals import meets_drop
+from search.latency_model import LatencyModel
+from search.prepared import Prepared
+from search.presets import Format
+from search.presets import formats
+from search.presets import likely_winners
+from search.presets import uniform
+from search.requests import JobRequest
+from search.space import SearchSpace
+from search.space import build_space
+from search.study import StudyState
+from search.study import TrialRecord
+
+SHAPES = 4
+"""Shapes that take part in the race."""
+LARGEST_DROP = 0.08
+"""A tried shape that loses more than this at once is left to others: the solver and uniform shapes reach further."""
+FASTER = 0.95
+"""A shape must be expected to take at most this fraction of the best model's time."""
+REACH = 0.35
+"""The most aggressive shape takes this fraction of the best model's time."""
+UNIFORM = (0.5, 0.33, 0.25, 0.17)
+NEAR = 0.08
+"""Difference in the logarithm of time that does not decide between two shapes."""
+
+
+class Shape(BaseModel):
+    """A structure to train.
+
+    Attributes:
+        recipe: The structure in floating point.
+        ratio: Predicted latency ratio in the fastest number format.
+        origin: ``trial``, ``solver`` or ``uniform``.
+        number: Number of the trial that it comes from.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    ratio: float
+    origin: str
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """Latency ratios between which shapes are looked for."""
+
+    fastest: float
+    slowest: float
+
+    def targets(self, count: int) -> list[float]:
+        """Return ``count`` ratios, slowest first, evenly spread over the logarithm of time."""
+        span = log(self.slowest / self.fastest)
+        return [self.slowest * exp(-span * (place + 0.5) / count) for place in range(count)]
+
+
+def choose_shapes(request: JobRequest, prepared: Prepared, study: StudyState, count: int = SHAPES) -> list[Shape]:
+    """Return at most ``count`` shapes to train, the slowest first; none when nothing faster can be proposed.
+
+    A pure function of its arguments.
+    """
+    space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
+    model = latency_model(request, prepared, study.trials)
+    window = latency_window(request, study.trials)
+    dense = structure(space.dense_recipe(), space).digest
+    found: dict[str, Shape] = {}
+    for shape in _candidates(request, prepared, space, study, model, window.targets(count)):
+        if shape.recipe.digest != dense and window.fastest * exp(-NEAR) <= shape.ratio <= window.slowest:
+            found.setdefault(shape.recipe.digest, shape)
+    return spread(list(found.values()), window.targets(count))
+
+
+def latency_window(request: JobRequest, trials: Sequence[TrialRecord]) -> Window:
+    """Return where a healed model would be a gain for the goal.
+
+    Maximum drop: faster than the fastest model that meets it. Latency ceiling: below it. Without a goal: everywhere
+    below the dense model.
+    """
+    goal = request.goal
+    measured = [trial for trial in trials if trial.ratio is not None and trial.drop is not None]
+    if goal.max_latency_ms is not None:
+        reference = next((t.latency_ms / t.ratio for t in measured if t.latency_ms and t.ratio), None)
+        ceiling = min(1.0, goal.max_latency_ms / reference) if reference else 1.0
+        return Window(ceiling * REACH, ceiling)
+    if goal.max_drop is None:
+        fastest = min((trial.ratio for trial in measured if trial.ratio is not None), default=1.0)
+        return Window(fastest * REACH, FASTER)
+    best = min((t.ratio for t in measured if t.ratio is not None and meets_drop(t.drop, goal)), default=1.0)
+    return Window(best * REACH, best * FASTER)
+
+
+def structure(recipe: Recipe, space: SearchSpace) -> Recipe:
+    """Return the recipe's structure: floating point, nothing masked, no trained weights, in the default graph.
+
+    Zeros that a mask has made would not survive the training.
+    """
+    return _in_bits(recipe, space, 32, space.defaults.precision)
+
+
+def in_formats(recipe: Recipe, space: SearchSpace) -> list[Recipe]:
+    """Return the structure in every number format that may be fastest on the device; trained weights are kept."""
+    known: list[Format] = likely_winners(formats(space))
+    found = [_in_bits(recipe, space, entry.bits, entry.precision) for entry in known]
+    return [entry.model_copy(update={"weights": recipe.weights}) for entry in found]
+
+
+def spread(shapes: Sequence[Shape], targets: Sequence[float]) -> list[Shape]:
+    """Choose a shape near each target, none twice; where several are near, those of the search come first."""
+    left, chosen = list(shapes), list[Shape]()
+    for target in targets:
+        if not left:
+            break
+        best = min(left, key=lambda shape: (_steps_from(shape.ratio, target), _RANK[shape.origin]))
+        left.remove(best)
+        chosen.append(best)
+    return sorted(chosen, key=lambda shape: -shape.ratio)
+
+
+_RANK = {"solver": 0, "trial": 1, "uniform": 2}
+
+
+def _healable(trial: TrialRecord) -> bool:
+    return trial.outcome == "done" and trial.drop is not None and trial.drop <= LARGEST_DROP
+
+
+def _steps_from(ratio: float, target: float) -> int:
+    return int(abs(log(ratio / target)) / NEAR)
+
+
+def _candidates(
+    request: JobRequest,
+    prepared: Prepared,
+    space: SearchSpace,
+    study: StudyState,
+    model: LatencyModel,
+    targets: Sequence[float],
+) -> Iterator[Shape]:
+    """Yield shapes, those with the best claim first."""
+
+    def shape(recipe: Recipe, origin: str, number: int | None = None) -> Shape:
+        plain = structure(recipe, space)
+        ratio = min(model.predict(variant).value for variant in in_formats(plain, space))
+        return Shape(recipe=plain, ratio=ratio, origin=origin, number=number)
+
+    if prepared.options is not None and request.strategy == "guided":
+        from search.strategies.guided import GuidedStrategy  # loads Optuna
+
+        for recipe in GuidedStrategy(request, prepared, space).solve(study, targets):
+            yield shape(recipe, "solver")
+    for trial in study.trials:
+        if trial.recipe is not None and trial.recipe.weights is None and _healable(trial):
+            yield shape(trial.recipe, "trial", trial.number)
+    if {"heads", "ffn"} & set(space.kinds):
+        for fraction in UNIFORM:
+            yield shape(uniform(space, request.space, fraction, 32, space.defaults.precision), "uniform")
+
+
+def _in_bits(recipe: Recipe, space: SearchSpace, bits: int, precision: str) -> Recipe:
+    layers = []
+    for layer in recipe.layers:
+        attention: AttentionRecipe = layer.attention.model_copy(update={"bits": bits, "sparsity": 0.0})
+        feed_forward: FeedForwardRecipe = layer.feed_forward.model_copy(update={"bits": bits, "sparsity": 0.0})
+        layers.append(layer.model_copy(update={"attention": attention, "feed_forward": feed_forward}))
+    changes = {
+        "layers": tuple(layers),
+        "precision": precision,
+        "weights": None,
+        "graph": space.defaults.graph,
+        "quantization": space.defaults.quantization,
+    }
+    return space.canonical(recipe.model_copy(update=changes))

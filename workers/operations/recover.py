@@ -1,0 +1,140 @@
+"""Trains one shape towards the dense model."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from compressors.recipe import Recipe
+from compressors.recovery.config import LossWeights
+from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.prepare import PreparedData
+from compressors.recovery.prepare import prepare
+from compressors.recovery.recover import Progress
+from compressors.recovery.recover import recover as train
+from compressors.recovery.teacher import TeacherCache
+from compressors.torch_module import to_module
+from infra.database.models import JsonObject
+from infra.errors import InvalidInputError
+from search.requests import Recover
+from workers.operations.bench import Bench
+from workers.operations.bench import bench
+from workers.operations.inputs import JobInputs
+from workers.operations.training import training_data
+from workers.runner.operation import OperationContext
+
+_PROGRESS_SECONDS = 1.0
+
+
+def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
+    """Train a recipe's model within a time.
+
+    ``{"inputs", "recipe", "name", "seconds", "request"}`` -> ``{"weights": path, "teacher": path | None, "curve",
+    "start_score", "best_score", "improved", "steps", "seconds", "texts", "precision", "stopped"}``.
+
+    ``name`` tells this recovery of the job from others: one that was interrupted goes on from its checkpoint. A recipe
+    that names weights is trained on from there. ``teacher`` is the file to keep for other hosts.
+    """
+    inputs = JobInputs.model_validate(arguments["inputs"])
+    request = Recover.model_validate(arguments["request"])
+    work = bench(inputs, context)
+    config, data = _training(work, request, arguments["seconds"], context)
+    teacher = _teacher(work, data, config, context)
+    student = to_module(work.candidate_network(Recipe.model_validate(arguments["recipe"])))
+    directory = inputs.recovery(arguments["name"])
+    result = train(
+        student,
+        teacher,
+        data,
+        config,
+        checkpoint_dir=directory,
+        on_progress=_Reporter(context, arguments["name"]),
+    )
+    weights = _write(directory / "weights.safetensors", result.state_dict)
+    return {
+        "weights": str(weights),
+        "teacher": None if config.losses.hidden else str(inputs.teacher_file),
+        "curve": [asdict(point) for point in result.curve],
+        "start_score": result.start_score,
+        "best_score": result.best_score,
+        "improved": result.improved,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "texts": len(data.examples),
+        "precision": result.precision,
+        "stopped": result.stopped,
+    }
+
+
+def _training(
+    work: Bench, request: Recover, seconds: float, context: OperationContext
+) -> tuple[RecoveryConfig, PreparedData]:
+    """Return the config and the data; the data are the same in all recoveries of a job, and read once."""
+    found = context.state.get("training")
+    texts, augmentation = found[0] if found else training_data(work.inputs, work.anatomy, request.seconds)
+    config = RecoveryConfig(
+        seconds=seconds,
+        losses=request.losses or LossWeights(),
+        precision=request.precision,
+        augmentation=augmentation,
+        max_length=None,  # the encoder has cut the texts to the workload's length
+        seed=work.inputs.seed,
+    )
+    if not found:
+        found = ((texts, augmentation), prepare(texts, config))
+        context.state["training"] = found
+    return config, found[1]
+
+
+def _teacher(work: Bench, data: PreparedData, config: RecoveryConfig, context: OperationContext) -> TeacherCache:
+    """Return the dense model's outputs: from the job's work directory, or computed now."""
+    path = work.inputs.teacher_file
+    if path.exists():
+        teacher = TeacherCache.load(path)
+        try:
+            teacher.check(data.examples)
+        except InvalidInputError:  # of other texts: the file is replaced
+            path.unlink()
+        else:
+            return teacher
+
+    def report(done: float) -> None:
+        context.progress({"doing": "running the dense model on the training texts", "done": round(done, 3)})
+
+    layers = range(len(work.network.layers)) if config.losses.hidden else ()
+    return TeacherCache.build(work.network, data.examples, state_layers=layers, path=path, on_progress=report)
+
+
+class _Reporter:
+    """Passes on where a training is, about once a second."""
+
+    def __init__(self, context: OperationContext, name: str) -> None:
+        self._context, self._name = context, name
+        self._last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last < _PROGRESS_SECONDS and progress.step < progress.steps:
+            return
+        self._last = now
+        self._context.progress(
+            {
+                "doing": f"recovery training, step {progress.step} of {progress.steps}",
+                "recovery": self._name,
+                "step": progress.step,
+                "steps": progress.steps,
+                "loss": round(progress.loss, 5),
+                "best_score": round(progress.best_score, 5),
+                "seconds_left": round(progress.seconds_left, 1),
+            }
+        )
+
+
+def _write(path: Path, tensors: JsonObject) -> Path:
+    """Write a safetensors file that is there completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+    partial.replace(path)
+    return path

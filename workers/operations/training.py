@@ -1,0 +1,82 @@
+"""Texts for recovery training: read, kept apart from the evaluation data, encoded, and cut to what a budget can use."""
+
+import random
+from collections.abc import Sequence
+
+from compressors.description import Anatomy
+from compressors.recovery.config import Augmentation
+from compressors.recovery.data import TrainingData
+from profilers.quality.encode import TextEncoder
+from profilers.quality.examples import Examples
+from profilers.quality.splits import split
+from profilers.quality.splits import without_overlap
+from workers.operations.data import read_file
+from workers.operations.inputs import JobInputs
+
+TEACHER_SHARE = 0.15
+"""Part of the budget that the dense model's outputs on the training texts may cost."""
+OPERATIONS_PER_SECOND = 1e11
+"""Floating-point operations that the dense model is assumed to do in a second. A constant, not a measurement: the same
+job must choose the same texts on every host, or a recovery could not go on elsewhere."""
+FEW_TEXTS = 2000
+"""Fewer texts than this are made more by augmentation, as far as the budget goes."""
+MOST_COPIES = 8
+
+
+def training_examples(inputs: JobInputs, anatomy: Anatomy) -> Examples:
+    """Read the training texts: the given ones, else those for calibration, else the part set aside for it.
+
+    None of them is in the data that the search or the verdict looks at.
+
+    Raises:
+        InvalidDatasetError: A column is missing, or a label is unknown.
+    """
+    classes = anatomy.labels if inputs.task == "sequence-classification" else ()
+    evaluation = read_file(inputs, inputs.dataset, classes)
+    file = inputs.train or inputs.calibration
+    if file is None:
+        return evaluation.select(split(evaluation, separate_calibration=False, seed=inputs.seed).calibration)
+    given = read_file(inputs, file, classes, label_required=False)
+    return given.select(without_overlap(given, evaluation))
+
+
+def training_data(inputs: JobInputs, anatomy: Anatomy, seconds: float) -> tuple[TrainingData, Augmentation]:
+    """Return as many training texts as a recovery of so many seconds can use, and how to make more of them.
+
+    Args:
+        inputs: The job.
+        anatomy: Shape of the dense model.
+        seconds: Time for all recoveries of the job.
+    """
+    examples = training_examples(inputs, anatomy)
+    encoded = TextEncoder(inputs.model, inputs.workload.sequence_length).encode(examples)
+    data = TrainingData(
+        [ids.tolist() for ids in encoded.input_ids],
+        None if examples.labels is None else examples.labels.tolist(),
+        [types.tolist() for types in encoded.token_type_ids] if anatomy.has_token_types else None,
+    )
+    tokens = affordable_tokens(anatomy, seconds)
+    lengths = [len(row) for row in data.input_ids]
+    chosen = data.subset(_draw(lengths, tokens, inputs.seed))
+    copies = min(MOST_COPIES, tokens // max(1, sum(lengths)) - 1) if len(chosen) < FEW_TEXTS else 0
+    return chosen, Augmentation(copies=max(0, copies))
+
+
+def affordable_tokens(anatomy: Anatomy, seconds: float) -> int:
+    """Return how many tokens the dense model reads in its share of ``seconds``."""
+    weights = max(1, anatomy.parameters - anatomy.vocabulary_size * anatomy.hidden_size)
+    return int(seconds * TEACHER_SHARE * OPERATIONS_PER_SECOND / (2 * weights))
+
+
+def _draw(lengths: Sequence[int], tokens: int, seed: int, least: int = 64) -> list[int]:
+    """Draw texts at random until they have so many tokens, at least ``least`` texts; their positions, sorted."""
+    order = list(range(len(lengths)))
+    random.Random(f"training {seed}").shuffle(order)  # noqa: S311
+    drawn: list[int] = []
+    total = 0
+    for index in order:
+        if total >= tokens and len(drawn) >= least:
+            break
+        drawn.append(index)
+        total += lengths[index]
+    return sorted(drawn)
