@@ -19,7 +19,6 @@ from benchmarks.tables import print_table
 from compressors.anatomy import describe
 from compressors.anatomy import load_network
 from compressors.apply import apply_recipe
-from compressors.calibration import Calibration
 from compressors.calibration import calibrate
 from compressors.export.baselines import build_baseline
 from compressors.export.defaults import default_graph
@@ -32,6 +31,7 @@ from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
+from profilers.quality.encode import EncodedTexts
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import read_examples
 from profilers.registry import get_profiler
@@ -54,6 +54,8 @@ from workers.operations.table import plan
 
 TASK = "sequence-classification"
 SPARSITIES = (0.5, 0.9)
+TEXTS = 32
+"""Texts of the calibration, of which only the shapes matter here, and of the inputs that are timed."""
 
 
 def random_recipe(network: EncoderNetwork, bits: tuple[int, ...], generator: np.random.Generator) -> Recipe:
@@ -99,9 +101,13 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self.model, self.folder = arguments.model, folder
         self.network = load_network(arguments.model, TASK)
-        self.calibration = quick_calibration(self.network, arguments.model, arguments.data)
+        texts = TextEncoder(arguments.model, 128).encode(read_examples(arguments.data).select(np.arange(TEXTS)))
+        batch = texts.batch(range(TEXTS))
+        inputs = {name: torch.from_numpy(batch[name]) for name in input_names(self.network)}
+        self.calibration = calibrate(self.network, [inputs])
         self.profiler = get_profiler(arguments.device)
         self.workload = Workload(batch=arguments.batch, sequence_length=arguments.sequence)
+        self.feeds = real_tokens(texts, self.workload)
         precision = "bf16" if "bf16" in self.profiler.describe().precisions else "f32"
         graph = default_graph(arguments.device, {8} if precision == "f32" else {32})
         self.defaults = GraphDefaults(graph=graph, precision=precision)
@@ -116,7 +122,7 @@ class Bench:
     def race(self, artifacts: Mapping[str, Artifact], effort: Effort) -> dict[str, Estimate]:
         """Time artifacts against the default export."""
         reference = build_baseline("fp32", self.model, TASK, self.folder).path
-        with self.profiler.open(self.profile, self.workload) as session:
+        with self.profiler.open(self.profile, self.workload, feeds=self.feeds) as session:
             return race_many(session, session.load(Artifact(path=reference)), artifacts, effort)
 
     def table(self) -> tuple[BranchTable, int, float]:
@@ -137,11 +143,10 @@ class Bench:
         return canonicalise(formed, describe(self.network)), Artifact(path=path, precision=formed.precision)
 
 
-def quick_calibration(network: EncoderNetwork, model: Path, data: Path) -> Calibration:
-    """Calibrate on a few texts: only shapes matter here."""
-    texts = TextEncoder(model, 128).encode(read_examples(data).select(np.arange(32)))
-    batch = texts.batch(range(32))
-    return calibrate(network, [{name: torch.from_numpy(batch[name]) for name in input_names(network)}])
+def real_tokens(texts: EncodedTexts, workload: Workload) -> dict[str, np.ndarray]:
+    """Fill the workload with the tokens of texts."""
+    ids = np.resize(np.concatenate(texts.input_ids), (workload.batch, workload.sequence_length))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
 def compare_candidates(bench: Bench, count: int, seed: int, effort: Effort) -> None:

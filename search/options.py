@@ -13,6 +13,7 @@ from pydantic import Field
 
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import Recipe
 
 Branch = Literal["attention", "feed_forward"]
 Precision = Literal["f32", "bf16"]
@@ -30,7 +31,8 @@ class Option(_Data):
     error: Annotated[float, Field(ge=0)]
     """Relative squared error of the branch's output on the calibration data; 0 is dense, 1 is removed."""
     divergence: Annotated[float, Field(ge=0)] | None = None
-    """End-to-end divergence from the dense model when this unit alone is replaced, where it was evaluated."""
+    """End-to-end divergence from the dense model when this unit alone is replaced, where it is known: evaluated at some
+    levels, interpolated along the error between them."""
     size_bytes: Annotated[int, Field(ge=0)] = 0
     """Stored size of the branch's weights."""
 
@@ -65,6 +67,20 @@ class OptionDatabase(_Data):
 
     units: tuple[Unit, ...]
     fixed_size_bytes: int = 0
+
+
+class Explored(_Data):
+    """A combination of options that was scored end to end, without being built or measured.
+
+    Attributes:
+        recipe: Canonical recipe.
+        ratio: Predicted latency ratio.
+        divergence: From the dense model, of the torch module on texts that neither calibration nor evaluation uses.
+    """
+
+    recipe: Recipe
+    ratio: Annotated[float, Field(gt=0)]
+    divergence: Annotated[float, Field(ge=0)]
 
 
 class BranchTable(_Data):

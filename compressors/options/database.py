@@ -51,7 +51,7 @@ class BranchOption:
 
 @dataclass(frozen=True)
 class BranchUnit:
-    """A branch of one layer with its options, the dense one first."""
+    """A branch of the layer at a position in the network, with its options, the dense one first."""
 
     layer: int
     kind: str
@@ -134,7 +134,7 @@ class _Unit:
             options += self._rounded(levels, fewer, errors, interpolate)
         if low_rank:
             options += self._factorised(layer, max(bits), options, errors, interpolate)
-        return BranchUnit(layer.index, self.kind, tuple(options))
+        return BranchUnit(self.index, self.kind, tuple(options))
 
     def _rounded(
         self, levels: Sequence[int], bits: Bits, errors: BranchErrors, interpolate: "_Interpolation"

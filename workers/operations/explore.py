@@ -1,0 +1,147 @@
+"""Before trials are spent: which combinations of options keep the outputs, at latencies that are of interest."""
+
+import time
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+import numpy as np
+
+from compressors.options.branches import BranchLibrary
+from compressors.options.explore import Choice
+from compressors.options.explore import Explorer
+from compressors.options.scoring import ScoringSet
+from compressors.options.stitch import StitchedModel
+from compressors.recipe import Recipe
+from infra.database.models import JsonObject
+from search.branch_costs import TableCosts
+from search.branches import allowed_units
+from search.latency_model import LatencyModel
+from search.latency_model import Observation
+from search.options import Explored
+from search.prepared import Prepared
+from search.refine import offspring
+from search.requests import JobRequest
+from search.solver import FloatArray
+from search.solver import efficient_options
+from search.space import build_space
+from search.strategies.guided_space import GuidedSpace
+from workers.operations.bench import bench
+from workers.operations.inputs import JobInputs
+from workers.operations.options import scoring_examples
+from workers.runner.operation import OperationContext
+
+PARTS = (0.125, 0.375, 1.0)
+"""Shares of the scoring texts that candidates see one after another."""
+STARTS = 24
+WEIGHT_SPREAD = 0.8
+"""Standard deviation of the logarithms of random unit weights."""
+SHARPNESS = (0.6, 0.8, 1.0, 1.25)
+CHILDREN = 16
+KEPT = 2
+"""Recipes that are returned for each target."""
+
+
+def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
+    """``{"inputs", "request", "prepared", "observations", "positions", "max_seconds"} -> {"explored"}``.
+
+    ``positions`` lie between the slowest model (0) and the fastest (1), as in
+    :class:`search.strategies.guided_space.GuidedSpace`; ``observations`` are recipes with their measured ratios.
+    """
+    inputs = JobInputs.model_validate(arguments["inputs"])
+    request, prepared = JobRequest.model_validate(arguments["request"]), Prepared.load(arguments["prepared"])
+    assert prepared.options is not None
+    assert prepared.latency_table is not None
+    seen = [Observation(Recipe.model_validate(entry["recipe"]), entry["ratio"]) for entry in arguments["observations"]]
+    model = LatencyModel(TableCosts(prepared.latency_table, prepared.anatomy), prepared.anatomy, seen)
+    space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
+    solver = GuidedSpace(allowed_units(prepared.options, space), space, model)
+    precision = prepared.graph_defaults.precision
+    ratios = [solver.ratio_at(position, precision) for position in arguments["positions"]]
+    work = bench(inputs, context)
+    library = BranchLibrary(work.network, work.calibration, space.dense_recipe())
+    scoring = ScoringSet.collect(scoring_examples(work), PARTS)
+    exploration = Exploration(library, scoring, solver, model, inputs.seed)
+    found = []
+    for number, explored in enumerate(exploration.run(ratios, arguments["max_seconds"])):
+        found += explored
+        context.progress({"doing": "exploring", "done": number + 1, "of": len(ratios)})
+    return {"explored": [entry.model_dump(mode="json") for entry in found]}
+
+
+class Exploration:
+    """Searches combinations for several latency ratios; what one target found is where the next begins.
+
+    Args:
+        library: Branches of the model under any recipe.
+        scoring: The text, in as many parts as there are stages.
+        solver: Units, their predicted times, and the solver.
+        model: Predicts the ratios that are returned.
+        seed: Of everything random.
+    """
+
+    def __init__(
+        self, library: BranchLibrary, scoring: ScoringSet, solver: GuidedSpace, model: LatencyModel, seed: int
+    ) -> None:
+        self._solver, self._model = solver, model
+        self._precision = solver.space.defaults.precision
+        self._library, self._stages = library, max(scoring.part) + 1
+        self._stitched = StitchedModel(library.network, scoring)
+        self._generator = np.random.default_rng(seed)
+        self._times = solver.times(self._precision)
+        self._efficient = [
+            efficient_options(unit_times, unit.divergence)
+            for unit_times, unit in zip(self._times, solver.units, strict=True)
+        ]
+
+    def run(self, ratios: Sequence[float], seconds: float) -> Iterable[list[Explored]]:
+        """Yield the best recipes for each ratio, with about the same share of the time for each."""
+        started = time.monotonic()
+        before: Choice | None = None
+        for number, ratio in enumerate(ratios):
+            found = self._search(ratio, before, started + seconds * (number + 1) / len(ratios))
+            before = found[0][0]
+            yield [self._explored(choice, divergence) for choice, divergence in found[:KEPT]]
+
+    def _search(self, ratio: float, before: Choice | None, deadline: float) -> list[tuple[Choice, float]]:
+        explorer = Explorer(self._score, self._stages, lambda: time.monotonic() > deadline)
+        return explorer.search(self._starts(ratio, before), lambda parents: self._offspring(parents, ratio))
+
+    def solve(self, ratio: float) -> Explored:
+        """Return the solver's own answer, errors at face value, with its divergence."""
+        choice = self._solver.solve(self._costs(), ratio, self._precision)
+        return self._explored(choice, self._score(choice, self._stages))
+
+    def _starts(self, ratio: float, before: Choice | None) -> list[Choice]:
+        starts = [self._solver.solve(self._costs(), ratio, self._precision)]
+        for number in range(STARTS - 1):
+            weights = np.exp(self._generator.normal(0.0, WEIGHT_SPREAD, len(self._times)))
+            costs = self._costs(weights, SHARPNESS[number % len(SHARPNESS)])
+            starts.append(self._solver.solve(costs, ratio, self._precision))
+        return starts + (list(self._offspring([before], ratio)) if before is not None else [])
+
+    def _offspring(self, parents: Sequence[Choice], ratio: float) -> Iterable[Choice]:
+        """Neighbours within the time budget, in levels of the options that are not both slower and worse."""
+        times = [unit[keep] for unit, keep in zip(self._times, self._efficient, strict=True)]
+        budget = ratio - self._model.fixed_time
+        for parent in parents:
+            levels = [
+                int(np.argmin(np.abs(unit[keep] - unit[option])))
+                for unit, keep, option in zip(self._times, self._efficient, parent, strict=True)
+            ]
+            for child in offspring(levels, times, budget, CHILDREN // len(parents), self._generator):
+                yield tuple(int(keep[level]) for keep, level in zip(self._efficient, child, strict=True))
+
+    def _costs(self, weights: FloatArray | None = None, sharpness: float = 1.0) -> list[FloatArray]:
+        factors = np.ones(len(self._times)) if weights is None else weights
+        return [factor * unit.divergence**sharpness for factor, unit in zip(factors, self._solver.units, strict=True)]
+
+    def _score(self, choice: Choice, parts: int) -> float:
+        branches = {
+            (unit.layer, str(unit.branch)): self._library.get(unit.layer, unit.options[option].recipe)
+            for unit, option in zip(self._solver.units, choice, strict=True)
+        }
+        return self._stitched.divergence(branches, parts=parts)
+
+    def _explored(self, choice: Choice, divergence: float) -> Explored:
+        recipe = self._solver.recipe(choice, self._precision)
+        return Explored(recipe=recipe, ratio=self._model.predict(recipe).value, divergence=divergence)
