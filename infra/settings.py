@@ -93,7 +93,6 @@ class Settings(BaseSettings):
 
     lease_seconds: Seconds = 60.0
     """How long a worker owns a step without a heartbeat; it renews three times as often."""
-    step_attempts: Annotated[int, Field(ge=1)] = 3
     retry_seconds: Seconds = 2.0
     """Delay before the second attempt of a step; it doubles with every further attempt."""
     step_timeout_seconds: Seconds = 3600.0
@@ -106,7 +105,7 @@ class Settings(BaseSettings):
     measure_seconds: Seconds = 20.0
     """Longest time to measure one candidate during the search; narrow intervals usually take a fraction of it."""
     confirm_seconds: Seconds = 60.0
-    """Longest time to measure one finalist in each of the fresh processes."""
+    """Longest time that the finalists race in each of the fresh processes."""
 
     runner_memory_bytes: Count = Field(default_factory=_most_of_memory)
     """Resident memory of a runner and its children; above it the runner is killed."""

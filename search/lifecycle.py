@@ -104,9 +104,9 @@ def end_trial(
 
 
 def trial_event(trial: Trial) -> JsonObject:
-    """Return the payload of a ``trial`` event."""
-    measured: JsonObject = trial.measurement or {}
-    quality: JsonObject = trial.quality or {}
+    """Return the payload of a ``trial`` event: final numbers where there are any, else those of the search."""
+    measured: JsonObject = trial.final_measurement or trial.measurement or {}
+    quality: JsonObject = trial.holdout or trial.quality or {}
     return {
         "trial_id": trial.id,
         "number": trial.number,

@@ -35,7 +35,6 @@ _MEANINGS = {
     "Settings.host": "Address that the API listens at.",
     "Settings.port": "TCP port that the API listens at.",
     "Settings.max_json_bytes": "Largest JSON body of a request.",
-    "Settings.step_attempts": "How often a step may start before it fails for good.",
     "Settings.runner_cpu_seconds": "CPU time that a runner may use.",
     "Recipe.version": "Version of this description.",
     "Recipe.pattern": "`2:4`: two of every four consecutive weights stay; `sparsity` is 0.5 then.",

@@ -14,7 +14,7 @@ JsonObject = dict[str, Any]
 ARCHITECTURE_PREFIX = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "distilbert": "DistilBert"}
 """Supported ``model_type`` and how the class names of the family begin."""
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh", "relu", "silu", "swish")
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh", "relu")
 DTYPES = ("float32", "float16", "bfloat16", "torch.float32", "torch.float16", "torch.bfloat16")
 MAX_LABELS = 10_000
 MAX_STRING = 4096

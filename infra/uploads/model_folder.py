@@ -12,15 +12,12 @@ from infra.errors import InvalidModelError
 from infra.uploads import json_file
 from infra.uploads.config_json import ConfigFacts
 from infra.uploads.config_json import check_config
-from infra.uploads.filenames import BPE_MERGES
-from infra.uploads.filenames import BPE_VOCABULARY
 from infra.uploads.filenames import CONFIG
 from infra.uploads.filenames import CONVERT_HINT
 from infra.uploads.filenames import IGNORED
 from infra.uploads.filenames import SINGLE_WEIGHTS
 from infra.uploads.filenames import TOKENIZER
 from infra.uploads.filenames import WEIGHTS_INDEX
-from infra.uploads.filenames import WORDPIECE_VOCABULARY
 from infra.uploads.filenames import check_name
 from infra.uploads.filenames import is_weights
 from infra.uploads.filenames import shard_position
@@ -133,11 +130,10 @@ def _check_complete(files: Mapping[str, FileSource]) -> None:
         raise InvalidModelError(
             "Shards of the weights are missing.", hint="Upload every model-…-of-….safetensors file."
         )
-    complete = TOKENIZER in files or WORDPIECE_VOCABULARY in files or {BPE_VOCABULARY, BPE_MERGES} <= set(files)
-    if not complete:
+    if TOKENIZER not in files:
         raise InvalidModelError(
-            "The model has no tokenizer.",
-            hint="Upload tokenizer.json (made by AutoTokenizer.from_pretrained(folder).save_pretrained(folder)).",
+            f"The model has no {TOKENIZER}.",
+            hint="Upload the fast form (made by AutoTokenizer.from_pretrained(folder).save_pretrained(folder)).",
         )
 
 

@@ -23,6 +23,8 @@ from workers.runner.operation import OperationContext
 
 BATCH = 32
 """Texts that go through the dense model together."""
+RANGE_EXAMPLES = 24
+"""Texts that are enough to see how large activations become."""
 
 
 class Bench:
@@ -84,6 +86,14 @@ class Bench:
         """Calibration texts as padded batches of similar lengths."""
         for _, feeds in self.data.padded_batches("calibration", BATCH):
             yield {name: torch.from_numpy(array) for name, array in feeds.items()}
+
+    def range_feeds(self, recipe: Recipe) -> list[dict[str, NDArray[np.int64]]] | None:
+        """Texts whose activations give the scales of statically quantised layers; ``None`` if there are none."""
+        eight = any(8 in (layer.attention.bits, layer.feed_forward.bits) for layer in recipe.layers)
+        if recipe.quantization.scheme != "static" or not eight:
+            return None
+        feeds = self.calibration_feeds()
+        return feeds[:: max(1, len(feeds) // RANGE_EXAMPLES)][:RANGE_EXAMPLES]
 
     def calibration_feeds(self) -> list[dict[str, NDArray[np.int64]]]:
         """Calibration texts one by one, at the workload's sequence length."""

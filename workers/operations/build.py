@@ -52,7 +52,8 @@ def _build_recipe(inputs: JobInputs, candidate: RecipeCandidate, context: Operat
     path = inputs.artifacts / f"{recipe.digest}.onnx"
     workload = inputs.workload
     static = (workload.batch, workload.sequence_length) if recipe.graph.static_shape else None
-    write_onnx(bench(inputs, context).candidate_network(recipe), recipe, path, static=static)
+    work = bench(inputs, context)
+    write_onnx(work.candidate_network(recipe), recipe, path, static=static, feeds=work.range_feeds(recipe))
     return Artifact(path=path, precision=recipe.precision)
 
 

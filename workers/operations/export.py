@@ -32,7 +32,8 @@ def export(arguments: JsonObject, context: OperationContext) -> JsonObject:
         export_torch_folder(network, candidate.recipe, inputs.model, folder, provenance)
     else:
         shape = (inputs.workload.batch, inputs.workload.sequence_length)
-        export_onnx_folder(network, candidate.recipe, inputs.model, folder, provenance, static=shape)
+        feeds = work.range_feeds(candidate.recipe)
+        export_onnx_folder(network, candidate.recipe, inputs.model, folder, provenance, static=shape, feeds=feeds)
     return {"folder": str(folder)}
 
 

@@ -1,6 +1,5 @@
 """Load the model and the data once, and say what they are."""
 
-from compressors.recipe import QuantizationRecipe
 from infra.database.models import JsonObject
 from profilers.registry import get_profiler
 from search.prepared import GraphDefaults
@@ -19,6 +18,7 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
         UnavailableError: The device is not there.
     """
     from compressors.export.defaults import default_graph
+    from compressors.export.defaults import default_quantization
 
     inputs = JobInputs.model_validate(arguments)
     profiler = get_profiler(inputs.device.profiler)
@@ -29,7 +29,8 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
         training_examples(inputs, anatomy)  # what is wrong with the training text is said now, not after the search
     precision = "bf16" if "bf16" in capabilities.precisions else "f32"
     graph = default_graph(inputs.device.profiler, {8} if precision == "f32" else set())
-    defaults = GraphDefaults(graph=graph, quantization=QuantizationRecipe(), precision=precision)
+    quantization = default_quantization(inputs.device.profiler)
+    defaults = GraphDefaults(graph=graph, quantization=quantization, precision=precision)
     return {
         "anatomy": anatomy.model_dump(mode="json"),
         "capabilities": capabilities.model_dump(mode="json"),
