@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from compressors import recipe
 from infra.settings import Settings
 from paretune.cli.app import app
+from compressors.recovery.config import LossWeights
 from profilers.types import Workload
 from search import requests
 
@@ -152,7 +153,16 @@ def _recipe_classes() -> list[type[BaseModel]]:
 
 
 def _request_classes() -> list[type[BaseModel]]:
-    return [requests.JobRequest, requests.Goal, requests.Budget, requests.Columns, Workload, requests.Space]
+    return [
+        requests.JobRequest,
+        requests.Goal,
+        requests.Budget,
+        requests.Recover,
+        LossWeights,
+        requests.Columns,
+        Workload,
+        requests.Space,
+    ]
 
 
 def _settings_table() -> str:

@@ -24,6 +24,7 @@ from workers.operations.inputs import JobInputs
 from workers.operations.training import training_data
 from workers.runner.operation import OperationContext
 
+CHECKPOINT_SECONDS = 30.0
 _PROGRESS_SECONDS = 1.0
 
 
@@ -80,6 +81,7 @@ def _training(
         augmentation=augmentation,
         max_length=None,  # the encoder has cut the texts to the workload's length
         seed=work.inputs.seed,
+        checkpoint_seconds=min(CHECKPOINT_SECONDS, seconds / 10),
     )
     if not found:
         found = ((texts, augmentation), prepare(texts, config))
