@@ -138,9 +138,10 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
         return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     quality = Quality.model_validate(trial.quality)
-    others = [
-        record for record in job_records(session, job.id, labelled=prepared.labelled) if record.trial_id != trial.id
-    ]
+    session.flush()
+    records = job_records(session, job.id, labelled=prepared.labelled)
+    others = [record for record in records if record.trial_id != trial.id]
+    loss = next(record.loss for record in records if record.trial_id == trial.id)
     recipe = recipe_of(trial.candidate)
     predicted = predict_ratio(request, prepared, others, recipe) if recipe else None
     trial.predicted = {"ratio": predicted.value, "low": predicted.low, "high": predicted.high} if predicted else None
@@ -148,14 +149,14 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
     session.add(trial)
     limit = None
     if trial.source != "baseline":
-        labelled = prepared.labelled
-        reason = rejection(quality, trial.size_bytes, predicted, others, request.goal, labelled=labelled)
+        assert loss is not None
+        reason = rejection(quality, trial.size_bytes, predicted, others, request.goal, loss=loss)
         if reason is not None:
             trial.facts = trial.facts | {"rejected": reason}
             end_trial(session, trial, "rejected", now=now)
             request_tick(session, job)
             return
-        limit = give_up_above(quality, trial.size_bytes, others, labelled=labelled)
+        limit = give_up_above(loss, trial.size_bytes, others)
     append_event(session, job.id, "trial", trial_event(trial))
     create_step(
         session,

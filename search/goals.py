@@ -37,7 +37,7 @@ class Choice:
 def meets(entry: Standing, goal: Goal) -> bool:
     """Whether a model is what the goal asks for."""
     if goal.max_drop is not None:
-        return entry.drop.value <= goal.max_drop
+        return max(entry.drop.value, entry.expected_drop) <= goal.max_drop
     if goal.max_latency_ms is not None:
         return entry.latency_ms <= goal.max_latency_ms
     return True
@@ -138,4 +138,4 @@ def _preferred(goal: Goal, entries: Sequence[Standing]) -> Standing | None:
 
 
 def _excess(entry: Standing, goal: Goal) -> float:
-    return entry.latency_ms if goal.max_latency_ms is not None else entry.drop.value
+    return entry.latency_ms if goal.max_latency_ms is not None else max(entry.drop.value, entry.expected_drop)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from profilers.types import Estimate
 from profilers.types import Quality
-from search.records import loss as quality_loss
 from search.requests import Goal
 from search.study import TrialRecord
 
@@ -23,7 +22,7 @@ def rejection(
     others: Iterable[TrialRecord],
     goal: Goal,
     *,
-    labelled: bool,
+    loss: float,
 ) -> str | None:
     """Return why a candidate is not measured, in words, or ``None`` if it is.
 
@@ -33,7 +32,7 @@ def rejection(
         predicted: Latency ratio that the latency model expects, with its interval; ``None`` if it cannot say.
         others: The job's other trials.
         goal: The request's goal.
-        labelled: Whether quality is a labelled metric.
+        loss: The candidate's quality objective, as in its :class:`TrialRecord`.
     """
     if goal.max_drop is not None and quality.drop.low > quality_limit(goal.max_drop):
         return (
@@ -42,12 +41,11 @@ def rejection(
         )
     if predicted is None:
         return None
-    mine = quality_loss(quality, labelled=labelled)
     for other in others:
         if other.ratio is None or other.loss is None or other.outcome != "done":
             continue
         no_smaller = size_bytes is None or other.size_bytes is None or other.size_bytes <= size_bytes * SIZE_TOLERANCE
-        if other.loss <= mine and other.ratio < predicted.low and no_smaller:
+        if other.loss <= loss and other.ratio < predicted.low and no_smaller:
             return (
                 f"not measured: trial {other.number} is at least as good and takes {other.ratio:.2f} of the dense "
                 f"time; this one is expected to take {predicted.low:.2f} to {predicted.high:.2f}"
@@ -60,18 +58,15 @@ def quality_limit(max_drop: float) -> float:
     return max_drop * (1.0 + GOAL_MARGIN)
 
 
-def give_up_above(
-    quality: Quality, size_bytes: int | None, others: Iterable[TrialRecord], *, labelled: bool
-) -> float | None:
+def give_up_above(loss: float, size_bytes: int | None, others: Iterable[TrialRecord]) -> float | None:
     """Latency ratio above which a measurement may stop early: the fastest model that is nowhere worse otherwise."""
-    mine = quality_loss(quality, labelled=labelled)
     ratios = [
         other.ratio
         for other in others
         if other.ratio is not None
         and other.loss is not None
         and other.outcome == "done"
-        and other.loss <= mine
+        and other.loss <= loss
         and (size_bytes is None or other.size_bytes is None or other.size_bytes <= size_bytes * SIZE_TOLERANCE)
     ]
     return min(ratios, default=None)

@@ -1,6 +1,8 @@
 """Reads trials from the database in the form that strategies and decisions use."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sqlmodel import Session
@@ -11,6 +13,8 @@ from infra.database.models import Trial
 from profilers.types import Measurement
 from profilers.types import Quality
 from search.candidates import recipe_of
+from search.drop_model import DropModel
+from search.drop_model import Evidence
 from search.study import Outcome
 from search.study import TrialRecord
 
@@ -43,7 +47,18 @@ def job_records(session: Session, job_id: str, *, labelled: bool) -> list[TrialR
             _ended[key] = record
     while len(_ended) > _KEPT:
         _ended.popitem(last=False)
-    return records
+    return with_expected_drops(records)
+
+
+def with_expected_drops(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Replace the drops that were seen on few labelled examples by those that are to be expected of more."""
+    model = DropModel(record.evidence for record in records if record.evidence is not None)
+    return [record if record.evidence is None else _expected(record, record.evidence, model) for record in records]
+
+
+def _expected(record: TrialRecord, evidence: Evidence, model: DropModel) -> TrialRecord:
+    drop = model.expected([evidence])
+    return replace(record, drop=drop, loss=drop)
 
 
 def read_record(trial: Trial, *, labelled: bool) -> TrialRecord:
@@ -64,6 +79,7 @@ def read_record(trial: Trial, *, labelled: bool) -> TrialRecord:
         loss=loss(quality, labelled=labelled) if quality else None,
         drop=quality.drop.value if quality else None,
         drop_at_least=quality.drop.low if quality else None,
+        evidence=Evidence.of(quality) if quality and labelled else None,
         divergence=quality.divergence if quality else None,
         size_bytes=trial.size_bytes,
         latency_ms=measurement.latency_ms if measurement else None,

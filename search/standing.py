@@ -1,13 +1,17 @@
 """A measured trial, with the numbers that count at the moment: final ones where there are any."""
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 from infra.database.models import Trial
 from profilers.types import Estimate
 from profilers.types import Measurement
 from profilers.types import Quality
 from search.candidates import baseline_of
+from search.drop_model import DropModel
+from search.drop_model import Evidence
 from search.records import loss
 
 LARGEST_HALF_WIDTH = 0.1
@@ -25,6 +29,7 @@ class Standing:
         latency_ms: Latency at the workload.
         loss: Quality objective, smaller is better.
         drop: Drop of the metric against the dense model, with its interval.
+        expected_drop: What is to be expected of more examples (:class:`search.drop_model.DropModel`).
         size_bytes: Stored size.
         confirmed: Whether the numbers are final: held-out quality, latency from fresh processes.
         status: Of the measurement: ``ok``, ``noisy`` or ``slower_than_front``.
@@ -37,6 +42,7 @@ class Standing:
     latency_ms: float
     loss: float
     drop: Estimate
+    expected_drop: float
     size_bytes: int
     confirmed: bool
     status: str
@@ -74,6 +80,7 @@ def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
         latency_ms=measurement.latency_ms,
         loss=loss(quality, labelled=labelled),
         drop=quality.drop,
+        expected_drop=quality.drop.value,
         size_bytes=trial.size_bytes,
         confirmed=confirmed,
         status=measurement.status,
@@ -102,6 +109,25 @@ def standings(trials: Iterable[Trial], *, labelled: bool, final: bool) -> list[S
         final: The job is over: keep confirmed numbers only, unless there are none. Numbers of the search and final
             numbers are taken on different examples and cannot be compared.
     """
-    found = [entry for trial in trials if (entry := standing(trial, labelled=labelled, final=final)) is not None]
+    known = list(trials)
+    found = [entry for trial in known if (entry := standing(trial, labelled=labelled, final=final)) is not None]
+    if labelled:
+        found = _with_expected_drops(found, known)
     confirmed = [entry for entry in found if entry.confirmed]
     return confirmed if final and confirmed else found
+
+
+def _with_expected_drops(entries: Sequence[Standing], trials: Sequence[Trial]) -> list[Standing]:
+    """Judge each model by all the labels that it was evaluated on, and by what changed predictions cost others."""
+    searched = {trial.id: Evidence.of(Quality.model_validate(trial.quality)) for trial in trials if trial.quality}
+    held_out = {trial.id: Evidence.of(Quality.model_validate(trial.holdout)) for trial in trials if trial.holdout}
+    model = DropModel(searched.values())
+    return [
+        replace(
+            entry,
+            expected_drop=model.expected(
+                [found[entry.trial_id] for found in (searched, held_out) if entry.trial_id in found]
+            ),
+        )
+        for entry in entries
+    ]

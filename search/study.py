@@ -8,6 +8,7 @@ from typing import Any
 from typing import Literal
 
 from compressors.recipe import Recipe
+from search.drop_model import Evidence
 from search.requests import Goal
 
 Outcome = Literal["running", "done", "failed"]
@@ -31,8 +32,10 @@ class TrialRecord:
         predicted: The same as the latency model expected it.
         loss: Quality lost against the dense model on the search split: drop of the metric, or divergence where there
             are no labels.
-        drop: Drop of the metric against the dense model, which the goal's ``max_drop`` limits.
+        drop: Drop of the metric against the dense model, which the goal's ``max_drop`` limits; with labels, what is
+            expected of more examples (:class:`search.drop_model.DropModel`).
         drop_at_least: Lower end of its 95 % interval.
+        evidence: What the labels of the search split say; ``None`` without labels.
         divergence: Label-free distance to the dense model.
         size_bytes: Stored size.
         latency_ms: Measured latency.
@@ -52,6 +55,7 @@ class TrialRecord:
     loss: float | None = None
     drop: float | None = None
     drop_at_least: float | None = None
+    evidence: Evidence | None = None
     divergence: float | None = None
     size_bytes: int | None = None
     latency_ms: float | None = None

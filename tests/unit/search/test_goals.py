@@ -26,6 +26,7 @@ def entry(name, ratio, drop, *, baseline=None, size=100, noise=0.01, drop_noise=
         latency_ms=ratio * 20,
         loss=drop,
         drop=Estimate(value=drop, low=drop - drop_noise, high=drop + drop_noise),
+        expected_drop=drop,
         size_bytes=size,
         confirmed=True,
         status=status,

@@ -1,0 +1,51 @@
+"""The expected drop: noise is not mistaken for quality, and evidence is not ignored."""
+
+import numpy as np
+import pytest
+
+from search.drop_model import DropModel
+from search.drop_model import Evidence
+
+
+def _simulate(seed: int, candidates: int = 60, examples: int = 465) -> tuple[list[float], list[Evidence]]:
+    """Candidates whose true drop is 1.2 x changed ** 2, seen through a few hundred labels."""
+    generator = np.random.default_rng(seed)
+    truth, seen = [], []
+    for changed in generator.uniform(0.01, 0.2, candidates):
+        true = 1.2 * changed**2
+        lost, won, _ = generator.multinomial(examples, [(changed + true) / 2, (changed - true) / 2, 1 - changed])
+        truth.append(true)
+        seen.append(Evidence((lost + won) / examples, (lost - won) / examples, examples))
+    return truth, seen
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_expected_drops_are_closer_to_the_truth(seed: int) -> None:
+    truth, seen = _simulate(seed)
+    model = DropModel(seen)
+    expected = np.array([model.expected([evidence]) for evidence in seen])
+    raw = np.array([evidence.drop for evidence in seen])
+    assert np.abs(expected - truth).mean() < 0.6 * np.abs(raw - truth).mean()
+
+
+def test_the_luckiest_candidate_is_not_believed() -> None:
+    _, seen = _simulate(0)
+    model = DropModel(seen)
+    lucky = max(seen, key=lambda evidence: evidence.changed - 5 * evidence.drop)
+    assert model.expected([lucky]) > lucky.drop
+
+
+def test_many_labels_overrule_the_curve() -> None:
+    _, seen = _simulate(1)
+    model = DropModel(seen)
+    assert model.expected([Evidence(0.1, -0.02, 200_000)]) == pytest.approx(-0.02, abs=0.002)
+
+
+def test_few_candidates_are_taken_as_they_are() -> None:
+    model = DropModel([Evidence(0.1, 0.01, 400)] * 3)
+    assert model.expected([Evidence(0.1, -0.01, 400)]) == pytest.approx(-0.01)
+
+
+def test_an_unchanged_model_loses_nothing() -> None:
+    _, seen = _simulate(2)
+    assert DropModel(seen).expected([Evidence(0.0, 0.0, 400)]) == 0.0
