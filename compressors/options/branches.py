@@ -27,6 +27,8 @@ class Branch:
     """The weights of a branch; ``None`` where it is removed."""
 
     network: Attention | FeedForward | None
+    key: str = ""
+    """Names the branch within its library; equal keys mean equal tensors."""
 
     @property
     def linears(self) -> tuple[Linear, ...]:
@@ -70,15 +72,16 @@ class BranchLibrary:
             layer: Position of the layer in the network.
             branch: Recipe of its attention or its feed-forward branch.
         """
-        return self._cache.get(f"{layer}.{branch!r}", Branch, lambda: self._build(layer, branch))
+        key = f"{layer}.{branch!r}"
+        return self._cache.get(key, Branch, lambda: self._build(layer, branch, key))
 
-    def _build(self, layer: int, branch: BranchRecipe) -> Branch:
+    def _build(self, layer: int, branch: BranchRecipe, key: str) -> Branch:
         kind = "attention" if isinstance(branch, AttentionRecipe) else "feed_forward"
         layers = [LayerRecipe() for _ in self.network.layers]
         layers[layer] = LayerRecipe.model_validate({kind: branch})
         recipe = self.recipe.model_copy(update={"layers": tuple(layers)})
         candidate = apply_recipe(self.network, self.calibration, recipe)
-        built = Branch(getattr(candidate.layers[layer], kind))
+        built = Branch(getattr(candidate.layers[layer], kind), key)
         for linear in built.linears:
             _round(linear)
         return built

@@ -1,17 +1,20 @@
 """A model put together from cached parts: what it costs to ask how good a combination of options is.
 
 Nothing is solved and nothing is copied for a candidate: the forward pass reads the tensors of the branches that it is
-given. States of the dense model are kept before every layer, so that replacing a late branch runs late layers only.
+given. States of the dense model are kept before every layer, so that replacing a late branch runs late layers only; so
+are recent states of combinations, so that relatives share the layers up to the first one in which they differ.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from compressors.calibration.cache import ByteCache
 from compressors.network import Attention
 from compressors.network import ClassificationHead
 from compressors.network import EncoderNetwork
@@ -24,6 +27,9 @@ from compressors.options.scoring import ScoringSet
 from compressors.options.scoring import divergences
 from compressors.torch_module import to_module
 
+PREFIX_BYTES = 256 * 2**20
+"""Room for states of combinations."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -31,6 +37,8 @@ class Parts:
 
     attention: Attention | None
     feed_forward: FeedForward | None
+    key: str = "dense"
+    """Names the two; empty where they have no name."""
 
 
 class StitchedModel:
@@ -61,6 +69,7 @@ class StitchedModel:
         self._masks = [batch["attention_mask"].bool()[:, None, None, :] for batch in scoring.batches]
         self._dense_parts = [Parts(layer.attention, layer.feed_forward) for layer in network.layers]
         self._states = [self._embed()]
+        self._prefixes = ByteCache(PREFIX_BYTES)
         self._classifier = isinstance(network.head, ClassificationHead)
         if keep_states:
             for index in range(len(network.layers) - 1):
@@ -99,26 +108,46 @@ class StitchedModel:
 
     def _replace(self, branches: Mapping[tuple[int, str], Branch]) -> list[Parts]:
         layers = list(self._dense_parts)
-        for (index, kind), branch in branches.items():
-            attention, feed_forward = layers[index].attention, layers[index].feed_forward
-            if kind == "attention":
-                assert not isinstance(branch.network, FeedForward)
-                attention = branch.network
-            else:
-                assert not isinstance(branch.network, Attention)
-                feed_forward = branch.network
-            layers[index] = Parts(attention, feed_forward)
+        for index in {index for index, _ in branches}:
+            attention, feed_forward = branches.get((index, "attention")), branches.get((index, "feed_forward"))
+            given = [branch for branch in (attention, feed_forward) if branch is not None]
+            found = self._dense_parts[index]
+            if attention is not None:
+                assert not isinstance(attention.network, FeedForward)
+                found = replace(found, attention=attention.network)
+            if feed_forward is not None:
+                assert not isinstance(feed_forward.network, Attention)
+                found = replace(found, feed_forward=feed_forward.network)
+            key = "/".join(branch.key for branch in given) if all(branch.key for branch in given) else ""
+            layers[index] = replace(found, key=key)
         return layers
 
     def _run(self, number: int, layers: Sequence[Parts], start: int) -> Tensor:
         """Run one batch from the dense states before layer ``start`` to the output."""
-        state, mask = self._states[start][number], self._masks[number]
         present = [index for index, parts in enumerate(layers) if parts.attention or parts.feed_forward]
-        for index in present:
-            if index >= start:
-                state = self._layer(state, mask, index, layers[index], last=index == present[-1])
+        state = self._state(number, layers, start, present[-1]) if present else self._states[0][number]
         output: Tensor = self._head(state, self._scoring.batches[number]["attention_mask"])
         return output
+
+    def _state(self, number: int, layers: Sequence[Parts], start: int, last: int) -> Tensor:
+        """Return the state after layer ``last``, from as far along as a relative has been."""
+
+        def after(index: int) -> Tensor:
+            if index < start:
+                return self._states[start][number]
+            parts = layers[index]
+            if parts.attention is None and parts.feed_forward is None:
+                return after(index - 1)
+
+            def compute() -> Tensor:
+                return self._layer(after(index - 1), self._masks[number], index, parts, last=index == last)
+
+            names = [parts.key for parts in layers[start : index + 1]]
+            if index == last or not all(names):
+                return compute()
+            return self._prefixes.get(f"{number}:{start}:{'|'.join(names)}", Tensor, compute)
+
+        return after(last)
 
     def _layer(self, state: Tensor, mask: Tensor, index: int, parts: Parts, *, last: bool) -> Tensor:
         layer = self._network.layers[index]

@@ -23,20 +23,28 @@ from search.refine import offspring
 from search.requests import JobRequest
 from search.solver import FloatArray
 from search.solver import efficient_options
+from search.solver import total
 from search.space import build_space
+from search.spdy import fit_weights
 from search.strategies.guided_space import GuidedSpace
 from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
 from workers.operations.options import scoring_examples
 from workers.runner.operation import OperationContext
 
-PARTS = (0.125, 0.375, 1.0)
+PARTS = (0.0625, 0.25, 1.0)
 """Shares of the scoring texts that candidates see one after another."""
-STARTS = 24
-WEIGHT_SPREAD = 0.8
+STARTS = 16
+WEIGHT_SPREAD = 0.4
 """Standard deviation of the logarithms of random unit weights."""
-SHARPNESS = (0.6, 0.8, 1.0, 1.25)
+SHARPNESS = (0.8, 1.0)
 CHILDREN = 16
+"""Mutants of a generation; a surrogate picks them from several times as many."""
+DRAWS = 6
+SOLUTIONS = 4
+"""Solutions with learnt weights among the children of a generation."""
+SURROGATE_NOISE = 0.15
+PRIOR_WEIGHT = 4.0
 KEPT = 2
 """Recipes that are returned for each target."""
 
@@ -87,6 +95,7 @@ class Exploration:
         self._library, self._stages = library, max(scoring.part) + 1
         self._stitched = StitchedModel(library.network, scoring)
         self._generator = np.random.default_rng(seed)
+        self._scores: dict[Choice, float] = {}
         self._times = solver.times(self._precision)
         self._efficient = [
             efficient_options(unit_times, unit.divergence)
@@ -104,7 +113,7 @@ class Exploration:
 
     def _search(self, ratio: float, before: Choice | None, deadline: float) -> list[tuple[Choice, float]]:
         explorer = Explorer(self._score, self._stages, lambda: time.monotonic() > deadline)
-        return explorer.search(self._starts(ratio, before), lambda parents: self._offspring(parents, ratio))
+        return explorer.search(self._starts(ratio, before), lambda parents: self._children(parents, ratio))
 
     def solve(self, ratio: float) -> Explored:
         """Return the solver's own answer, errors at face value, with its divergence."""
@@ -112,24 +121,45 @@ class Exploration:
         return self._explored(choice, self._score(choice, self._stages))
 
     def _starts(self, ratio: float, before: Choice | None) -> list[Choice]:
+        """The solver's answers for different unit weights, and what the last target's winner becomes in this time."""
         starts = [self._solver.solve(self._costs(), ratio, self._precision)]
         for number in range(STARTS - 1):
             weights = np.exp(self._generator.normal(0.0, WEIGHT_SPREAD, len(self._times)))
             costs = self._costs(weights, SHARPNESS[number % len(SHARPNESS)])
             starts.append(self._solver.solve(costs, ratio, self._precision))
-        return starts + (list(self._offspring([before], ratio)) if before is not None else [])
+        return starts + (self._mutants(before, ratio, CHILDREN // 2) if before is not None else [])
 
-    def _offspring(self, parents: Sequence[Choice], ratio: float) -> Iterable[Choice]:
+    def _children(self, parents: Sequence[Choice], ratio: float) -> list[Choice]:
+        """Solutions with unit weights that all scores so far have taught, and the mutants that these favour."""
+        weights = self._learnt_weights()
+        children: list[Choice] = []
+        for number in range(SOLUTIONS):
+            noise = np.exp(self._generator.normal(0.0, SURROGATE_NOISE * number, len(weights)))
+            children.append(self._solver.solve(self._costs(weights * noise), ratio, self._precision))
+        costs = self._costs(weights)
+        for parent in parents:
+            mutants = self._mutants(parent, ratio, DRAWS * CHILDREN)
+            ranked = sorted(mutants, key=lambda choice: (total(costs, choice), choice))
+            children += ranked[: CHILDREN // len(parents)]
+        return children
+
+    def _mutants(self, parent: Choice, ratio: float, count: int) -> list[Choice]:
         """Neighbours within the time budget, in levels of the options that are not both slower and worse."""
         times = [unit[keep] for unit, keep in zip(self._times, self._efficient, strict=True)]
-        budget = ratio - self._model.fixed_time
-        for parent in parents:
-            levels = [
-                int(np.argmin(np.abs(unit[keep] - unit[option])))
-                for unit, keep, option in zip(self._times, self._efficient, parent, strict=True)
-            ]
-            for child in offspring(levels, times, budget, CHILDREN // len(parents), self._generator):
-                yield tuple(int(keep[level]) for keep, level in zip(self._efficient, child, strict=True))
+        levels = [
+            int(np.argmin(np.abs(unit[keep] - unit[option])))
+            for unit, keep, option in zip(self._times, self._efficient, parent, strict=True)
+        ]
+        found = offspring(levels, times, ratio - self._model.fixed_time, count, self._generator)
+        return [tuple(int(keep[level]) for keep, level in zip(self._efficient, child, strict=True)) for child in found]
+
+    def _learnt_weights(self) -> FloatArray:
+        prior = np.ones(len(self._times))
+        rows = [
+            [unit.divergence[option] for unit, option in zip(self._solver.units, choice, strict=True)]
+            for choice in self._scores
+        ]
+        return fit_weights(np.array(rows), np.array(list(self._scores.values())), prior, PRIOR_WEIGHT)
 
     def _costs(self, weights: FloatArray | None = None, sharpness: float = 1.0) -> list[FloatArray]:
         factors = np.ones(len(self._times)) if weights is None else weights
@@ -140,7 +170,10 @@ class Exploration:
             (unit.layer, str(unit.branch)): self._library.get(unit.layer, unit.options[option].recipe)
             for unit, option in zip(self._solver.units, choice, strict=True)
         }
-        return self._stitched.divergence(branches, parts=parts)
+        divergence = self._stitched.divergence(branches, parts=parts)
+        if parts == 1:
+            self._scores[choice] = divergence
+        return divergence
 
     def _explored(self, choice: Choice, divergence: float) -> Explored:
         recipe = self._solver.recipe(choice, self._precision)
