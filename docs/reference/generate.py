@@ -17,9 +17,9 @@ import typer.main
 from pydantic import BaseModel
 
 from compressors import recipe
+from compressors.recovery.config import LossWeights
 from infra.settings import Settings
 from paretune.cli.app import app
-from compressors.recovery.config import LossWeights
 from profilers.types import Workload
 from search import requests
 

@@ -40,7 +40,7 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     inputs = JobInputs.model_validate(arguments["inputs"])
     request = Recover.model_validate(arguments["request"])
     work = bench(inputs, context)
-    config, data = _training(work, request, arguments["seconds"], context)
+    config, data, texts = _training(work, request, arguments["seconds"], context)
     teacher = _teacher(work, data, config, context)
     student = to_module(work.candidate_network(Recipe.model_validate(arguments["recipe"])))
     directory = inputs.recovery(arguments["name"])
@@ -62,7 +62,7 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
         "improved": result.improved,
         "steps": result.steps,
         "seconds": result.seconds,
-        "texts": len(data.examples),
+        "texts": texts,
         "precision": result.precision,
         "stopped": result.stopped,
     }
@@ -70,8 +70,8 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
 
 def _training(
     work: Bench, request: Recover, seconds: float, context: OperationContext
-) -> tuple[RecoveryConfig, PreparedData]:
-    """Return the config and the data; the data are the same in all recoveries of a job, and read once."""
+) -> tuple[RecoveryConfig, PreparedData, int]:
+    """Return the config, the data, and how many texts these were made of; all recoveries of a job share the data."""
     found = context.state.get("training")
     texts, augmentation = found[0] if found else training_data(work.inputs, work.anatomy, request.seconds)
     config = RecoveryConfig(
@@ -86,7 +86,7 @@ def _training(
     if not found:
         found = ((texts, augmentation), prepare(texts, config))
         context.state["training"] = found
-    return config, found[1]
+    return config, found[1], len(texts)
 
 
 def _teacher(work: Bench, data: PreparedData, config: RecoveryConfig, context: OperationContext) -> TeacherCache:
