@@ -11,6 +11,7 @@ from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
 from profilers.types import Capabilities
 from search.options import BranchTable
+from search.options import Explored
 from search.options import OptionDatabase
 
 
@@ -35,6 +36,7 @@ class Prepared(BaseModel):
         dense_size_bytes: Stored size of the dense fp32 artifact.
         options: Option database for ``guided``.
         latency_table: Measured branch costs, if the device has been tabulated.
+        explored: Combinations of options that were scored end to end; ``guided`` tries them first.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -46,6 +48,7 @@ class Prepared(BaseModel):
     dense_size_bytes: int | None = None
     options: OptionDatabase | None = None
     latency_table: BranchTable | None = None
+    explored: tuple[Explored, ...] = ()
 
     @classmethod
     def load(cls, payload: dict[str, Any] | None) -> "Prepared":

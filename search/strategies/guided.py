@@ -1,6 +1,7 @@
 """``guided``: a solver decides layer by layer; the search decides what the solver cannot know.
 
-Four sources take turns. *Spread* solves for targets along the front with all errors at face value. *Optuna* searches
+What was explored end to end before is tried first, as far as it lies where the goal is. Then four sources take turns.
+*Spread* solves for targets along the front with all errors at face value. *Optuna* searches
 targets, the shape of the unit weights and global choices. *Surrogate* solves with weights that were learnt from the
 candidates evaluated so far. *Refine* mutates the best models within their predicted time. Each is a pure function of
 the trials; every proposal costs milliseconds and is new.
@@ -17,6 +18,7 @@ from infra.errors import InvalidInputError
 from search.branches import UnitOptions
 from search.branches import allowed_units
 from search.estimator import latency_model
+from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
 from search.refine import offspring
@@ -84,7 +86,7 @@ class GuidedStrategy:
     def ask(self, study: StudyState, count: int) -> list[Proposal]:
         """Return up to ``count`` new recipes; see :class:`search.strategies.base.Strategy`."""
         model = latency_model(self._request, self._prepared, study.trials)
-        turn = _Turn(GuidedSpace(self._units, self._space, model), study, self._request)
+        turn = _Turn(GuidedSpace(self._units, self._space, model), study, self._request, self._prepared.explored)
         proposals: list[Proposal] = []
         for _ in range(count):
             proposal = turn.propose(proposals)
@@ -102,13 +104,16 @@ class GuidedStrategy:
 class _Turn:
     """One call of ``ask``: everything that follows from the study is computed once."""
 
-    def __init__(self, space: GuidedSpace, study: StudyState, request: JobRequest) -> None:
+    def __init__(
+        self, space: GuidedSpace, study: StudyState, request: JobRequest, explored: Sequence[Explored] = ()
+    ) -> None:
         self._space, self._study, self._goal = space, study, study.goal
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, trial)) is not None]
         self._weights = self._fit_weights()
         slowest, fastest = space.reach(self._best_precision())
         window = target_window(study.trials, study.goal, slowest=slowest, fastest=fastest)
+        self._explored = [entry.recipe for entry in explored if window[1] <= entry.ratio <= window[0]]
         self._focused = space.focus(window, self._weights)
         self._proposer = OptunaProposer(self._focused, request.sampler, GuidedStrategy.name)
 
@@ -118,7 +123,9 @@ class _Turn:
         taken = {*self._study.digests, *(proposal.recipe.digest for proposal in proposals)}
         generator = np.random.default_rng(ask_seed(self._study, len(proposals)))
         origin = self._origin(number)
-        recipe: Recipe | None = None
+        recipe: Recipe | None = next((known for known in self._explored if known.digest not in taken), None)
+        if recipe is not None:
+            return Proposal(recipe, GuidedStrategy.name, sampler_state={"origin": "explored"})
         if origin == "optuna" and self._probes(proposals) < PROBES:
             return self._probe(taken, generator)
         if origin == "spread":

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -71,9 +72,10 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
     exploration = Exploration(library, scoring, solver, model, inputs.seed)
     found = []
     for number, explored in enumerate(exploration.run(ratios, arguments["max_seconds"])):
-        found += explored
+        found.append(explored)
         context.progress({"doing": "exploring", "done": number + 1, "of": len(ratios)})
-    return {"explored": [entry.model_dump(mode="json") for entry in found]}
+    ordered = [entry for rank in zip_longest(*found) for entry in rank if entry is not None]  # winners first
+    return {"explored": [entry.model_dump(mode="json") for entry in ordered]}
 
 
 class Exploration:

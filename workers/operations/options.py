@@ -45,7 +45,9 @@ def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
         low_rank="rank" in kinds and capabilities.low_rank,
         progress=lambda done, of: context.progress({"doing": "options", "done": done, "of": of}),
     )
-    database = OptionDatabase(units=tuple(_unit(unit) for unit in found.units), fixed_size_bytes=found.fixed_size_bytes)
+    database = OptionDatabase(
+        units=tuple(to_unit(unit) for unit in found.units), fixed_size_bytes=found.fixed_size_bytes
+    )
     seconds = round(time.monotonic() - started, 3)
     return {"options": database.model_dump(mode="json"), "options_seconds": seconds}
 
@@ -64,7 +66,8 @@ def scoring_examples(work: Bench, tokens: int | None = None) -> list[dict[str, t
     return found
 
 
-def _unit(unit: BranchUnit) -> Unit:
+def to_unit(unit: BranchUnit) -> Unit:
+    """Return a unit in the form in which the search reads it."""
     branch: Literal["attention", "feed_forward"] = "attention" if unit.kind == "attention" else "feed_forward"
     found = [
         Option(

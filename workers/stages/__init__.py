@@ -3,6 +3,7 @@
 from workers.stage import Stage
 from workers.stages.confirm import ConfirmStage
 from workers.stages.evaluate import EvaluateStage
+from workers.stages.explore import ExploreStage
 from workers.stages.export import ExportStage
 from workers.stages.inspect import InspectStage
 from workers.stages.measure import MeasureStage
@@ -17,6 +18,7 @@ _ALL: tuple[Stage, ...] = (
     PrepareStage(),
     OptionsStage(),
     TableStage(),
+    ExploreStage(),
     TickStage(),
     EvaluateStage(),
     MeasureStage(),

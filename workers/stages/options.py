@@ -4,11 +4,11 @@ from sqlmodel import Session
 
 from infra.database.models import JsonObject
 from infra.database.models import Step
-from search import coordinator
 from search.lifecycle import ENDED
 from search.requests import JobRequest
 from workers.stage import StageContext
 from workers.stages.base import JobStage
+from workers.stages.explore import start_guided
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 
@@ -41,4 +41,4 @@ class OptionsStage(JobStage):
         job.prepared = (job.prepared or {}) | output
         session.add(job)
         if "latency_table" in job.prepared:
-            coordinator.start_search(session, job)
+            start_guided(session, job)

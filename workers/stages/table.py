@@ -11,12 +11,12 @@ from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import LatencyTable
 from infra.database.models import Step
-from search import coordinator
 from search.lifecycle import ENDED
 from search.lifecycle import set_stage
 from search.requests import JobRequest
 from workers.stage import StageContext
 from workers.stages.base import JobStage
+from workers.stages.explore import start_guided
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 
@@ -60,7 +60,7 @@ class TableStage(JobStage):
         job.prepared = (job.prepared or {}) | output
         session.add(job)
         if "options" in job.prepared:
-            coordinator.start_search(session, job)
+            start_guided(session, job)
         else:
             set_stage(session, job, "options")
 

@@ -1,5 +1,7 @@
 """The option database: errors are those of the models that the options describe."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,7 +58,7 @@ def test_errors_grow_from_nothing_to_everything(options: OptionSet) -> None:
         errors = [error for _, error in plain(unit)]
         assert errors[0] == pytest.approx(0, abs=1e-9)
         assert errors[-1] == 1.0
-        assert all(a <= b + 1e-6 for a, b in zip(errors, errors[1:], strict=False))
+        assert all(a <= b + 1e-6 for a, b in itertools.pairwise(errors))
         assert unit.options[0].divergence == 0
 
 

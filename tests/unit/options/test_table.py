@@ -1,0 +1,162 @@
+"""The latency table on a machine whose times are known exactly."""
+
+import numpy as np
+import pytest
+
+from compressors.anatomy import describe
+from compressors.description import Anatomy
+from compressors.network import EncoderNetwork
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import GraphRecipe
+from compressors.recipe import LayerRecipe
+from compressors.recipe import Recipe
+from profilers.table import groups
+from profilers.table import settle
+from profilers.types import Capabilities
+from profilers.types import Estimate
+from search.branch_costs import TableCosts
+from search.canonical import canonicalise
+from search.latency_model import LatencyModel
+from search.prepared import GraphDefaults
+from workers.operations.blocks import write_block
+from workers.operations.table import Block
+from workers.operations.table import branch_table
+from workers.operations.table import plan
+
+CPU = Capabilities(profiler="onnxruntime", available=True, bits=(32, 8))
+ANATOMY = Anatomy(
+    model_type="bert",
+    task="sequence-classification",
+    layers=6,
+    hidden_size=384,
+    heads=(12,) * 6,
+    head_size=32,
+    intermediate_size=(1536,) * 6,
+    vocabulary_size=1000,
+    max_sequence_length=128,
+    labels=("a", "b"),
+    parameters=1,
+    has_token_types=True,
+)
+
+
+class Machine:
+    """Times that add up, with an odd-heads step, and weights that are cheaper while they all fit into a cache."""
+
+    fixed, layer, cache, miss = 0.003, 0.002, 0.01, 0.1
+
+    def attention(self, recipe: AttentionRecipe, first: bool) -> float:
+        heads = 12 if recipe.heads is None else recipe.heads
+        if heads == 0:
+            return 0.0
+        speed = 1.0 if recipe.bits == 32 else 0.5
+        return (0.001 + 0.004 * (heads + heads % 2) / 1.0) * speed * (0.3 if first else 1.0)
+
+    def feed_forward(self, recipe: FeedForwardRecipe, first: bool) -> float:
+        width = 1536 if recipe.intermediate_size is None else recipe.intermediate_size
+        if width == 0:
+            return 0.0
+        speed = 1.0 if recipe.bits == 32 else 0.4
+        return (0.001 + 0.08 * width / 1536) * speed * (0.05 if first else 1.0)
+
+    def time(self, layers: list[LayerRecipe], first_token: bool) -> float:
+        attending = [i for i, layer in enumerate(layers) if layer.attention.heads != 0]
+        cut = attending[-1] if first_token and attending else len(layers)
+        branches = sum(
+            self.attention(layer.attention, i >= cut) + self.feed_forward(layer.feed_forward, i >= cut)
+            for i, layer in enumerate(layers)
+        )
+        return self.fixed + self.layer * len(layers) + branches + self.miss * max(0.0, min(branches, 0.5) - self.cache)
+
+    def block(self, block: Block) -> float:
+        empty = LayerRecipe(attention=AttentionRecipe(heads=0), feed_forward=FeedForwardRecipe(intermediate_size=0))
+        given = LayerRecipe(attention=block.attention, feed_forward=block.feed_forward)
+        layers = {"none": [], "all": [given] * 6, "last": [empty] * 5 + [given]}[block.extent]
+        return self.time(layers, block.first_token)
+
+
+def measured_model(noise: float = 0.0) -> LatencyModel:
+    machine, generator = Machine(), np.random.default_rng(0)
+    ratios = {}
+    for block in plan(ANATOMY, CPU, GraphDefaults()):
+        value = machine.block(block) * float(np.exp(generator.normal(0, noise)))
+        ratios[block] = Estimate(value=value, low=value * (1 - 2 * noise), high=value * (1 + 2 * noise))
+    return LatencyModel(TableCosts(branch_table(ratios, ANATOMY), ANATOMY), ANATOMY)
+
+
+def random_recipe(generator: np.random.Generator) -> Recipe:
+    layers = tuple(
+        LayerRecipe.model_validate(
+            {
+                "attention": {"heads": int(generator.integers(0, 13)), "bits": int(generator.choice([8, 32]))},
+                "feed_forward": {
+                    "intermediate_size": 32 * int(generator.integers(0, 49)),
+                    "bits": int(generator.choice([8, 32])),
+                },
+            }
+        )
+        for _ in range(6)
+    )
+    return canonicalise(Recipe(layers=layers, graph=GraphRecipe()), ANATOMY)
+
+
+def true_time(recipe: Recipe) -> float:
+    return Machine().time([layer for layer in recipe.layers if not layer.removed], first_token=True)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.008])
+def test_predicts_candidates_that_nobody_timed(noise: float) -> None:
+    model, generator = measured_model(noise), np.random.default_rng(1)
+    recipes = [random_recipe(generator) for _ in range(60)]
+    errors = [model.predict(recipe).value / true_time(recipe) - 1 for recipe in recipes]
+    assert np.median(np.abs(errors)) < 0.05
+    order = np.corrcoef(
+        np.argsort(np.argsort([model.predict(recipe).value for recipe in recipes])),
+        np.argsort(np.argsort([true_time(recipe) for recipe in recipes])),
+    )
+    assert order[0, 1] > 0.97
+
+
+def test_dense_and_smallest_models_are_reproduced() -> None:
+    model = measured_model()
+    dense = canonicalise(Recipe.dense(6), ANATOMY)
+    layer = LayerRecipe(
+        attention=AttentionRecipe(heads=1, bits=8), feed_forward=FeedForwardRecipe(intermediate_size=64, bits=8)
+    )
+    for recipe in (dense, Recipe(layers=(layer,) * 6)):
+        assert model.predict(recipe).value == pytest.approx(true_time(recipe), rel=0.08)
+
+
+def test_a_step_that_is_no_noise_is_kept() -> None:
+    curve = {
+        1: Estimate(value=1.0, low=0.99, high=1.01),
+        2: Estimate(value=0.995, low=0.985, high=1.005),
+        3: Estimate(value=2.0, low=1.98, high=2.02),
+        4: Estimate(value=1.5, low=1.48, high=1.52),
+    }
+    settled = settle(curve)
+    assert settled[1] == settled[2] == pytest.approx(0.9975)
+    assert settled[3] == 2.0
+    assert settled[4] == 1.5
+
+
+def test_groups_hold_everything_once_within_the_limit() -> None:
+    sizes = {str(n): size for n, size in enumerate([3, 4, 5, 20, 1, 1, 7])}
+    found = groups(sizes, 8)
+    assert [name for group in found for name in group] == list(sizes)
+    assert all(sum(sizes[name] for name in group) <= 8 or len(group) == 1 for group in found)
+
+
+def test_blocks_of_a_real_model_load_and_run(network: EncoderNetwork, tmp_path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    defaults = GraphDefaults()
+    blocks = plan(describe(network), CPU, defaults)
+    assert len({block.name for block in blocks}) == len(blocks)
+    ids = np.ones((2, 9), dtype=np.int64)
+    for block in blocks[:2] + blocks[-6:]:
+        path = write_block(network, block, defaults, tmp_path).path
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        feeds = {"input_ids": ids, "attention_mask": ids, "token_type_ids": 0 * ids}
+        (logits,) = session.run(None, {item.name: feeds[item.name] for item in session.get_inputs()})
+        assert np.isfinite(logits).all()
