@@ -62,7 +62,7 @@ def test_divergence_is_that_of_the_model_that_the_recipe_describes(
     dense = to_module(network)
     with torch.inference_mode():
         exact = [divergences(dense(**one), candidate(**one), classifier=True) for one in examples[64:]]
-    assert entry.divergence == pytest.approx(float(torch.cat(exact).mean()), rel=0.05)  # but for int8 rounding
+    assert entry.divergence == pytest.approx(float(torch.cat(exact).mean()), rel=0.1)  # but for the rounding of weights
 
 
 def test_guided_tries_explored_recipes_first_and_only_near_the_goal() -> None:
