@@ -1,6 +1,7 @@
 """Text on which candidates are compared with the dense model, and how far apart their outputs are."""
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +21,12 @@ class ScoringSet:
     Attributes:
         batches: ``input_ids`` and ``attention_mask`` (optionally ``token_type_ids``), int64 ``[batch, sequence]``.
         part: Of each batch, the stage of its examples: 0 for the first part, 1 for the second and so on.
+        order: For each example, in the order of the batches, its position in what was given.
     """
 
     batches: tuple[Batch, ...]
     part: tuple[int, ...]
+    order: tuple[int, ...]
 
     @classmethod
     def collect(cls, examples: Iterable[Batch], parts: tuple[float, ...] = (1.0,)) -> "ScoringSet":
@@ -42,11 +45,13 @@ class ScoringSet:
         ends = [max(1, round(share * len(given))) for share in parts]
         batches: list[Batch] = []
         part: list[int] = []
+        order: list[int] = []
         for number, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            found = _batches(given[start:stop])
-            batches += found
-            part += [number] * len(found)
-        return cls(tuple(batches), tuple(part))
+            groups = _groups(given, range(start, stop))
+            batches += [_stack([given[index] for index in group]) for group in groups]
+            part += [number] * len(groups)
+            order += [index for group in groups for index in group]
+        return cls(tuple(batches), tuple(part), tuple(order))
 
     @property
     def examples(self) -> int:
@@ -69,16 +74,16 @@ def divergences(dense: Tensor, candidate: Tensor, *, classifier: bool) -> Tensor
     return (p.exp() * (p - q)).sum(-1).clamp_min(0)
 
 
-def _batches(examples: list[Batch]) -> list[Batch]:
-    """Sort by length and stack as many as fit into :data:`BATCH_TOKENS`."""
-    groups: list[list[Batch]] = []
-    for example in sorted(examples, key=lambda example: example["input_ids"].shape[1]):
-        length = example["input_ids"].shape[1]
+def _groups(examples: Sequence[Batch], positions: Iterable[int]) -> list[list[int]]:
+    """Sort by length and join as many as fit into :data:`BATCH_TOKENS`."""
+    groups: list[list[int]] = []
+    for position in sorted(positions, key=lambda index: examples[index]["input_ids"].shape[1]):
+        length = examples[position]["input_ids"].shape[1]
         if groups and (len(groups[-1]) + 1) * length <= BATCH_TOKENS:
-            groups[-1].append(example)
+            groups[-1].append(position)
         else:
-            groups.append([example])
-    return [_stack(group) for group in groups]
+            groups.append([position])
+    return groups
 
 
 def _stack(examples: list[Batch]) -> Batch:

@@ -96,15 +96,20 @@ class StitchedModel:
     @torch.inference_mode()
     def per_example(self, branches: Mapping[tuple[int, str], Branch], *, parts: int | None = None) -> Tensor:
         """Return the divergence of every example, float64 ``[examples]``, in the order of the batches."""
+        chosen = self._chosen(parts)
+        dense = torch.cat([self._dense[number] for number in chosen])
+        return divergences(dense, self.outputs(branches, parts=parts), classifier=self._classifier)
+
+    @torch.inference_mode()
+    def outputs(self, branches: Mapping[tuple[int, str], Branch], *, parts: int | None = None) -> Tensor:
+        """Return the outputs, float32 ``[examples, labels or hidden]``, in the order of the batches."""
         layers = self._replace(branches)
         changed = min((layer for layer, _ in branches), default=len(layers) - 1)
         start = min(changed, len(self._states) - 1)
-        found = []
-        for number, part in enumerate(self._scoring.part):
-            if parts is None or part < parts:
-                outputs = self._run(number, layers, start)
-                found.append(divergences(self._dense[number], outputs, classifier=self._classifier))
-        return torch.cat(found)
+        return torch.cat([self._run(number, layers, start) for number in self._chosen(parts)])
+
+    def _chosen(self, parts: int | None) -> list[int]:
+        return [number for number, part in enumerate(self._scoring.part) if parts is None or part < parts]
 
     def _replace(self, branches: Mapping[tuple[int, str], Branch]) -> list[Parts]:
         layers = list(self._dense_parts)
