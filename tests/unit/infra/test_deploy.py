@@ -31,7 +31,17 @@ def substituted(text: str) -> str:
 
 def test_the_parts_of_the_service_are_there() -> None:
     assert set(SERVICES) == {
-        *("postgres", "valkey", "setup", "api", "search-worker", "compute-worker", "device-worker", "gpu-worker"),
+        *(
+            "postgres",
+            "valkey",
+            "setup",
+            "devices",
+            "api",
+            "search-worker",
+            "compute-worker",
+            "device-worker",
+            "gpu-worker",
+        ),
         "maintenance",
     }
     assert SERVICES["postgres"]["image"] == "postgres:18"
