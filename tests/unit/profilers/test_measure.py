@@ -113,7 +113,8 @@ def test_a_control_that_fails_makes_everything_noisy():
     result, _, _ = race(session, {"c": 15.0}, Effort(half_width=0.01, seconds=0.3))
     found = result["c"].measurement
     assert found.status == "noisy"
-    assert half_width(found.control_ratio) > 0.01
+    control = found.control_ratio
+    assert half_width(control) > 0.01 or not control.low <= 1.0 <= control.high
     assert half_width(found.ratio) <= 0.01  # the candidate alone would have looked fine
 
 

@@ -52,7 +52,8 @@ def test_rounding_never_exceeds_the_budget_and_costs_little(seed, budget):
         assert sum(unit.min() for unit in times) > budget - 4 * 3.0 / 4000
         return
     assert total(times, solution) <= budget
-    assert total(costs, solution) <= brute_force(times, costs, budget - 4 * 3.0 / 4000) + 1e-12
+    tighter = brute_force(times, costs, budget - 4 * 3.0 / 4000)
+    assert tighter is None or total(costs, solution) <= tighter + 1e-12  # None: only the budget itself is reachable
 
 
 @settings(max_examples=60)
