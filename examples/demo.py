@@ -36,7 +36,7 @@ def main() -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where results are written")
-    parser.add_argument("--budget", type=float, default=300.0, help="seconds for the whole job (default: 300)")
+    parser.add_argument("--budget", type=float, default=240.0, help="seconds for the whole job (default: 240)")
     parser.add_argument("--device", default="local-cpu", help="a registered device (default: local-cpu)")
     arguments = parser.parse_args()
     output = arguments.output
@@ -87,6 +87,7 @@ def submit(
         device=device,
         max_drop=1.0 - LEAST_FIDELITY,
         budget_seconds=budget,
+        strategy="direct",  # tries the presets at once; guided needs about two minutes of preparation first
         name="demo",
     )
 
