@@ -50,9 +50,9 @@ from profilers.quality.examples import read_examples
 SECTIONS = ("starts", "losses", "precision", "teacher")
 
 LOSSES = {
-    "labels only": LossWeights(task=1, logits=0, hidden=0),
-    "labels + logits": LossWeights(task=0.3, logits=0.7, hidden=0),
-    "logits": LossWeights(task=0, logits=1, hidden=0),
+    "labels only": LossWeights(task=1, logits=0),
+    "labels + logits": LossWeights(task=0.3, logits=0.7),
+    "logits, no labels": LossWeights(task=0, logits=1),
     "logits + states": LossWeights(task=0, logits=1, hidden=1),
     "labels + logits + states": LossWeights(task=0.3, logits=0.7, hidden=1),
 }
