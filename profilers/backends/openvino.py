@@ -89,7 +89,8 @@ class OpenVinoSession(InProcessSession):
         """Read and compile a model, at the workload's shape where ``static``.
 
         Raises:
-            InvalidModelError: The file is missing, damaged, of another format, or cannot have the workload's shape.
+            InvalidModelError: The file is missing, damaged, of another format, or cannot have the workload's shape, or
+                bf16 is asked for on a CPU without it.
         """
         if artifact.format not in ("onnx", "openvino_ir"):
             raise InvalidModelError(
@@ -97,6 +98,9 @@ class OpenVinoSession(InProcessSession):
             )
         if not artifact.path.is_file():
             raise InvalidModelError(f"There is no file {artifact.path}.", hint="Export the model again.")
+        if artifact.precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            # OpenVINO would compute in fp32 and say nothing: a baseline of that name would not be one.
+            raise InvalidModelError("This CPU does not compute in bf16.", hint="Ask for f32 on this machine.")
         try:
             model = self._core.read_model(str(artifact.path))
             specs = tuple(_spec(port) for port in model.inputs)
