@@ -10,6 +10,7 @@ from api.audit_log.endpoints import router as audit_log
 from api.best.endpoints import router as best
 from api.datasets.endpoints import router as datasets
 from api.devices.endpoints import router as devices
+from api.documentation import router as documentation
 from api.events.endpoints import router as events
 from api.events.hub import EventHub
 from api.exports.endpoints import router as exports
@@ -64,13 +65,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     services = Services(settings, Database(settings.database_url), open_store(settings.store_url))
     registry = CollectorRegistry()
     registry.register(DatabaseCollector(services.database))
-    app = FastAPI(title="Paretune", version=VERSION, lifespan=_lifespan, redoc_url=None)
+    app = FastAPI(title="Paretune", version=VERSION, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.services = services
     app.state.registry = registry
     app.state.limiter = RateLimiter(settings.requests_per_minute)
     app.state.best = BestCache()
     app.state.events = EventHub(services.database)
-    for router in ROUTERS:
+    for router in (*ROUTERS, documentation):
         app.include_router(router)
     add_problem_handlers(app)
     # The one added last sees a request first.

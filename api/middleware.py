@@ -31,7 +31,9 @@ _SAFE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+"""Of every answer that does not say otherwise; pages for people have a policy of their own."""
 
 
 class RequestIdMiddleware:

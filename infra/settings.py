@@ -78,7 +78,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8765
-    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]", "testserver")
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Values of the ``Host`` header that the API answers to; ``*`` answers to all."""
     allow_server_paths: bool = False
     """Whether a model may be registered by a path on the server's disk."""
@@ -113,13 +113,19 @@ class Settings(BaseSettings):
     runner_file_bytes: Count = 20 * _GIB
     """Largest file that a runner may write."""
     runner_processes: Count = 4096
-    """Processes and threads of the user that a runner runs as; not enforced by the kernel for root."""
+    """Processes and threads of a runner; where it does not run as root, of its user."""
     runner_threads: Annotated[int, Field(ge=0)] = 0
     """Threads for numerics in a ``compute`` runner; 0 means one for every core."""
     runner_idle_seconds: Seconds = 120.0
     """A runner that nobody called for this long is closed."""
     runner_isolate_network: bool = True
     """Start runners without network where the kernel allows it."""
+    runner_isolate_files: bool = True
+    """Let runners see only libraries and their own work directory, where the kernel has Landlock."""
+    runner_filter_system_calls: bool = True
+    """Keep system calls from runners that computing does not need (seccomp)."""
+    runner_readable: tuple[Path, ...] = ()
+    """More files and directories that runners may read, such as the libraries of a profiler plugin."""
 
     host_lock_directory: Path = Path(tempfile.gettempdir())
     """Where the lock lies that keeps computing away from measuring; the same for all services of a host."""

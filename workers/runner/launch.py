@@ -32,6 +32,9 @@ def runner_options(settings: Settings, role: Role, workdir: Path, registry: str)
         file_bytes=settings.runner_file_bytes,
         processes=settings.runner_processes,
         isolate_network=settings.runner_isolate_network,
+        isolate_files=settings.runner_isolate_files,
+        filter_system_calls=settings.runner_filter_system_calls,
+        readable=tuple(map(str, settings.runner_readable)),
     )
 
 

@@ -18,3 +18,7 @@ class RunnerOptions:
     file_bytes: int
     processes: int
     isolate_network: bool
+    isolate_files: bool
+    filter_system_calls: bool
+    readable: tuple[str, ...]
+    """Files and directories that may be read beside those that every runner needs."""

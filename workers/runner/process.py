@@ -23,7 +23,7 @@ from workers.runner.channel import Channel
 from workers.runner.launch import runner_environment
 from workers.runner.launch import runner_options
 from workers.runner.operation import Role
-from workers.runner.watchdog import MemoryWatchdog
+from workers.runner.watchdog import Watchdog
 from workers.runner.watchdog import describe_exit
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class RunnerProcess:
                 start_new_session=True,
             )
         self._channel = Channel(self._process)
-        self._watchdog = MemoryWatchdog(self._process.pid, settings.runner_memory_bytes)
+        self._watchdog = Watchdog(self._process.pid, settings.runner_memory_bytes, settings.runner_processes)
         try:
             self.layers: dict[str, bool] = self._receive("start", _START_SECONDS)["ready"]
         except BaseException:

@@ -24,15 +24,22 @@ _CAUSES: dict[int, tuple[str, str]] = {
 }
 
 
-class MemoryWatchdog:
-    """Watches the resident memory of a process and its children.
+class Watchdog:
+    """Watches a process and its children: their resident memory and their number.
 
-    Limits on address space would not do: CUDA and memory-mapped weights reserve far more of it than they use.
+    Limits on address space would not do: CUDA and memory-mapped weights reserve far more of it than they use. The
+    kernel's limit on processes would not do alone: it does not hold for root.
+
+    Args:
+        pid: The process.
+        memory: Bytes that all of them may use together.
+        processes: How many of them there may be, their threads counted.
     """
 
-    def __init__(self, pid: int, limit: int) -> None:
+    def __init__(self, pid: int, memory: int, processes: int) -> None:
         self._process = psutil.Process(pid)
-        self._limit = limit
+        self._memory = memory
+        self._processes = processes
         self._children: list[psutil.Process] = []
         self._looked_at = 0.0
 
@@ -40,16 +47,21 @@ class MemoryWatchdog:
         """Return if all is well.
 
         Raises:
-            RunnerError: Too much memory is in use.
+            RunnerError: Too much memory is in use, or there are too many processes and threads.
         """
         now = time.monotonic()
         if now - self._looked_at > _CHILDREN_SECONDS:
             self._looked_at = now
             self._children = _children(self._process)
+            if sum(_threads(process) for process in [self._process, *self._children]) > self._processes:
+                raise RunnerError(
+                    f"The work started more than the {self._processes} processes and threads that it may have.",
+                    hint="The limit is PARETUNE_RUNNER_PROCESSES.",
+                )
         used = sum(_resident(process) for process in [self._process, *self._children])
-        if used > self._limit:
+        if used > self._memory:
             raise RunnerError(
-                f"The work needed more than the {self._limit / _GIB:.1f} GiB of memory that it may use.",
+                f"The work needed more than the {self._memory / _GIB:.1f} GiB of memory that it may use.",
                 hint=f"{_SMALLER} The limit is PARETUNE_RUNNER_MEMORY_BYTES.",
             )
 
@@ -59,6 +71,13 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
+
+
+def _threads(process: psutil.Process) -> int:
+    try:
+        return int(process.num_threads())
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _resident(process: psutil.Process) -> int:

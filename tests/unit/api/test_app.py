@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from api.openapi import render
 from api.problems import TYPE_PREFIX
 from api.staging import remove_abandoned
+from infra.settings import load_settings
 from tests.unit.api.conftest import World
 
 HEAVY = ("torch", "transformers", "onnxruntime", "optuna", "openvino", "onnx", "celery", "pyarrow")
@@ -60,6 +61,11 @@ def test_other_host_names_are_refused(client: TestClient) -> None:
     assert refused.status_code == 403
     assert refused.headers["content-type"] == "application/problem+json"
     assert client.get("/health/live", headers={"Host": "testserver:8765"}).status_code == 200
+
+
+def test_by_default_only_names_of_this_machine_are_answered_to(tmp_path: Path) -> None:
+    allowed = load_settings(home=tmp_path).allowed_hosts
+    assert set(allowed) == {"localhost", "127.0.0.1", "[::1]"}
 
 
 def test_large_json_bodies_are_refused_with_and_without_a_length(client: TestClient) -> None:

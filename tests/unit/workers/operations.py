@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,7 +29,6 @@ OPERATIONS = {
         "spawn_and_hang",
         "write",
         "spin",
-        "connect",
         "large",
         "read_stdin",
     )
@@ -114,11 +112,6 @@ def write(arguments: JsonObject, context: OperationContext) -> JsonObject:
 def spin(_arguments: JsonObject, _context: OperationContext) -> JsonObject:
     while True:
         pass
-
-
-def connect(arguments: JsonObject, _context: OperationContext) -> JsonObject:
-    with socket.create_connection(("127.0.0.1", arguments["port"]), timeout=2):
-        return {"connected": True}
 
 
 def large(arguments: JsonObject, _context: OperationContext) -> JsonObject:

@@ -190,10 +190,10 @@ def test_what_is_away_for_the_moment_does_not_count_as_an_attempt(bench: Bench) 
     assert bench.notices() == ["The disk is full."]
 
 
-def test_a_cancel_stops_the_runner_within_seconds(bench: Bench, tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    stage = FakeStage(lambda context: context.runner("compute").call("spawn_and_hang", {"pids": str(pids)}))
+def test_a_cancel_stops_the_runner_within_seconds(bench: Bench) -> None:
     step_id = bench.step()
+    pids = bench.settings.work / bench.job(step_id).id / "pids"
+    stage = FakeStage(lambda context: context.runner("compute").call("spawn_and_hang", {"pids": str(pids)}))
 
     def cancel() -> None:
         while not (pids.exists() and pids.read_text()):

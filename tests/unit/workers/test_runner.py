@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -134,20 +133,9 @@ def test_cpu_time_and_file_size_are_limited(start: Start) -> None:
     assert start(runner_file_bytes=100_000).call("write", {"bytes": 2000}) == {}
 
 
-def test_a_runner_has_no_network_where_the_kernel_allows_that(start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        arguments = {"port": server.getsockname()[1]}
-        assert start(runner_isolate_network=False).call("connect", arguments) == {"connected": True}
-        runner = start()
-        if not runner.layers["no_network"]:
-            pytest.skip("this kernel gives us no network namespace")
-        with pytest.raises(RunnerError, match="Network is unreachable"):
-            runner.call("connect", arguments)
-
-
 def test_stopping_ends_the_whole_process_group(start: Start, tmp_path: Path) -> None:
     runner = start()
-    pids = tmp_path / "pids"
+    pids = tmp_path / "work" / "pids"
     started = time.monotonic()
 
     def check() -> None:
