@@ -2,9 +2,9 @@
 
     python -m benchmarks.confinement
 
-Runners with all layers and without those that can be switched off take turns. An inference is a chain of matrix products in ONNX Runtime, one
-thread; it makes no system calls worth speaking of, as a model does. Opening files shows what a layer costs that looks
-at every path.
+Runners with all layers and runners without those that can be switched off take turns. An inference is a chain of matrix
+products in ONNX Runtime, one thread; like a model's it makes hardly any system calls. Opening files shows what a layer
+costs that looks at every path.
 """
 
 import argparse

@@ -23,6 +23,7 @@ from infra.store import BlobStore
 logger = logging.getLogger(__name__)
 
 _BATCH = 100
+_BY_KEY = (col(ModelFile.sha256), col(Dataset.sha256), col(JobBlob.sha256))
 
 
 def collect_blobs(database: Database, store: BlobStore, grace_seconds: float) -> int:
@@ -46,11 +47,18 @@ def collect_blobs(database: Database, store: BlobStore, grace_seconds: float) ->
     return removed + _remove_strays(database, store, grace_seconds)
 
 
+def needed_blobs(session: Session) -> set[str]:
+    """Return the digests of all blobs that a row refers to."""
+    digests = _named_in_json(session)
+    for column in _BY_KEY:
+        digests.update(session.exec(select(column)))
+    return digests
+
+
 def _is_garbage(grace_seconds: float) -> list[ColumnElement[bool]]:
-    by_key = (col(ModelFile.sha256), col(Dataset.sha256), col(JobBlob.sha256))
     return [
         col(Blob.created_at) < utcnow() - timedelta(seconds=grace_seconds),
-        *(~exists().where(column == col(Blob.sha256)) for column in by_key),
+        *(~exists().where(column == col(Blob.sha256)) for column in _BY_KEY),
     ]
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from infra.database.engine import Database
@@ -45,6 +47,30 @@ def check(settings: Settings) -> None:
     """
     with _configuration(settings) as config:
         command.check(config)
+
+
+def current_revision(settings: Settings) -> str:
+    """Return the migration that a database has; empty if it has none."""
+    database = Database(settings.database_url)
+    try:
+        with database.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() or ""
+    finally:
+        database.dispose()
+
+
+def newest_revision() -> str:
+    """Return the migration that this version of the code expects."""
+    return _scripts().get_current_head() or ""
+
+
+def is_known(revision: str) -> bool:
+    """Whether this version of the code knows a migration, and so can upgrade a database that has it."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_FOLDER))
 
 
 def write_revision(settings: Settings, message: str) -> None:

@@ -4,6 +4,8 @@ import typer
 
 from paretune.cli import devices
 from paretune.cli import keys
+from paretune.cli.backup import backup
+from paretune.cli.backup import restore
 from paretune.cli.best import best
 from paretune.cli.doctor import doctor
 from paretune.cli.jobs import cancel
@@ -36,6 +38,8 @@ app.command()(best)
 app.command()(cancel)
 app.add_typer(devices.app, name="devices")
 app.add_typer(keys.app, name="keys")
+app.command()(backup)
+app.command()(restore)
 app.command()(doctor)
 
 

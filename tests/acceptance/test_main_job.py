@@ -75,6 +75,28 @@ def test_the_command_line_speaks_json(service: Service, finished: paretune.types
     assert {"recipe", "latency", "quality"} <= set(best)
 
 
+def test_a_backup_of_the_running_service_is_a_service_again(
+    client: paretune.Client, service: Service, finished: paretune.types.Job, tmp_path: Path
+) -> None:
+    client.download(finished, "onnx", tmp_path / "before")
+    cli = [sys.executable, "-m", "paretune.cli.app"]
+    backup, home = str(tmp_path / "backup"), tmp_path / "restored"
+    subprocess.run([*cli, "backup", backup, "--home", str(service.home), "--json"], check=True)
+    subprocess.run([*cli, "restore", backup, "--home", str(home), "--json"], check=True)
+    restored = Service(home)
+    try:
+        best = [*cli, "best", finished.id, "--format", "onnx", "-o", str(tmp_path / "after"), "--home", str(home)]
+        subprocess.run(best, check=True)
+        with restored.client() as other:
+            assert other.front(finished) == client.front(finished)
+            assert other.report(finished)["summary"] == client.report(finished)["summary"]
+    finally:
+        restored.stop()
+    for path in (tmp_path / "before").rglob("*"):
+        if path.is_file():
+            assert (tmp_path / "after" / path.relative_to(tmp_path / "before")).read_bytes() == path.read_bytes()
+
+
 def test_labels_outside_the_model_fail_the_job_in_words(
     client: paretune.Client, model_folder: Path, tmp_path: Path
 ) -> None:

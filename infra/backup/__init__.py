@@ -1,0 +1,1 @@
+"""Copies of an installation: the database and every blob that it needs, verified."""
