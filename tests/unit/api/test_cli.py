@@ -189,11 +189,19 @@ def test_devices_and_keys(run: Run) -> None:
     assert run("devices", "add", "x", "--profiler", "abacus").exit_code == 2
 
 
-def test_doctor_looks_at_machine_and_service(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_looks_at_machine_and_service(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARETUNE_HOME", str(world.services.settings.home))
     fine = parsed(run("doctor", "--json"))
     names = {check["name"] for check in fine["checks"]}
-    assert {"python", "disk", "service", "database", "store", "key", "device local-cpu"} <= names
+    assert {"python", "disk", "database", "broker", "sandbox: no network", "profiler onnxruntime"} <= names
+    assert {"service", "service database", "service store", "key", "device local-cpu"} <= names
+    assert [check for check in fine["checks"] if check["status"] == "problem"] == []
     assert fine["ok"]
+    world.services.settings.api_key_file.write_text("pt_0.secret")
+    world.services.settings.api_key_file.chmod(0o644)
+    leaky = run("doctor")
+    assert leaky.exit_code == 1
+    assert "chmod 600" in leaky.output
     monkeypatch.setenv("PARETUNE_URL", "http://127.0.0.1:9")
     broken = run("doctor")
     assert broken.exit_code == 1
@@ -213,7 +221,19 @@ def test_usage_mistakes_are_exit_code_2() -> None:
     assert runner.invoke(app, ["submit"]).exit_code == 2
     assert runner.invoke(app, ["best", "JOB", "--max-drop", "7"]).exit_code == 2
     assert runner.invoke(app, ["best", "JOB", "--format", "exe"]).exit_code == 2
-    for command in ("up", "submit", "watch", "jobs", "best", "cancel", "devices", "doctor", "keys"):
+    for command in (
+        "up",
+        "submit",
+        "watch",
+        "jobs",
+        "best",
+        "cancel",
+        "devices",
+        "doctor",
+        "keys",
+        "backup",
+        "restore",
+    ):
         shown = runner.invoke(app, [command, "--help"])
         assert shown.exit_code == 0
     assert "Examples" in runner.invoke(app, ["submit", "--help"]).output
