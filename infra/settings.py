@@ -100,7 +100,10 @@ class Settings(BaseSettings):
     shutdown_seconds: Seconds = 5.0
     """How long a worker that is told to stop waits for its step before it hands the step back."""
     trials_in_flight: Annotated[int, Field(ge=1)] = 2
-    """Trials of one job that are worked on at a time."""
+    """Trials of one job that are worked on at a time; as many workers a job can use."""
+    turn_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """How long a worker stays with a job, whose model it has loaded, before other jobs of the same priority get their
+    turn."""
 
     measure_seconds: Seconds = 20.0
     """Longest time to measure one candidate during the search; narrow intervals usually take a fraction of it."""

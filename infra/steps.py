@@ -122,7 +122,7 @@ def claim(session: Session, step_id: str, owner: str, lease_seconds: float) -> C
     token = uuid.uuid4().hex
     row = session.execute(
         update(Step)
-        .where(col(Step.id) == step_id, col(Step.state) == "queued", _due())
+        .where(col(Step.id) == step_id, col(Step.state) == "queued", is_due())
         .values(
             state="running",
             attempt=Step.attempt + 1,
@@ -302,7 +302,7 @@ def undispatched(session: Session, limit: int = 200) -> list[Step]:
     return list(
         session.exec(
             select(Step)
-            .where(Step.state == "queued", col(Step.dispatched_at).is_(None), _due())
+            .where(Step.state == "queued", col(Step.dispatched_at).is_(None), is_due())
             .order_by(col(Step.priority).desc(), col(Step.created_at), col(Step.id))
             .limit(limit)
         )
@@ -342,7 +342,8 @@ def forget_dispatch(session: Session, queue: str, *, older_than_seconds: float) 
     )
 
 
-def _due() -> ColumnElement[bool]:
+def is_due() -> ColumnElement[bool]:
+    """Return the condition that a step may start now."""
     return or_(col(Step.not_before).is_(None), col(Step.not_before) <= database_time())
 
 

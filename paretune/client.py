@@ -155,10 +155,31 @@ class Client:
         """List all API keys (scope ``admin``)."""
         return [Key.model_validate(key) for key in self._transport.pages("/v1/keys")]
 
-    def add_key(self, name: str, scopes: list[str] | None = None, *, expires_at: str | None = None) -> Key:
-        """Make an API key (scope ``admin``); its secret is in ``key`` of the answer and nowhere else."""
-        body = {"name": name, "scopes": scopes or ["read", "submit"], "expires_at": expires_at}
+    def add_key(
+        self,
+        name: str,
+        scopes: list[str] | None = None,
+        *,
+        expires_at: str | None = None,
+        quotas: dict[str, int | None] | None = None,
+    ) -> Key:
+        """Make an API key (scope ``admin``); its secret is in ``key`` of the answer and nowhere else.
+
+        Args:
+            name: Who or what uses it.
+            scopes: ``read``, ``submit``, ``admin``, ``device``; the first two by default.
+            expires_at: Moment, ISO 8601.
+            quotas: See :meth:`set_quotas`.
+        """
+        body = {"name": name, "scopes": scopes or ["read", "submit"], "expires_at": expires_at, **(quotas or {})}
         return Key.model_validate(self._transport.json("POST", "/v1/keys", json=body))
+
+    def set_quotas(self, key_id: str, quotas: dict[str, int | None]) -> Key:
+        """Change some of ``max_active_jobs``, ``max_workers`` and ``max_priority`` of a key (scope ``admin``).
+
+        ``None`` removes a quota.
+        """
+        return Key.model_validate(self._transport.json("PATCH", f"/v1/keys/{key_id}", json=quotas))
 
     def rotate_key(self, key_id: str) -> Key:
         """Replace the secret of a key (scope ``admin``)."""

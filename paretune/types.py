@@ -118,4 +118,7 @@ class Key(_Result):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    max_active_jobs: int | None = None
+    max_workers: int | None = None
+    max_priority: int | None = None
     key: str | None = None

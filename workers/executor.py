@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from sqlmodel import Session
 from sqlmodel import select
 
+from infra import claims
 from infra import steps
 from infra.database.engine import Database
 from infra.database.locks import lock_job
@@ -40,6 +41,7 @@ from workers.heartbeat import Heartbeat
 from workers.runner.pool import RunnerPool
 from workers.stage import Stage
 from workers.stage import StageContext
+from workers.turn import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class StepExecutor:
         self._store: BlobStore = open_store(settings.store_url)
         self._runners = RunnerPool(settings, registry)
         self._host_lock = HostLock(settings.host_lock_directory)
+        self._turn = Turn()
 
     def close(self) -> None:
         """End the runners and close the connections."""
@@ -86,16 +89,17 @@ class StepExecutor:
         self._database.dispose()
 
     def run(self, step_id: str) -> bool:
-        """Do a step, unless somebody else does or it is over.
+        """Do the step that deserves it most in the queue of ``step_id``, if any waits; see :mod:`infra.claims`.
 
         Returns:
-            Whether this call finished it.
+            Whether this call finished one.
         """
         claimed = self._claim(step_id)
         if claimed is None:
             return False
         logger.info("%s of job %s: attempt %d", claimed.key, claimed.job_id, claimed.attempt)
         self._runners.enter(claimed.job_id)
+        self._turn.took(claimed.job_id, self._settings.turn_seconds)
         done = False
         try:
             done = self._do(claimed)
@@ -103,13 +107,14 @@ class StepExecutor:
             logger.warning("%s of job %s was taken over; its result is thrown away", claimed.key, claimed.job_id)
         finally:
             self._runners.leave()
-        self._relay()
+        self._relay(claimed)
         return done
 
     def _claim(self, step_id: str) -> ClaimedStep | None:
         lease_seconds = self._settings.lease_seconds
         with self._database.write_session() as session:
-            claimed = steps.claim(session, step_id, lease_owner(), lease_seconds)
+            keep = self._turn.job(self._settings.turn_seconds)
+            claimed = claims.claim_next(session, step_id, lease_owner(), lease_seconds, keep_job=keep)
             if claimed is None or not claimed.queue.startswith("device."):
                 return claimed
             device_id = session.exec(select(Job.device_id).where(Job.id == claimed.job_id)).one()
@@ -200,9 +205,11 @@ class StepExecutor:
             lock_job(session, claimed.job_id)
             change(session)
 
-    def _relay(self) -> None:
+    def _relay(self, claimed: ClaimedStep) -> None:
         """Send messages about follow-up steps at once; what fails here is done by the maintenance loop."""
         try:
+            with self._database.write_session() as session:
+                claims.wake_limited(session, claimed)
             relay(self._database, self._queue)
         except UnavailableError as error:
             logger.warning("follow-up steps will be sent later: %s", error.message)

@@ -6,6 +6,7 @@ from sqlmodel import col
 from sqlmodel import select
 
 from api.auth import Principal
+from infra.database.models import ApiKey
 from infra.database.models import Job
 from infra.database.models import Model
 from infra.errors import InvalidInputError
@@ -20,14 +21,32 @@ def create_job(session: Session, principal: Principal, request: JobRequest, max_
     Raises:
         ParetuneError: The request cannot be done; the message says what to change.
     """
+    key = session.get(ApiKey, principal.id)
+    if key is not None and key.max_active_jobs is not None:
+        max_active_jobs = key.max_active_jobs
     active = select(func.count()).where(Job.owner == principal.id, col(Job.state).in_(("queued", "running")))
     if session.exec(active).one() >= max_active_jobs:
         raise RateLimitedError(
-            f"This API key has {max_active_jobs} jobs that are queued or running.",
+            f"This API key may have {max_active_jobs} jobs that are queued or running, and has them.",
             hint="Wait for one to end, or cancel one.",
         )
     _check_task(session, principal, request)
+    if key is not None and key.max_priority is not None:
+        request = _within(request, key.max_priority)
     return search.create_job(session, principal.id, request)
+
+
+def _within(request: JobRequest, max_priority: int) -> JobRequest:
+    """Lower a priority that was not asked for; refuse one that was."""
+    if request.priority <= max_priority:
+        return request
+    if "priority" in request.model_fields_set:
+        raise InvalidInputError(
+            f"This API key may give its jobs a priority of at most {max_priority}, not {request.priority}.",
+            hint="Leave priority out, or lower it.",
+            errors=[{"field": "priority", "message": f"is above {max_priority}"}],
+        )
+    return request.model_copy(update={"priority": max_priority})
 
 
 def _check_task(session: Session, principal: Principal, request: JobRequest) -> None:

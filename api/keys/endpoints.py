@@ -14,6 +14,7 @@ from api.auth import Anyone
 from api.keys.schemas import KeyCreate
 from api.keys.schemas import KeyView
 from api.keys.schemas import KeyWithSecret
+from api.keys.schemas import Quotas
 from api.keys.schemas import key_view
 from api.pagination import Cursor
 from api.pagination import Limit
@@ -43,6 +44,11 @@ def _get(session: Session, key_id: str) -> ApiKey:
     return row
 
 
+def _set_quotas(row: ApiKey, quotas: dict[str, int | None]) -> None:
+    for name, value in quotas.items():
+        setattr(row, name, value)
+
+
 @router.get("/me", response_model=KeyView)
 def get_own_key(session: ReadSession, principal: Anyone) -> KeyView:
     """Read the key that this request uses: its name, scopes and expiry."""
@@ -68,9 +74,21 @@ def create_key(body: KeyCreate, session: WriteSession, principal: Administrator)
             errors=[{"field": "expires_at", "message": "is in the past"}],
         )
     row, text = new_key(body.name, body.scopes, expires_at=body.expires_at)
+    _set_quotas(row, body.model_dump(include=set(Quotas.model_fields)))
     session.add(row)
     audit.record(session, principal, "key.create", row.id, name=row.name, scopes=row.scopes)
     return created(KeyWithSecret(**key_view(row).model_dump(), key=text), f"/v1/keys/{row.id}")
+
+
+@router.patch("/{key_id}", response_model=KeyView, responses=responses(404, 422))
+def change_quotas(key_id: KeyId, body: Quotas, session: WriteSession, principal: Administrator) -> KeyView:
+    """Change the quotas that are given; ``null`` removes one. Jobs that are there already stay."""
+    row = _get(session, key_id)
+    given = body.model_dump(exclude_unset=True)
+    _set_quotas(row, given)
+    session.add(row)
+    audit.record(session, principal, "key.quotas", row.id, **given)
+    return key_view(row)
 
 
 @router.post("/{key_id}/rotate", response_model=KeyWithSecret, responses=responses(404, 409))

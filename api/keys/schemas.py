@@ -12,10 +12,21 @@ from api.auth import Scope
 from infra.database.models import ApiKey
 
 
-class KeyCreate(BaseModel):
-    """A new API key."""
+class Quotas(BaseModel):
+    """How much a key may ask for; ``null``: what the service allows everybody."""
 
     model_config = ConfigDict(extra="forbid")
+
+    max_active_jobs: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Jobs that are queued or running; 0: none can be submitted."""
+    max_workers: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Workers of one queue that may work for the key at a time."""
+    max_priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    """Highest priority of its jobs."""
+
+
+class KeyCreate(Quotas):
+    """A new API key."""
 
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)] = ["read", "submit"]
@@ -32,6 +43,9 @@ class KeyView(BaseModel):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    max_active_jobs: int | None
+    max_workers: int | None
+    max_priority: int | None
 
 
 class KeyWithSecret(KeyView):
@@ -51,4 +65,7 @@ def key_view(row: ApiKey) -> KeyView:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        max_active_jobs=row.max_active_jobs,
+        max_workers=row.max_workers,
+        max_priority=row.max_priority,
     )

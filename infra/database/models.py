@@ -76,6 +76,12 @@ class ApiKey(SQLModel, table=True):
     created_at: datetime = _created()
     expires_at: datetime | None = _time()
     revoked_at: datetime | None = _time()
+    max_active_jobs: int | None = None
+    """Queued and running jobs; ``None``: the setting of the same name."""
+    max_workers: int | None = None
+    """Workers of one queue that may work for this key at a time; ``None``: no limit."""
+    max_priority: int | None = None
+    """Highest priority of its jobs; ``None``: 9."""
 
 
 class Blob(SQLModel, table=True):
@@ -163,7 +169,10 @@ class Job(SQLModel, table=True):
     """What a user asked for. States: ``queued`` -> ``running`` -> ``succeeded`` | ``failed`` | ``cancelled``."""
 
     __tablename__ = "job"
-    __table_args__ = (Index("ix_job_owner_created", "owner", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_job_owner_created", "owner", "created_at", "id"),
+        Index("ix_job_owner_state_created", "owner", "state", "created_at", "id"),
+    )
     id: str = _id()
     owner: str = Field(index=True)
     name: str | None = None
@@ -198,6 +207,8 @@ class Step(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("job_id", "key"),
         Index("ix_step_state_dispatched", "state", "dispatched_at"),
+        Index("ix_step_queue_state", "queue", "state"),
+        Index("ix_step_job_queue_started", "job_id", "queue", "started_at"),
     )
     id: str = _id()
     job_id: str = _reference("job.id")
@@ -207,7 +218,7 @@ class Step(SQLModel, table=True):
     ``recover``."""
     key: str
     """Unique within the job: creating the same step twice is refused by the database."""
-    queue: str = Field(index=True)
+    queue: str
     """``search`` | ``compute`` | ``device.<name>``."""
     payload: JsonObject = _json()
     state: str = "queued"

@@ -11,8 +11,15 @@ from paretune.cli.output import console
 from paretune.cli.output import print_json
 from paretune.cli.output import reported
 
-app = typer.Typer(help="List, make, rotate and revoke API keys (scope admin).", invoke_without_command=True)
+_QUOTAS = ("max_active_jobs", "max_workers", "max_priority")
 
+app = typer.Typer(help="List, make, limit, rotate and revoke API keys (scope admin).", invoke_without_command=True)
+
+MaxJobs = Annotated[int | None, typer.Option(min=0, help="Queued and running jobs of the key.", metavar="N")]
+MaxWorkers = Annotated[
+    int | None, typer.Option(min=1, help="Workers of one queue that may work for it at a time.", metavar="N")
+]
+MaxPriority = Annotated[int | None, typer.Option(min=0, max=9, help="Highest priority of its jobs.", metavar="N")]
 KeyId = Annotated[str, typer.Argument(help="Id of the key: `paretune keys`.")]
 
 
@@ -48,6 +55,9 @@ def add(
     name: Annotated[str, typer.Argument(help="Who or what uses it.")],
     scope: Annotated[list[str] | None, typer.Option(help="read, submit, admin, device. Repeatable.")] = None,
     expires: Annotated[str | None, typer.Option(help="Moment, such as 2030-01-01T00:00:00Z.")] = None,
+    max_active_jobs: MaxJobs = None,
+    max_workers: MaxWorkers = None,
+    max_priority: MaxPriority = None,
     as_json: options.Json = False,
     url: options.Url = None,
     api_key: options.ApiKey = None,
@@ -58,13 +68,51 @@ def add(
     \b
     Example:
       paretune keys add ci --scope read --scope submit
+      paretune keys add students --max-workers 2 --max-priority 3
     """
+    quotas = _given(max_active_jobs, max_workers, max_priority)
     with connect(url, api_key, home) as client:
-        key = client.add_key(name, scope, expires_at=expires)
+        key = client.add_key(name, scope, expires_at=expires, quotas=quotas)
     if as_json:
         print_json(key)
     else:
         console.print(f"[bold]{key.key}[/]\nKeep it: it cannot be shown again.", soft_wrap=True)
+
+
+@app.command("quotas")
+@reported
+def quotas(
+    key: KeyId,
+    max_active_jobs: MaxJobs = None,
+    max_workers: MaxWorkers = None,
+    max_priority: MaxPriority = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the quotas that are not given.")] = False,
+    as_json: options.Json = False,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+) -> None:
+    """Change how much a key may ask for. Jobs that are there already stay.
+
+    \b
+    Examples:
+      paretune keys quotas ID --max-workers 4 --max-active-jobs 20
+      paretune keys quotas ID --clear
+    """
+    given = _given(max_active_jobs, max_workers, max_priority)
+    if clear:
+        given = dict.fromkeys(_QUOTAS) | given
+    with connect(url, api_key, home) as client:
+        changed = client.set_quotas(key, given)
+    if as_json:
+        print_json(changed)
+    else:
+        values = changed.model_dump()
+        console.print(", ".join(f"{name}: {'-' if values[name] is None else values[name]}" for name in _QUOTAS))
+
+
+def _given(*values: int | None) -> dict[str, int | None]:
+    return {name: value for name, value in zip(_QUOTAS, values, strict=True) if value is not None}
 
 
 @app.command("rotate")

@@ -83,6 +83,9 @@ def submit(
     strategy: Annotated[str | None, typer.Option(help="guided, direct or random.", rich_help_panel=_SEARCH)] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, gp or random.", rich_help_panel=_SEARCH)] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.", rich_help_panel=_SEARCH)] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=0, max=9, help="9 is served first, before the fair sharing. Default: 5.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the progress and wait for the end.")] = False,
     as_json: options.Json = False,
@@ -102,7 +105,7 @@ def submit(
     columns = {"text_column": text_column, "second_text_column": second_text_column, "label_column": label_column}
     workload = {"batch": batch, "sequence_length": sequence_length, "threads": threads}
     fields: dict[str, Any] = {"strategy": strategy, "sampler": sampler, "seed": seed, "name": name}
-    fields |= {"columns": _given(columns), "workload": _given(workload)}
+    fields |= {"priority": priority, "columns": _given(columns), "workload": _given(workload)}
     if kinds is not None:
         fields["space"] = {"kinds": [kind.strip() for kind in kinds.split(",") if kind.strip()]}
     with connect(url, api_key, home) as client:

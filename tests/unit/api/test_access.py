@@ -210,7 +210,34 @@ def test_the_number_of_active_jobs_of_a_key_is_limited(settings: Settings, world
     assert client.post("/v1/jobs", json=body).status_code == 202
     refused = client.post("/v1/jobs", json=body)
     assert refused.status_code == 429
-    assert "2 jobs" in refused.json()["detail"]
+    assert "have 2 jobs" in refused.json()["detail"]
     newest = client.get("/v1/jobs").json()["items"][0]["id"]
     client.post(f"/v1/jobs/{newest}/cancel")
     assert client.post("/v1/jobs", json=body).status_code == 202
+
+
+def test_quotas_of_a_key_count_instead_of_those_of_the_service(world: World) -> None:
+    admin, client = world.client("read", "submit", "admin"), world.client("read", "submit")
+    key = client.get("/v1/keys/me").json()["id"]
+    limits = {"max_active_jobs": 1, "max_workers": 2, "max_priority": 4}
+    changed = admin.patch(f"/v1/keys/{key}", json=limits)
+    assert changed.status_code == 200
+    assert {name: client.get("/v1/keys/me").json()[name] for name in limits} == limits
+    job = submit(client)
+    assert job["request"]["priority"] == 4  # lowered: it was not asked for
+    refused = client.post("/v1/jobs", json=job["request"])
+    assert refused.status_code == 429
+    assert admin.patch(f"/v1/keys/{key}", json={"max_active_jobs": None}).json()["max_priority"] == 4
+    assert client.post("/v1/jobs", json=job["request"]).status_code == 202
+    refused = client.post("/v1/jobs", json=job["request"] | {"priority": 5})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "priority"
+    assert client.patch(f"/v1/keys/{key}", json=limits).status_code == 403
+    assert admin.patch(f"/v1/keys/{key}", json={"max_priority": 10}).status_code == 422
+    assert admin.patch("/v1/keys/none", json=limits).status_code == 404
+
+
+def test_a_key_is_made_with_its_quotas(world: World) -> None:
+    admin = world.client("admin")
+    made = admin.post("/v1/keys", json={"name": "ci", "scopes": ["read"], "max_workers": 3}).json()
+    assert (made["max_workers"], made["max_active_jobs"], made["max_priority"]) == (3, None, None)

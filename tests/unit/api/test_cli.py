@@ -184,6 +184,10 @@ def test_devices_and_keys(run: Run) -> None:
     assert key["scopes"] == ["read"]
     listed = run("keys", "--json")
     assert key["key"].partition(".")[2] not in listed.output
+    limited = parsed(run("keys", "quotas", key["id"], "--max-workers", "2", "--max-priority", "0", "--json"))
+    assert (limited["max_workers"], limited["max_priority"]) == (2, 0)
+    shown = run("keys", "quotas", key["id"], "--clear", "--max-active-jobs", "7").output
+    assert "max_active_jobs: 7, max_workers: -, max_priority: -" in shown
     assert run("keys", "rotate", key["id"]).exit_code == 0
     assert run("keys", "revoke", key["id"]).exit_code == 0
     assert run("devices", "add", "x", "--profiler", "abacus").exit_code == 2
