@@ -16,7 +16,6 @@ over. On PostgreSQL the claims of one queue come one after the other, on SQLite 
 from typing import Any
 
 from sqlalchemy import ColumnElement
-from sqlalchemy import Select
 from sqlalchemy import case
 from sqlalchemy import func
 from sqlalchemy import literal
@@ -68,8 +67,8 @@ def claim_next(
     return None
 
 
-def most_deserving(queue: str, keep_job: str | None = None) -> Select[tuple[str]]:
-    """Return the statement that finds the id of the next step of a queue."""
+def most_deserving(queue: str, keep_job: str | None = None) -> Any:
+    """Return the ``SELECT`` that finds the id of the next step of a queue."""
     jobs = _waiting_jobs(queue)
     owners = _waiting_owners(jobs)
     kept = case((jobs.c.job_id == literal(keep_job), 0), else_=1)
@@ -103,12 +102,10 @@ def wake_limited(session: Session, claimed: ClaimedStep) -> int:
     Returns:
         Number of steps, 0 or 1; always 0 for keys without ``max_workers``.
     """
-    limited = (
-        select(col(ApiKey.id))
-        .join(Job, col(Job.owner) == col(ApiKey.id))
-        .where(col(Job.id) == claimed.job_id, col(ApiKey.max_workers).is_not(None))
+    limited = col(ApiKey.max_workers).is_not(None)
+    key = session.scalar(
+        select(col(ApiKey.id)).join(Job, col(Job.owner) == col(ApiKey.id)).where(col(Job.id) == claimed.job_id, limited)
     )
-    key = session.scalar(limited)
     if key is None:
         return 0
     blocked = (
@@ -139,7 +136,7 @@ def _waiting_jobs(queue: str) -> Any:
         .group_by(col(Step.job_id))
         .subquery()
     )
-    last = select(func.max(served.started_at)).where(served.job_id == active.c.job_id, served.queue == queue)
+    last = select(func.max(served.started_at)).where(active.c.job_id == served.job_id, literal(queue) == served.queue)
     return (
         select(active.c.job_id, col(Job.owner), active.c.workers, last.scalar_subquery().label("served_at"))
         .join(Job, col(Job.id) == active.c.job_id)

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from infra import relay
+from infra.database.models import Step
 from infra.settings import broker_socket
 from infra.steps import mark_dispatched
 from tests.helpers.processes import gone
@@ -126,7 +127,9 @@ def test_high_priority_is_served_first(cluster: Cluster) -> None:
     jobs = []
     for priority in (1, 9, 5):
         step_id = cluster.add_step(f"priority{priority}")
-        cluster.queue.dispatch(step_id, "compute", priority)
+        with cluster.database.write_session() as session:
+            session.get_one(Step, step_id).priority = priority
+        cluster.queue.dispatch(step_id, "compute")
         jobs.append(step_id)
     with cluster.database.write_session() as session:
         mark_dispatched(session, jobs)
