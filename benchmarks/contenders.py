@@ -1,0 +1,178 @@
+"""Files of different origin side by side: accuracy on held-out labels, and latency in the same interleaved blocks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.hand_recipe import FP32
+from benchmarks.hand_recipe import INT8
+from benchmarks.tables import print_table
+from compressors.export.baselines import build_baseline
+from infra.errors import ParetuneError
+from profilers.measure import measure
+from profilers.quality.encode import EncodedTexts
+from profilers.quality.encode import TextEncoder
+from profilers.quality.evaluate import compare
+from profilers.quality.evaluate import run_all
+from profilers.quality.examples import Examples
+from profilers.registry import get_profiler
+from profilers.results import MeasuredCandidate
+from profilers.types import Artifact
+from profilers.types import DeviceProfile
+from profilers.types import Effort
+from profilers.types import Estimate
+from profilers.types import Quality
+from profilers.types import Workload
+
+TASK = "sequence-classification"
+WORKLOAD = Workload(batch=1, sequence_length=128, threads=1)
+REFERENCE, ONE_LINER = "fp32, ONNX Runtime", "int8 one-liner, ONNX Runtime"
+_BASELINES = (
+    ("fp32", "onnxruntime", REFERENCE),
+    ("int8_one_liner", "onnxruntime", ONE_LINER),
+    ("fp32", "openvino", "fp32, OpenVINO"),
+    ("openvino_bf16", "openvino", "bf16 hint, OpenVINO"),
+    ("openvino_int8", "openvino", "NNCF int8, OpenVINO"),
+)
+ONE = Estimate(value=1.0, low=1.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One file and the runtime that runs it.
+
+    Attributes:
+        name: As in the table.
+        profiler: The runtime.
+        artifact: The file.
+        speedup: What the service reported against the fp32 export, if it did.
+        drop: The same for the loss of accuracy, a fraction.
+    """
+
+    name: str
+    profiler: str
+    artifact: Artifact
+    speedup: Estimate | None = None
+    drop: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found out about a contender outside of the service."""
+
+    contender: Contender
+    quality: Quality
+    ratio: Estimate
+    status: str
+
+
+def baselines(model: Path, scratch: Path, calibration: EncodedTexts) -> list[Contender]:
+    """Build what a user could have had in one line, for both runtimes; the first two are the opponents."""
+    feeds = [calibration.batch([index], WORKLOAD.sequence_length) for index in range(len(calibration))]
+    found = []
+    for name, profiler, title in _BASELINES:
+        built = build_baseline(name, model, TASK, scratch, calibration_feeds=feeds)
+        precision = "bf16" if name == "openvino_bf16" else "f32"
+        artifact = Artifact(path=built.path, format=built.format, precision=precision)
+        found.append(Contender(title, profiler, artifact))
+    return found
+
+
+def by_hand(folder: Path) -> list[Contender]:
+    """Return the files of ``benchmarks.hand_recipe``."""
+    return [
+        Contender("by hand, int8, ONNX Runtime", "onnxruntime", Artifact(path=folder / INT8)),
+        Contender("by hand, fp32, OpenVINO", "openvino", Artifact(path=folder / FP32)),
+        Contender("by hand, bf16 hint, OpenVINO", "openvino", Artifact(path=folder / FP32, precision="bf16")),
+    ]
+
+
+def judge(contenders: Sequence[Contender], encoded: EncodedTexts, test: Examples, seconds: float) -> list[Verdict]:
+    """Evaluate every contender on ``test`` and time all of them in the same blocks; the first is the reference.
+
+    What a runtime refuses on this machine (bf16 without the instructions) is said and left out.
+    """
+    feeds = _full_feeds(encoded)
+    sessions = {
+        name: get_profiler(name).open(DeviceProfile(name=name, profiler=name), WORKLOAD, feeds=feeds)
+        for name in {contender.profiler for contender in contenders}
+    }
+    handles = {}
+    for contender in contenders:
+        try:
+            handles[contender.name] = sessions[contender.profiler].load(contender.artifact)
+        except ParetuneError as error:
+            print(f"left out: {contender.name}: {error.message}")
+    present = [contender for contender in contenders if contender.name in handles]
+    outputs = {name: run_all(handle, encoded, TASK, WORKLOAD, padded=True) for name, handle in handles.items()}
+    reference = contenders[0].name
+    rivals = {name: handle for name, handle in handles.items() if name != reference}
+    effort = Effort(half_width=0.01, seconds=seconds, total_seconds=seconds * len(rivals))
+    timed: dict[str, MeasuredCandidate] = measure(sessions[contenders[0].profiler], handles[reference], rivals, effort)
+    verdicts = []
+    for contender in present:
+        quality, _ = compare(
+            outputs[contender.name], outputs[reference], test.labels, TASK, split="holdout", padded=True
+        )
+        found = timed.get(contender.name)
+        ratio, status = (found.measurement.ratio, found.measurement.status) if found else (ONE, "reference")
+        verdicts.append(Verdict(contender, quality, ratio, status))
+    return verdicts
+
+
+def print_comparison(verdicts: Sequence[Verdict]) -> None:
+    """Print the table, the fastest first."""
+    one_liner = next(found.ratio.value for found in verdicts if found.contender.name == ONE_LINER)
+    rows = [
+        {
+            "model": found.contender.name,
+            "x fp32 ORT": f"{1 / found.ratio.value:.2f}",
+            "95 %": f"{1 / found.ratio.high:.2f} - {1 / found.ratio.low:.2f}",
+            "x int8 one-liner": f"{one_liner / found.ratio.value:.2f}",
+            "test accuracy": f"{100 * found.quality.value.value:.2f}",
+            "drop": f"{100 * found.quality.drop.value:.2f}",
+            "95 % of drop": f"{100 * found.quality.drop.low:.2f} - {100 * found.quality.drop.high:.2f}",
+            "timing": found.status,
+        }
+        for found in sorted(verdicts, key=lambda found: found.ratio.value)
+    ]
+    print_table(rows)
+
+
+def print_promises(verdicts: Sequence[Verdict]) -> None:
+    """Print what the service reported beside what was found here."""
+    rows = []
+    for found in verdicts:
+        speedup, drop = found.contender.speedup, found.contender.drop
+        if speedup is None or drop is None:
+            continue
+        here = 1 / found.ratio.value
+        overlap = found.quality.drop.low <= drop.high and drop.low <= found.quality.drop.high
+        rows.append(
+            {
+                "model": found.contender.name,
+                "reported x": f"{speedup.value:.2f}",
+                "here x": f"{here:.2f}",
+                "difference": f"{100 * (here / speedup.value - 1):+.1f} %",
+                "reported drop": f"{100 * drop.value:.2f} ({100 * drop.low:.2f} - {100 * drop.high:.2f})",
+                "drop on test": f"{100 * found.quality.drop.value:.2f}",
+                "intervals meet": "yes" if overlap else "NO",
+            }
+        )
+    if rows:
+        print("\nwhat the service promised, and what a separate evaluation and timing found:")
+        print_table(rows)
+
+
+def _full_feeds(encoded: EncodedTexts) -> dict[str, NDArray[np.int64]]:
+    """Real tokens without padding."""
+    ids = np.resize(np.concatenate(encoded.input_ids), (WORKLOAD.batch, WORKLOAD.sequence_length))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+def encode_test(model: Path, test: Examples) -> EncodedTexts:
+    """Tokenise as the service does."""
+    return TextEncoder(model, WORKLOAD.sequence_length).encode(test)
