@@ -42,6 +42,7 @@ from search.lifecycle import lock_job
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
 from search.lifecycle import trial_event
+from search.plan import TRIAL_STAGES
 from search.plan import TRIALS_IN_FLIGHT
 from search.plan import Plan
 from search.plan import free_places
@@ -64,10 +65,12 @@ __all__ = [
     "after_recover",
     "commit",
     "fail_job",
+    "learn",
     "propose",
     "recover_failed",
     "request_tick",
     "start_search",
+    "start_trials",
     "tick",
     "trial_failed",
 ]
@@ -103,7 +106,7 @@ def commit(
     if job.stage == "recover":
         _continue_recovery(session, job, plan, now)
         return
-    if job.stage != "search":
+    if job.stage not in TRIAL_STAGES:
         return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     known = set(session.exec(select(Trial.digest).where(Trial.job_id == job.id)))
@@ -117,7 +120,9 @@ def commit(
     created = create_planned(session, job, plan.trials, {record.digest for record in records}, free)
     waiting = created or any(record.outcome == "running" for record in records)
     if not waiting and (budget.search_is_over or plan.exhausted):
-        if request.recover is not None:
+        if job.stage == "baselines" and not budget.search_is_over:
+            learn(session, job)
+        elif request.recover is not None:
             healing.start(session, job, now)
         else:
             finalise.start(session, job, job_trials(session, job.id), budget)
@@ -125,8 +130,26 @@ def commit(
         request_tick(session, job)
 
 
+def start_trials(session: Session, job: Job) -> None:
+    """Let trials begin: called when the dense model is prepared.
+
+    ``guided`` tries what needs no search first, so that there is an answer within the first minute; then it learns
+    about the model and the device.
+    """
+    guided = JobRequest.model_validate(job.request).strategy == "guided"
+    set_stage(session, job, "baselines" if guided else "search")
+    request_tick(session, job)
+
+
+def learn(session: Session, job: Job) -> None:
+    """Have the latency table measured and the option database built: what ``guided`` needs for its search."""
+    set_stage(session, job, "table")
+    create_step(session, job_id=job.id, kind="table", key="table", queue=device_queue(session, job))
+    create_step(session, job_id=job.id, kind="options", key="options", queue="compute")
+
+
 def start_search(session: Session, job: Job) -> None:
-    """Enter the search stage: called by the stage before it, when ``job.prepared`` is complete."""
+    """Enter the search stage, when ``job.prepared`` is complete."""
     set_stage(session, job, "search")
     request_tick(session, job)
 

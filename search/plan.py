@@ -28,6 +28,8 @@ from search.study import StudyState
 from search.study import TrialRecord
 
 TRIALS_IN_FLIGHT = 2
+TRIAL_STAGES = ("baselines", "search")
+"""Stages in which trials are created; in the first only those that need no search."""
 
 
 class PlannedTrial(BaseModel):
@@ -65,7 +67,7 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
     """
     if job.state == "running" and job.stage == "recover":
         return _shapes(session, job)
-    if job.state != "running" or job.stage != "search":
+    if job.state != "running" or job.stage not in TRIAL_STAGES:
         return Plan()
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     records = job_records(session, job.id, labelled=prepared.labelled)
@@ -77,6 +79,8 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
     planned = _presets(space, request, records)[:free]
     if len(planned) == free:
         return Plan(trials=planned)
+    if job.stage == "baselines":
+        return Plan(trials=planned, exhausted=True)
     from search.strategies import make_strategy  # loads Optuna
 
     strategy = make_strategy(request, prepared, space)

@@ -18,6 +18,9 @@ from search.requests import JobRequest
 from search.space import build_space
 from search.standing import standings
 
+LEARNING = ("table", "options")
+"""Steps that find out about device and model before the search of ``guided``."""
+
 
 def summarise(
     job: Job, request: JobRequest, prepared: Prepared, trials: Sequence[Trial], steps: Sequence[Step], now: datetime
@@ -55,6 +58,7 @@ def wall_seconds(job: Job, steps: Sequence[Step], now: datetime) -> dict[str, An
     searched = _first_start(steps, "evaluate", now)
     confirmed = _first_start(steps, "confirm", now)
     recovered = _first_start(steps, "recover", confirmed)
+    learnt = _span([step for step in steps if step.kind in LEARNING])
     by_kind: dict[str, float] = {}
     for step in steps:
         if step.started_at and step.finished_at:
@@ -64,11 +68,18 @@ def wall_seconds(job: Job, steps: Sequence[Step], now: datetime) -> dict[str, An
         "total": (now - begin).total_seconds(),
         "queued": (begin - job.created_at).total_seconds(),
         "prepare": (searched - begin).total_seconds(),
-        "search": (recovered - searched).total_seconds(),
+        "learn": learnt,
+        "search": (recovered - searched).total_seconds() - learnt,
         "recover": (confirmed - recovered).total_seconds(),
         "finalise": (now - confirmed).total_seconds(),
         "by_step": by_kind,
     }
+
+
+def _span(steps: Sequence[Step]) -> float:
+    """Return the seconds from the first start to the last end."""
+    times = [(step.started_at, step.finished_at) for step in steps if step.started_at and step.finished_at]
+    return (max(end for _, end in times) - min(start for start, _ in times)).total_seconds() if times else 0.0
 
 
 def _first_start(steps: Sequence[Step], kind: str, default: datetime) -> datetime:

@@ -5,12 +5,8 @@ from sqlmodel import Session
 from infra.database.models import JobBlob
 from infra.database.models import JsonObject
 from infra.database.models import Step
-from infra.steps import create_step
 from search import coordinator
 from search.lifecycle import ENDED
-from search.lifecycle import device_queue
-from search.lifecycle import set_stage
-from search.requests import JobRequest
 from workers.stage import StageContext
 from workers.stages.base import JobStage
 from workers.stages.inputs import get_job
@@ -31,7 +27,7 @@ class PrepareStage(JobStage):
         return {"found": found, "blobs": blobs}
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
-        """Keep what was found. Start the search, or what the guided strategy needs before it."""
+        """Keep what was found and let the first trials begin."""
         job = get_job(session, step.job_id)
         if job.state in ENDED:
             return
@@ -39,9 +35,4 @@ class PrepareStage(JobStage):
             session.merge(JobBlob(job_id=job.id, name=name, sha256=sha256))
         job.prepared = (job.prepared or {}) | output["found"]
         session.add(job)
-        if JobRequest.model_validate(job.request).strategy != "guided":
-            coordinator.start_search(session, job)
-            return
-        set_stage(session, job, "table")
-        create_step(session, job_id=job.id, kind="table", key="table", queue=device_queue(session, job))
-        create_step(session, job_id=job.id, kind="options", key="options", queue="compute")
+        coordinator.start_trials(session, job)

@@ -179,10 +179,10 @@ class Bench:
             inspect = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "inspect")).one()
             inspect.state = "done"
             job.state, job.started_at = "running", self.now
-            job.prepared = prepared(self.labelled, job.request["strategy"]).model_dump(mode="json")
+            job.prepared = prepared(self.labelled).model_dump(mode="json")
             session.add(job)
             session.add(inspect)
-            coordinator.start_search(session, job)
+            coordinator.start_trials(session, job)
             return job.id
 
     def run(self, job_id: str, *, most: int = 10_000) -> Job:
@@ -211,6 +211,8 @@ class Bench:
             self.executed.append(step.key)
             if step.kind == "recover":
                 self.recover(session, job, step)
+            elif step.kind in ("table", "options"):
+                self.learn(session, job, step)
             elif step.kind == "confirm":
                 self.confirm(session, job, step)
             elif trial is None:
@@ -219,6 +221,14 @@ class Bench:
                 coordinator.trial_failed(session, job, trial, self.error(), self.now)
             else:
                 self.work(session, job, trial, step.kind)
+
+    def learn(self, session: Session, job: Job, step: Step) -> None:
+        """What the stages of these steps do when they finish; branch times are counted, not measured."""
+        if step.kind == "options":
+            job.prepared = job.prepared | {"options": option_database().model_dump(mode="json")}
+            session.add(job)
+        if {"table", "options"} <= set(self.executed):
+            coordinator.start_search(session, job)
 
     def work(self, session: Session, job: Job, trial: Trial, kind: str) -> None:
         ratio, drop, size = truth(trial)
@@ -308,12 +318,11 @@ def option_database() -> OptionDatabase:
     return OptionDatabase(units=tuple(units))
 
 
-def prepared(labelled: bool = True, strategy: str = "direct") -> Prepared:
+def prepared(labelled: bool = True) -> Prepared:
     return Prepared(
         anatomy=ANATOMY,
         capabilities=CAPABILITIES,
         labelled=labelled,
-        options=option_database() if strategy == "guided" else None,
         graph_defaults=GraphDefaults(),
         dense_size_bytes=1000,
     )

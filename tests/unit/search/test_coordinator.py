@@ -58,6 +58,30 @@ def test_guided_knows_the_layers_that_matter(bench):
     assert sum(t.source == "preset" for t in bench.trials(job_id)) == 2
 
 
+def test_guided_measures_what_needs_no_search_before_it_learns(bench):
+    job_id = bench.submit(strategy="guided", goal={"max_drop": 0.02}, budget={"seconds": None, "trials": 12})
+    run_until_queued(bench, job_id, "table")
+    assert bench.run(job_id, most=0).stage == "table"
+    assert {t.source for t in bench.trials(job_id)} == {"baseline", "preset"}
+    assert all(t.state in {"complete", "rejected"} for t in bench.trials(job_id))
+    assert view(bench, job_id).best is not None
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
+    assert job.summary["wall_seconds"]["learn"] > 0
+    assert [key for key in bench.executed if key in ("table", "options")] == ["table", "options"]
+
+
+def run_until_queued(bench, job_id, kind):
+    while True:
+        with bench.database.read_session() as session:
+            queued = session.exec(
+                select(Step).where(Step.job_id == job_id, Step.state == "queued").order_by(Step.created_at, Step.id)
+            ).all()
+        if any(step.kind == kind for step in queued):
+            return
+        bench.execute(queued[0].id)
+
+
 def test_without_labels_divergence_is_the_objective(bench):
     bench.labelled = False
     job_id = bench.submit(goal={"max_drop": 0.02})
@@ -140,7 +164,7 @@ def test_time_budget_leaves_room_for_the_finish(bench):
     assert job.state == "succeeded"
     assert (job.finished_at - job.started_at).total_seconds() <= 200
     wall = job.summary["wall_seconds"]
-    assert wall["total"] == pytest.approx(wall["prepare"] + wall["search"] + wall["finalise"], abs=0.5)
+    assert wall["total"] == pytest.approx(wall["prepare"] + wall["learn"] + wall["search"] + wall["finalise"], abs=0.5)
     assert wall["search"] > 0.3 * 200
     assert wall["by_step"]["confirm"] > 0
 

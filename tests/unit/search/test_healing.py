@@ -76,7 +76,7 @@ def test_many_train_a_little_and_one_trains_a_lot_within_the_time(bench):
     assert last[0].payload["recipe"]["weights"] == winner.output["weights"]
     assert 300 < job.summary["wall_seconds"]["recover"] <= 410
     wall = job.summary["wall_seconds"]
-    parts = ("prepare", "search", "recover", "finalise")
+    parts = ("prepare", "learn", "search", "recover", "finalise")
     assert wall["total"] == pytest.approx(sum(wall[part] for part in parts), abs=1)
 
 
