@@ -1,16 +1,22 @@
-"""Quality against training time, for each starting point, loss, precision and kind of teacher.
+"""Quality against training time, for each starting point, loss, precision and kind of teacher; labels; peak memory.
 
     python -m benchmarks.recovery --model DIR --train FILE --dev FILE --test FILE
+    python -m benchmarks.recovery ... --minutes 1 3 --seeds 3 --sections starts labels
 
 Times are seconds of the training loop, evaluations of the held-back part included. Accuracies are on texts that neither
-training nor the choice of the checkpoint has seen.
+training nor the choice of the checkpoint has seen. With several seeds, means have the half-width of a 95 % interval.
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +53,9 @@ from paretune.artifact.encoder import CompressedEncoder
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import read_examples
 
-SECTIONS = ("starts", "losses", "precision", "teacher")
+SECTIONS = ("starts", "losses", "labels", "precision", "teacher", "memory")
+
+MEMORY_BATCH, MEMORY_TOKENS = 32, 64
 
 LOSSES = {
     "labels only": LossWeights(task=1, logits=0),
@@ -71,6 +79,7 @@ class Bench:
     """The shape that is healed."""
     config: RecoveryConfig
     seeds: int
+    teachers: dict[tuple[str, tuple[int, ...]], TeacherCache] = field(default_factory=dict)
 
     def student(self, criterion: str, compensation: str = "least_squares") -> CompressedEncoder:
         """Return the unhealed shape, from one of the starting points."""
@@ -92,7 +101,12 @@ class Bench:
         states = state_layers_for(student, len(self.network.layers), config)
         if live:
             return LiveTeacher(self.network, states)
-        return TeacherCache.build(self.network, prepare(self.train, config).examples, state_layers=states)
+        examples = prepare(self.train, config).examples
+        key = (examples.digest, states)
+        if key not in self.teachers:
+            self.teachers.clear()  # states of all layers are large
+            self.teachers[key] = TeacherCache.build(self.network, examples, state_layers=states)
+        return self.teachers[key]
 
 
 def main() -> None:
@@ -105,7 +119,7 @@ def main() -> None:
     budgets = [60 * minutes for minutes in arguments.minutes]
     for section in arguments.sections:
         print(f"\n{section}: {arguments.heads} heads, FFN {arguments.width}, {arguments.threads} threads")
-        {"starts": starts, "losses": loss_terms, "precision": precisions, "teacher": teachers}[section](bench, budgets)
+        TABLES[section](bench, budgets)
 
 
 def parse() -> argparse.Namespace:
@@ -183,6 +197,80 @@ def loss_terms(bench: Bench, budgets: Sequence[float]) -> None:
     print_table(rows)
 
 
+def labels(bench: Bench, budgets: Sequence[float]) -> None:
+    """The same training with labels and with the text only: points lost against the dense model, seed by seed."""
+    dense = to_module(bench.network)
+    whole = accuracy(dense, bench.test)
+    rows = []
+    for seconds in budgets:
+        drops: dict[bool, list[float]] = {}
+        for labelled in (True, False):
+            data = bench.train if labelled else replace(bench.train, labels=None)
+            given = replace(bench, train=data)
+            drops[labelled] = []
+            for seed in range(bench.seeds):
+                config = bench.config.model_copy(update={"seconds": seconds, "seed": seed})
+                _, student = heal(given, lambda: bench.student("obs"), config)
+                drops[labelled].append(whole - accuracy(student, bench.test))
+        rows.append(
+            {
+                "minutes": f"{seconds / 60:g}",
+                "drop with labels": interval(drops[True]),
+                "drop with text only": interval(drops[False]),
+                "difference": interval([b - a for a, b in zip(drops[True], drops[False], strict=True)]),
+            }
+        )
+    print_table(rows)
+
+
+def memory(bench: Bench, _: Sequence[float]) -> None:
+    """Peak memory of a training in a fresh process, beyond what the libraries take, at batch 32 x 64 tokens."""
+    long = [row for row in bench.train.input_ids if len(row) > 1]
+    stream = [token for row in long for token in row[1:-1]]
+    width = MEMORY_TOKENS - 2
+    ids = [[long[0][0], *stream[start : start + width], long[0][-1]] for start in range(0, len(stream) - width, width)]
+    data = TrainingData(ids[: 20 * MEMORY_BATCH])
+    dense_bytes = 4 * sum(parameter.numel() for parameter in to_module(bench.network).parameters())
+    rows = []
+    for name in ("logits, no labels", "logits + states"):
+        config = bench.config.model_copy(
+            update={"losses": LOSSES[name], "seconds": None, "steps": 12, "batch_size": MEMORY_BATCH, "evaluations": 2}
+        )
+        student = bench.student("obs")
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            examples = prepare(data, config).examples
+            states = state_layers_for(student, len(bench.network.layers), config)
+            TeacherCache.build(bench.network, examples, state_layers=states, path=folder / "teacher.safetensors")
+            torch.save(student, folder / "student.pt")
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                peak = pool.submit(peak_bytes, folder, data, config, torch.get_num_threads()).result()
+        rows.append(
+            {
+                "loss": name,
+                "peak MB": f"{peak / 1e6:.0f}",
+                "dense fp32 MB": f"{dense_bytes / 1e6:.0f}",
+                "ratio": f"{peak / dense_bytes:.2f}",
+            }
+        )
+    print_table(rows)
+
+
+def peak_bytes(folder: Path, data: TrainingData, config: RecoveryConfig, threads: int) -> int:
+    """Train in this (fresh) process, and return how far its resident memory rose (Linux)."""
+    torch.set_num_threads(threads)
+    prepared = prepare(data, config)
+    before = _status("VmRSS")
+    student = torch.load(folder / "student.pt", weights_only=False)  # written by this benchmark
+    recover(student, TeacherCache.load(folder / "teacher.safetensors"), prepared, config)
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
 def precisions(bench: Bench, _: Sequence[float]) -> None:
     """f32 against bf16: tokens in a second, and the outcome after as many steps."""
     rows = []
@@ -211,6 +299,7 @@ def teachers(bench: Bench, _: Sequence[float]) -> None:
         config = bench.config.model_copy(update={"losses": LOSSES[weights], "seconds": None, "steps": 60})
         student = bench.student("obs")
         for live in (False, True):
+            bench.teachers.clear()
             started = time.perf_counter()
             teacher = bench.teacher(student, config, live)
             built = time.perf_counter() - started
@@ -280,6 +369,16 @@ def _size(layer: Layer, plan: LayerRecipe) -> int:
         branch.intermediate_size if plan.feed_forward.intermediate_size is None else plan.feed_forward.intermediate_size
     )
     return 4 * heads * attention.head_size + 2 * width
+
+
+TABLES = {
+    "starts": starts,
+    "losses": loss_terms,
+    "labels": labels,
+    "precision": precisions,
+    "teacher": teachers,
+    "memory": memory,
+}
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def apply_recipe(
             "The recipe names trained weights, but none were given.", hint="Load the blob that recipe.weights names."
         )
     if trained is not None:  # every value is about to be replaced: only the shapes matter
-        recipe = recipe.model_copy(update={"compensation": "none", "mask": "magnitude", "factorization": "plain"})
+        cheap = {"criterion": "magnitude", "compensation": "none", "mask": "magnitude", "factorization": "plain"}
+        recipe = recipe.model_copy(update=cheap)
     layers = [
         _Builder(layer, plan, calibration, recipe).build()
         for layer, plan in zip(network.layers, recipe.layers, strict=True)

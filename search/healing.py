@@ -14,35 +14,41 @@ from sqlmodel import col
 from sqlmodel import select
 
 from compressors.recipe import Recipe
-from compressors.recovery.racing import RaceRound
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.database.models import Trial
 from infra.events import append_event
 from infra.steps import create_step
-from profilers.types import Quality
-from search.candidates import recipe_of
-from search.lifecycle import IN_FLIGHT
-from search.lifecycle import job_trials
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
+from search.outcomes import outcome_of
+from search.outcomes import place_of
 from search.plan import PlannedTrial
 from search.prepared import Prepared
+from search.quantized_finish import FINISH_SHARE
+from search.quantized_finish import finish_candidate
+from search.race import Lane
 from search.race import Outcome
 from search.race import Place
 from search.race import Training
+from search.race import next_gradual
 from search.race import next_training
-from search.race import plan
+from search.records import job_records
 from search.requests import JobRequest
+from search.requests import Recover
 from search.shapes import Shape
 from search.shapes import in_formats
+from search.space import SearchSpace
 from search.space import build_space
+from search.study import TrialRecord
 from search.trials import create_planned
 
 SOURCE = "recovery"
 EVALUATION_SHARE = 0.4
 """Part of the recovery's time that evaluating and measuring the trained models may take."""
+EXPECTED_TRAININGS = 8
+"""Trainings of a race: scouts, and halves of the rest until a half is too little."""
 LEAST_SHARE = 0.02
 """A training that would get less of the time than this is not begun."""
 
@@ -53,14 +59,14 @@ class Healing(BaseModel):
     Attributes:
         started_at: Its beginning.
         finished_at: Its end.
-        shapes: What races; ``None`` until they are chosen.
-        rounds: Contenders and seconds of each round.
+        shapes: What is trained; ``None`` until they are chosen.
+        seconds: Training time in all.
     """
 
     started_at: datetime
     finished_at: datetime | None = None
     shapes: tuple[Shape, ...] | None = None
-    rounds: tuple[tuple[int, float], ...] = ()
+    seconds: float = 0.0
 
     @classmethod
     def load(cls, job: Job) -> "Healing | None":
@@ -73,8 +79,8 @@ class Healing(BaseModel):
         job.prepared = (job.prepared or {}) | {"recovery": self.model_dump(mode="json")}
         session.add(job)
 
-    def seconds(self, now: datetime) -> float:
-        """Return the time that the stage has taken so far."""
+    def elapsed(self, now: datetime) -> float:
+        """Return the seconds that the stage has taken so far."""
         return ((self.finished_at or now) - self.started_at).total_seconds()
 
 
@@ -92,124 +98,152 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
     Args:
         session: A write session.
         job: The job, locked, in the stage ``recover``.
-        shapes: What the race is about, if it has not begun yet.
+        shapes: What is trained, if that has not begun yet.
         now: Current time.
 
     Returns:
         Whether the stage is over.
     """
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-    healing = Healing.load(job)
-    if healing is None or request.recover is None:
+    healing, wanted = Healing.load(job), request.recover
+    if healing is None or wanted is None or healing.finished_at is not None:
         return True
-    if healing.finished_at is not None:
-        return True
+    space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     if healing.shapes is None:
-        healing = _begin(session, job, healing, request, prepared, shapes)
+        healing = _begin(session, job, healing, wanted, space, shapes)
     steps = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "recover")).all()
-    trials = [trial for trial in job_trials(session, job.id) if trial.source == SOURCE]
-    waiting = any(step.state in {"queued", "running"} for step in steps)
-    if waiting or any(trial.state in IN_FLIGHT for trial in trials):
+    records = job_records(session, job.id, labelled=prepared.labelled)
+    healed = {record.trial_id for record in records if record.source == SOURCE}
+    if any(step.state in {"queued", "running"} for step in steps) or any(
+        record.outcome == "running" for record in records if record.trial_id in healed
+    ):
         return False
-    training = _next(healing, request, steps, trials)
-    seconds = 0.0
-    if training is not None:
-        left = request.recover.seconds - healing.seconds(now)
-        if training.last:
-            left -= _evaluation_seconds(session, job, 1, prepared, request)
-        seconds = left if training.last else min(training.seconds, left)
-    if training is None or seconds < LEAST_SHARE * request.recover.seconds:
-        healing.model_copy(update={"finished_at": now}).save(session, job)
-        return True
-    _create(session, job, healing, training, seconds)
-    return False
+    left = wanted.seconds - healing.elapsed(now) - _evaluation_seconds(session, job, 1, space)
+    if _train_next(session, job, healing, request, steps, records, left, finishes=8 in space.bits):
+        return False
+    if 8 in space.bits and _finish(session, job, request, steps, records, left):
+        return False
+    healing.model_copy(update={"finished_at": now}).save(session, job)
+    return True
 
 
 def trained(session: Session, job: Job, step: Step, output: JsonObject) -> None:
-    """Create a trial with the trained weights in each number format."""
+    """Create a trial with the trained weights in each number format, if the training was worth anything."""
+    finish = bool(step.payload.get("finish"))
+    if not output["improved"] and (finish or step.payload["recipe"]["weights"] is None):
+        message = "The training did not make the model better on held-back texts; the model before it stays."
+        append_event(session, job.id, "notice", {"message": message, "step": step.key})
+        return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     recipe = Recipe.model_validate(step.payload["recipe"]).model_copy(update={"weights": output["weights"]})
-    planned = [PlannedTrial(recipe=variant, source=SOURCE) for variant in in_formats(recipe, space)]
+    variants = [recipe] if finish else in_formats(recipe, space)
+    planned = [PlannedTrial(recipe=variant, source=SOURCE) for variant in variants]
     known = set(session.exec(select(Trial.digest).where(Trial.job_id == job.id)))
     facts = {name: output[name] for name in ("seconds", "steps", "texts", "start_score", "best_score", "precision")}
     for trial in create_planned(session, job, planned, known, len(planned)):
-        trial.facts = trial.facts | {"recovery": {"step": step.key} | facts}
+        trial.facts = trial.facts | {"recovery": {"step": step.key, "quantized_finish": finish} | facts}
         session.add(trial)
 
 
 def _begin(
-    session: Session,
-    job: Job,
-    healing: Healing,
-    request: JobRequest,
-    prepared: Prepared,
-    shapes: Sequence[Shape],
+    session: Session, job: Job, healing: Healing, wanted: Recover, space: SearchSpace, shapes: Sequence[Shape]
 ) -> Healing:
-    """Write down what races, and for how long."""
-    rounds: list[RaceRound] = []
-    if shapes and request.recover is not None:
-        evaluation = _evaluation_seconds(session, job, len(shapes) + 1, prepared, request)
-        total = request.recover.seconds
-        rounds = plan(len(shapes), max(total - evaluation, (1 - EVALUATION_SHARE) * total), request.goal)
-    else:
+    """Write down what is trained, and for how long."""
+    total = wanted.seconds
+    if not shapes:
         append_event(session, job.id, "notice", {"message": "No shape is worth recovery training."})
-    updated = healing.model_copy(
-        update={"shapes": tuple(shapes), "rounds": tuple((entry.contenders, entry.seconds) for entry in rounds)}
-    )
+    models = len(shapes) if wanted.mode == "gradual" else min(len(shapes), EXPECTED_TRAININGS) + 1
+    evaluation = _evaluation_seconds(session, job, models, space)
+    seconds = max(total - evaluation, (1 - EVALUATION_SHARE) * total)
+    updated = healing.model_copy(update={"shapes": tuple(shapes), "seconds": seconds})
     updated.save(session, job)
     return updated
 
 
-def _next(healing: Healing, request: JobRequest, steps: Sequence[Step], trials: Sequence[Trial]) -> Training | None:
-    outcomes = {_place(step): _outcome(step, trials) for step in steps}
-    costs = [shape.ratio for shape in healing.shapes or ()]
-    return next_training(costs, [RaceRound(*entry) for entry in healing.rounds], outcomes, request.goal)
+def _train_next(
+    session: Session,
+    job: Job,
+    healing: Healing,
+    request: JobRequest,
+    steps: Sequence[Step],
+    records: Sequence[TrialRecord],
+    left: float,
+    *,
+    finishes: bool,
+) -> bool:
+    """Begin the next training; return whether there is one."""
+    shapes, wanted = healing.shapes or (), request.recover
+    assert wanted is not None
+    if finishes and wanted.quantized_finish:
+        left -= FINISH_SHARE * wanted.seconds
+    if not shapes or left < LEAST_SHARE * wanted.seconds:
+        return False
+    outcomes: dict[Place, Outcome] = {
+        place_of(step): outcome_of(step, records) for step in steps if not step.payload.get("finish")
+    }
+    if wanted.mode == "gradual":
+        training = next_gradual(len(shapes), outcomes, left)
+    else:
+        lanes = [Lane(shape.ratio, shape.family) for shape in shapes]
+        training = next_training(lanes, outcomes, healing.seconds, left, request.goal)
+    if training is None:
+        return False
+    seconds = left if training.last else min(training.seconds, left)
+    _create(session, job, shapes, training, seconds, wanted)
+    return True
 
 
-def _create(session: Session, job: Job, healing: Healing, training: Training, seconds: float) -> None:
+def _create(
+    session: Session, job: Job, shapes: Sequence[Shape], training: Training, seconds: float, wanted: Recover
+) -> None:
     number, index = training.place
-    shape = (healing.shapes or ())[index]
-    recipe = shape.recipe.model_copy(update={"weights": training.weights})
-    payload = {
-        "recipe": recipe.model_dump(mode="json"),
+    shape = shapes[index]
+    update = {"weights": training.weights, "criterion": wanted.start}
+    payload: JsonObject = {
+        "recipe": shape.recipe.model_copy(update=update).model_dump(mode="json"),
         "seconds": seconds,
         "place": list(training.place),
         "origin": shape.origin,
         "number": shape.number,
     }
+    if training.parent is not None:
+        parent, weights = training.parent
+        payload["parent"] = shapes[parent].recipe.model_copy(update={"weights": weights}).model_dump(mode="json")
     key = f"recover:{number}:{index}"
     create_step(session, job_id=job.id, kind="recover", key=key, queue="compute", payload=payload)
-    doing = {"message": f"Recovery training of shape {index + 1}, round {number + 1}, for {seconds:.0f} s."}
-    append_event(session, job.id, "notice", doing | {"predicted_ratio": shape.ratio, "step": key})
+    message = f"Recovery training {number + 1}: shape {index + 1} of {len(shapes)}, for {seconds:.0f} s."
+    append_event(session, job.id, "notice", {"message": message, "predicted_ratio": shape.ratio, "step": key})
 
 
-def _place(step: Step) -> Place:
-    number, index = step.payload["place"]
-    return number, index
+def _finish(
+    session: Session,
+    job: Job,
+    request: JobRequest,
+    steps: Sequence[Step],
+    records: Sequence[TrialRecord],
+    left: float,
+) -> bool:
+    """Begin the quantisation-aware finish of the best int8 model, if it is needed; return whether it was begun."""
+    wanted = request.recover
+    assert wanted is not None
+    if not wanted.quantized_finish or any(step.payload.get("finish") for step in steps):
+        return False
+    if left < FINISH_SHARE * wanted.seconds / 2:
+        return False
+    recipe = finish_candidate([record for record in records if record.source == SOURCE], request.goal)
+    if recipe is None:
+        return False
+    seconds = min(left, FINISH_SHARE * wanted.seconds)
+    payload = {"recipe": recipe.model_dump(mode="json"), "seconds": seconds, "place": [len(steps), 0], "finish": True}
+    create_step(session, job_id=job.id, kind="recover", key="recover:finish", queue="compute", payload=payload)
+    message = f"Quantisation-aware finish of the best int8 model, for at most {seconds:.0f} s."
+    append_event(session, job.id, "notice", {"message": message, "step": "recover:finish"})
+    return True
 
 
-def _outcome(step: Step, trials: Sequence[Trial]) -> Outcome:
-    if step.state != "done" or step.output is None:
-        return Outcome(failed=True)
-    weights: str = step.output["weights"]
-    found = [Quality.model_validate(trial.quality) for trial in trials if _uses(trial, weights) and trial.quality]
-    best = min(found, key=lambda quality: quality.drop.value, default=None)
-    curve = tuple((point["seconds"], point["score"]) for point in step.output["curve"])
-    if best is None:
-        return Outcome(failed=True)
-    error = (best.drop.high - best.drop.low) / (2 * 1.96)
-    return Outcome(failed=False, weights=weights, drop=best.drop.value, drop_error=error, curve=curve)
-
-
-def _uses(trial: Trial, weights: str) -> bool:
-    recipe = recipe_of(trial.candidate)
-    return recipe is not None and recipe.weights == weights
-
-
-def _evaluation_seconds(session: Session, job: Job, models: int, prepared: Prepared, request: JobRequest) -> float:
+def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:
     """Return the expected time to evaluate and measure so many trained models in every number format."""
-    space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     variants = len(in_formats(space.dense_recipe(), space))
     total = 0.0
     for kind in ("evaluate", "measure"):

@@ -76,8 +76,18 @@ class Recover(_Request):
 
     seconds: Annotated[float, Field(gt=0, le=7 * 86400)]
     """Time for it, evaluation of the trained models included; comes on top of ``budget.seconds``."""
+    mode: Literal["race", "gradual"] = "race"
+    """``race``: shapes compete, and most of the time goes to the fastest that is expected to meet the goal.
+    ``gradual``: one shape is reached in steps, each cut from the healed model before: a family for several targets."""
+    start: Literal["obs", "taylor", "magnitude"] = "obs"
+    """What is removed first before the training: ``obs`` by the error that least squares leaves, ``taylor`` by the
+    gradient of the loss, ``magnitude`` by the size of the weights."""
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = None
+    """Peak of the learning rate; default: that of :class:`compressors.recovery.config.RecoveryConfig`."""
     losses: LossWeights | None = None
     """Weights of the loss terms; default: those of :class:`compressors.recovery.config.LossWeights`."""
+    quantized_finish: bool = True
+    """Train the best model for a few hundred steps as int8, where plain int8 loses more than its share."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """Arithmetic of the training. ``auto``: bf16 where the processor multiplies bf16 tiles."""
 

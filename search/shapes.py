@@ -16,7 +16,9 @@ from pydantic import ConfigDict
 
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
+from compressors.recovery.ramp import ramp
 from search.estimator import latency_model
 from search.goals import meets_drop
 from search.latency_model import LatencyModel
@@ -32,14 +34,19 @@ from search.study import StudyState
 from search.study import TrialRecord
 
 SHAPES = 4
-"""Shapes that take part in the race."""
+"""Shapes of each family that take part in the race."""
+SHALLOW = 2
+"""Shapes with fewer layers among them."""
+MEMBERS = 5
+"""Models of a gradual family."""
 LARGEST_DROP = 0.08
 """A tried shape that loses more than this at once is left to others: the solver and uniform shapes reach further."""
 FASTER = 0.95
 """A shape must be expected to take at most this fraction of the best model's time."""
 REACH = 0.35
 """The most aggressive shape takes this fraction of the best model's time."""
-UNIFORM = (0.5, 0.33, 0.25, 0.17)
+UNIFORM = (0.5, 0.42, 0.33, 0.25, 0.21, 0.17, 0.125, 0.083)
+LAYERS_KEPT = (0.67, 0.5, 0.33)
 NEAR = 0.08
 """Difference in the logarithm of time that does not decide between two shapes."""
 
@@ -50,7 +57,7 @@ class Shape(BaseModel):
     Attributes:
         recipe: The structure in floating point.
         ratio: Predicted latency ratio in the fastest number format.
-        origin: ``trial``, ``solver`` or ``uniform``.
+        origin: ``trial``, ``solver``, ``uniform``, ``depth`` (layers removed, the rest uniform) or ``gradual``.
         number: Number of the trial that it comes from.
     """
 
@@ -60,6 +67,11 @@ class Shape(BaseModel):
     ratio: float
     origin: str
     number: int | None = None
+
+    @property
+    def family(self) -> str:
+        """Shapes of a family are alike: what one of them comes to says something about the others."""
+        return "search" if self.origin in {"solver", "trial"} else self.origin
 
 
 @dataclass(frozen=True)
@@ -76,9 +88,10 @@ class Window:
 
 
 def choose_shapes(request: JobRequest, prepared: Prepared, study: StudyState, count: int = SHAPES) -> list[Shape]:
-    """Return at most ``count`` shapes to train, the slowest first; none when nothing faster can be proposed.
+    """Return the shapes to train, the slowest first; none when nothing faster can be proposed.
 
-    A pure function of its arguments.
+    For a race that is at most ``count`` of each family; for a gradual run the members of one family. A pure function of
+    its arguments.
     """
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     model = latency_model(request, prepared, study.trials)
@@ -88,7 +101,29 @@ def choose_shapes(request: JobRequest, prepared: Prepared, study: StudyState, co
     for shape in _candidates(request, prepared, space, study, model, window.targets(count)):
         if shape.recipe.digest != dense and window.fastest * exp(-NEAR) <= shape.ratio <= window.slowest:
             found.setdefault(shape.recipe.digest, shape)
-    return spread(list(found.values()), window.targets(count))
+    families: dict[str, list[Shape]] = {}
+    for shape in found.values():
+        families.setdefault(shape.family, []).append(shape)
+    if request.recover is not None and request.recover.mode == "gradual":
+        return _gradual(families.get("uniform", []), request, space, model)
+    chosen = []
+    for family, shapes in families.items():
+        chosen += spread(shapes, window.targets(SHALLOW if family == "depth" else count))
+    return sorted(chosen, key=lambda shape: -shape.ratio)
+
+
+def _gradual(
+    uniform_shapes: Sequence[Shape], request: JobRequest, space: SearchSpace, model: LatencyModel
+) -> list[Shape]:
+    """Return the way to the fastest uniform shape, in the steps of the cubic ramp."""
+    if not uniform_shapes:
+        return []
+    target = min(uniform_shapes, key=lambda shape: shape.ratio).recipe
+    members = {}
+    for recipe in ramp(space.anatomy, target, MEMBERS, granularity=request.space.ffn_step):
+        plain = structure(recipe, space)
+        members.setdefault(plain.digest, _shape(plain, "gradual", space, model))
+    return list(members.values())
 
 
 def latency_window(request: JobRequest, trials: Sequence[TrialRecord]) -> Window:
@@ -131,13 +166,13 @@ def spread(shapes: Sequence[Shape], targets: Sequence[float]) -> list[Shape]:
     for target in targets:
         if not left:
             break
-        best = min(left, key=lambda shape: (_steps_from(shape.ratio, target), _RANK[shape.origin]))
+        best = min(left, key=lambda shape: (_steps_from(shape.ratio, target), _RANK.get(shape.origin, 2)))
         left.remove(best)
         chosen.append(best)
     return sorted(chosen, key=lambda shape: -shape.ratio)
 
 
-_RANK = {"solver": 0, "trial": 1, "uniform": 2}
+_RANK = {"solver": 0, "trial": 1}
 
 
 def _healable(trial: TrialRecord) -> bool:
@@ -157,23 +192,36 @@ def _candidates(
     targets: Sequence[float],
 ) -> Iterator[Shape]:
     """Yield shapes, those with the best claim first."""
-
-    def shape(recipe: Recipe, origin: str, number: int | None = None) -> Shape:
-        plain = structure(recipe, space)
-        ratio = min(model.predict(variant).value for variant in in_formats(plain, space))
-        return Shape(recipe=plain, ratio=ratio, origin=origin, number=number)
-
     if prepared.options is not None and request.strategy == "guided":
         from search.strategies.guided import GuidedStrategy  # loads Optuna
 
         for recipe in GuidedStrategy(request, prepared, space).solve(study, targets):
-            yield shape(recipe, "solver")
+            yield _shape(recipe, "solver", space, model)
     for trial in study.trials:
         if trial.recipe is not None and trial.recipe.weights is None and _healable(trial):
-            yield shape(trial.recipe, "trial", trial.number)
+            yield _shape(trial.recipe, "trial", space, model, trial.number)
     if {"heads", "ffn"} & set(space.kinds):
         for fraction in UNIFORM:
-            yield shape(uniform(space, request.space, fraction, 32, space.defaults.precision), "uniform")
+            narrow = uniform(space, request.space, fraction, 32, space.defaults.precision)
+            yield _shape(narrow, "uniform", space, model)
+            if "depth" in space.kinds:
+                for part in LAYERS_KEPT:
+                    yield _shape(_shallow(narrow, part, request.space.min_layers), "depth", space, model)
+
+
+def _shape(recipe: Recipe, origin: str, space: SearchSpace, model: LatencyModel, number: int | None = None) -> Shape:
+    plain = structure(recipe, space)
+    ratio = min(model.predict(variant).value for variant in in_formats(plain, space))
+    return Shape(recipe=plain, ratio=ratio, origin=origin, number=number)
+
+
+def _shallow(recipe: Recipe, part: float, least: int) -> Recipe:
+    """Keep a part of the layers, evenly spaced, the first and the last among them."""
+    layers = len(recipe.layers)
+    keep = min(layers, max(least, 2, round(part * layers)))
+    kept = {round(place * (layers - 1) / (keep - 1)) for place in range(keep)}
+    changed = tuple(layer if index in kept else LayerRecipe(removed=True) for index, layer in enumerate(recipe.layers))
+    return recipe.model_copy(update={"layers": changed})
 
 
 def _in_bits(recipe: Recipe, space: SearchSpace, bits: int, precision: str) -> Recipe:

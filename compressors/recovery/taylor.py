@@ -92,6 +92,15 @@ def add_taylor_orders(calibration: Calibration, importance: Importance) -> None:
         calibration.orders[f"{index}.channels.taylor"] = scores.argsort(stable=True)
 
 
+def has_taylor_orders(calibration: Calibration, network: EncoderNetwork) -> bool:
+    """Return whether :func:`add_taylor_orders` has been called for the network."""
+    return all(
+        layer.attention is None or f"{layer.index}.heads.taylor" in calibration.orders for layer in network.layers
+    ) and all(
+        layer.feed_forward is None or f"{layer.index}.channels.taylor" in calibration.orders for layer in network.layers
+    )
+
+
 class _Draw:
     """The loss of a batch: a sum over examples, so that the gradients of examples do not mix.
 

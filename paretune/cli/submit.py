@@ -74,6 +74,12 @@ def submit(
             rich_help_panel=_GOAL,
         ),
     ] = None,
+    recover_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="race (default) or gradual: a family of models, each cut from the last.", rich_help_panel=_GOAL
+        ),
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
     sequence_length: Annotated[int | None, typer.Option(min=1, help="Default: 128.", rich_help_panel=_WORKLOAD)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
@@ -120,7 +126,7 @@ def submit(
             max_latency_ms=max_latency,
             budget_seconds=parse_duration(budget) if budget else None,
             budget_trials=trials,
-            recover={"seconds": parse_duration(recover)} if recover else None,
+            recover=_recover(recover, recover_mode),
             **_given(fields),
         )
         if not as_json:
@@ -174,3 +180,11 @@ def _model_id(client: Client, model: str, *, quiet: bool) -> str:
 
 def _dataset_id(client: Client, data: str) -> str:
     return data if _is_id(data) else client.upload_dataset(data).id
+
+
+def _recover(duration: str | None, mode: str | None) -> dict[str, Any] | None:
+    if duration is None:
+        if mode is not None:
+            raise typer.BadParameter("--recover-mode needs a time: give --recover 20m as well")
+        return None
+    return {"seconds": parse_duration(duration)} | _given({"mode": mode})

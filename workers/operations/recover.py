@@ -6,13 +6,21 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.cut import cut
+from compressors.recovery.data import TrainingData
 from compressors.recovery.prepare import PreparedData
 from compressors.recovery.prepare import prepare
+from compressors.recovery.quantization_aware import finishing
+from compressors.recovery.quantization_aware import recover_quantized as train_quantized
 from compressors.recovery.recover import Progress
 from compressors.recovery.recover import recover as train
+from compressors.recovery.taylor import add_taylor_orders
+from compressors.recovery.taylor import has_taylor_orders
+from compressors.recovery.taylor import taylor_importance
 from compressors.recovery.teacher import TeacherCache
 from compressors.torch_module import to_module
 from infra.database.models import JsonObject
@@ -25,30 +33,35 @@ from workers.operations.training import training_data
 from workers.runner.operation import OperationContext
 
 CHECKPOINT_SECONDS = 30.0
+STATISTICS_TEXTS = 512
+"""Texts that importance scores and the statistics of a healed model are taken of."""
 _PROGRESS_SECONDS = 1.0
 
 
 def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     """Train a recipe's model within a time.
 
-    ``{"inputs", "recipe", "name", "seconds", "request"}`` -> ``{"weights": path, "teacher": path | None, "curve",
-    "start_score", "best_score", "improved", "steps", "seconds", "texts", "precision", "stopped"}``.
+    ``{"inputs", "recipe", "parent", "finish", "name", "seconds", "request"}`` -> ``{"weights": path, "teacher": path |
+    None, "curve", "start_score", "best_score", "improved", "steps", "seconds", "texts", "precision", "stopped"}``.
 
     ``name`` tells this recovery of the job from others: one that was interrupted goes on from its checkpoint. A recipe
-    that names weights is trained on from there. ``teacher`` is the file to keep for other hosts.
+    that names weights is trained on from there; one with a ``parent`` (a recipe with weights) is cut from the parent.
+    ``finish``: the training knows about int8. ``teacher`` is the file to keep for other hosts.
     """
     inputs = JobInputs.model_validate(arguments["inputs"])
     request = Recover.model_validate(arguments["request"])
     work = bench(inputs, context)
     config, data, texts = _training(work, request, arguments["seconds"], context)
     teacher = _teacher(work, data, config, context)
-    student = to_module(work.candidate_network(Recipe.model_validate(arguments["recipe"])))
     directory = inputs.recovery(arguments["name"])
-    result = train(
+    student = to_module(_start(work, arguments, data, context))
+    finish = bool(arguments["finish"])
+    trainer = train_quantized if finish else train
+    result = trainer(
         student,
         teacher,
         data,
-        config,
+        finishing(config).model_copy(update={"seconds": config.seconds}) if finish else config,
         checkpoint_dir=directory,
         on_progress=_Reporter(context, arguments["name"]),
     )
@@ -77,6 +90,7 @@ def _training(
     config = RecoveryConfig(
         seconds=seconds,
         losses=request.losses or LossWeights(),
+        learning_rate=request.learning_rate or RecoveryConfig().learning_rate,
         precision=request.precision,
         augmentation=augmentation,
         max_length=None,  # the encoder has cut the texts to the workload's length
@@ -87,6 +101,26 @@ def _training(
         found = ((texts, augmentation), prepare(texts, config))
         context.state["training"] = found
     return config, found[1], len(texts)
+
+
+def _start(work: Bench, arguments: JsonObject, data: PreparedData, context: OperationContext) -> EncoderNetwork:
+    """Return the network to train: trained weights, or the dense model or a healed one cut to the recipe."""
+    recipe = Recipe.model_validate(arguments["recipe"])
+    if recipe.weights is not None:
+        return work.candidate_network(recipe)
+    if arguments["parent"] is not None:
+        context.progress({"doing": "cutting the healed model before"})
+        parent = work.candidate_network(Recipe.model_validate(arguments["parent"]))
+        return cut(parent, recipe, _statistics_texts(data))
+    if recipe.criterion == "taylor" and not has_taylor_orders(work.calibration, work.network):
+        context.progress({"doing": "measuring the importance of heads and channels"})
+        add_taylor_orders(work.calibration, taylor_importance(work.network, _statistics_texts(data)))
+    return work.candidate_network(recipe)
+
+
+def _statistics_texts(data: PreparedData) -> TrainingData:
+    """Return some hundred of the training texts, evenly taken from them."""
+    return data.examples.subset(data.train[:: max(1, len(data.train) // STATISTICS_TEXTS)][:STATISTICS_TEXTS])
 
 
 def _teacher(work: Bench, data: PreparedData, config: RecoveryConfig, context: OperationContext) -> TeacherCache:

@@ -25,7 +25,8 @@ DENSE_SECONDS = 1800.0
 class RecoverStage:
     """Trains one shape; an interrupted training goes on from its checkpoint, if this host has it.
 
-    Payload: ``recipe`` (with ``weights`` to train on from them), ``seconds``.
+    Payload: ``recipe`` (with ``weights`` to train on from them), ``seconds``, and maybe ``parent`` (a recipe with
+    weights that this one is cut from) and ``finish`` (the training knows about int8).
     """
 
     kind = "recover"
@@ -36,11 +37,16 @@ class RecoverStage:
         with context.read_session() as session:
             request = JobRequest.model_validate(get_job(session, context.step.job_id).request).recover
         assert request is not None
-        fetch_weights(context, inputs, {"kind": "recipe", "recipe": payload["recipe"]})
+        parent = payload.get("parent")
+        for recipe in (payload["recipe"], parent):
+            if recipe is not None:
+                fetch_weights(context, inputs, {"kind": "recipe", "recipe": recipe})
         fetch_teacher(context, inputs)
         arguments = {
             "inputs": inputs.model_dump(mode="json"),
             "recipe": payload["recipe"],
+            "parent": parent,
+            "finish": payload.get("finish", False),
             "name": context.step.key.replace(":", "-"),
             "seconds": payload["seconds"],
             "request": request.model_dump(mode="json"),

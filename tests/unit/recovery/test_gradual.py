@@ -12,9 +12,9 @@ from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from compressors.recovery.data import TrainingData
 from compressors.recovery.data import sequential_batches
-from compressors.recovery.gradual import cubic_fraction
 from compressors.recovery.gradual import gradual
-from compressors.recovery.gradual import ramp
+from compressors.recovery.ramp import cubic_fraction
+from compressors.recovery.ramp import ramp
 from infra.errors import InvalidInputError
 
 

@@ -138,13 +138,15 @@ class Bench:
     """A database with one owner's model, dataset and device, and a clock that steps move on.
 
     Attributes:
-        fails: Digests whose evaluation fails.
+        fails: Digests whose evaluation fails, and keys of trainings that fail.
+        useless: Keys of trainings that make nothing better.
         seconds: Simulated duration of each step.
     """
 
     database: Database
     now: datetime = field(default_factory=utcnow)
     fails: set[str] = field(default_factory=set)
+    useless: set[str] = field(default_factory=set)
     seconds: float = 1.0
     in_flight: int = 2
     labelled: bool = True
@@ -271,6 +273,7 @@ class Bench:
             "texts": 100,
             "start_score": scores[0][1],
             "best_score": scores[1][1],
+            "improved": step.key not in self.useless,
             "precision": "f32",
         }
         session.add(step)

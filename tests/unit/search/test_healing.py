@@ -1,17 +1,27 @@
 """Recovery training as a stage of a job: which shapes, in which order, for how long, and what becomes of them."""
 
+import itertools
+
 import pytest
 from sqlmodel import select
 
-from compressors.recovery.racing import RaceRound
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import LayerRecipe
+from compressors.recipe import Recipe
 from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import Step
 from search import coordinator
 from search import service
+from search.quantized_finish import finish_candidate
+from search.race import SCOUTS
+from search.race import Lane
 from search.race import Outcome
 from search.race import next_training
+from search.race import scouts
 from search.requests import Goal
+from search.study import TrialRecord
 from tests.unit.search.synthetic import truth
 
 GOAL = {"max_drop": 0.01}
@@ -61,23 +71,61 @@ def test_healed_models_win_and_are_marked(bench, strategy):
     assert {step.output["weights"] for step in recoveries(bench, job_id)} == set(by_weights)
 
 
-def test_many_train_a_little_and_one_trains_a_lot_within_the_time(bench):
+def test_few_train_a_little_and_the_winner_trains_a_lot_within_the_time(bench):
     bench.seconds = 0.5
     job_id = bench.submit(recover={"seconds": 400}, **SEARCH)
     job = bench.run(job_id)
     steps = recoveries(bench, job_id)
-    first = [step for step in steps if step.payload["place"][0] == 0]
-    last = [step for step in steps if step.payload["place"][0] == 1]
-    assert len(first) >= 3
-    assert len(last) == 1
-    assert last[0].payload["seconds"] > 2 * first[0].payload["seconds"]
-    # The winner goes on from the weights of its first round.
-    winner = next(step for step in first if step.payload["place"][1] == last[0].payload["place"][1])
-    assert last[0].payload["recipe"]["weights"] == winner.output["weights"]
+    first, later = steps[:SCOUTS], steps[SCOUTS:]
+    assert len({step.payload["place"][1] for step in first}) == SCOUTS
+    assert [step.payload["place"][0] for step in steps] == list(range(len(steps)))
+    assert 1 <= len(later) <= 4
+    assert later[0].payload["seconds"] > 2 * first[0].payload["seconds"]
+    # Whoever trains again goes on from the weights that it had.
+    weights = {}
+    for step in steps:
+        shape = step.payload["place"][1]
+        assert step.payload["recipe"]["weights"] == weights.get(shape)
+        weights[shape] = step.output["weights"]
     assert 300 < job.summary["wall_seconds"]["recover"] <= 410
     wall = job.summary["wall_seconds"]
     parts = ("prepare", "learn", "search", "recover", "finalise")
     assert wall["total"] == pytest.approx(sum(wall[part] for part in parts), abs=1)
+
+
+def test_a_gradual_family_is_cut_from_member_to_member(bench):
+    job_id = bench.submit(recover={"seconds": 400, "mode": "gradual", "start": "taylor"}, **SEARCH)
+    assert bench.run(job_id).state == "succeeded"
+    steps = recoveries(bench, job_id)
+    assert len(steps) >= 2
+    sizes = []
+    for before, step in itertools.pairwise(steps):
+        parent = step.payload["parent"]
+        assert parent["weights"] == before.output["weights"]
+        assert parent["layers"] == before.payload["recipe"]["layers"]
+        assert step.payload["recipe"]["weights"] is None
+    for step in steps:
+        assert step.payload["recipe"]["criterion"] == "taylor"
+        layers = step.payload["recipe"]["layers"]
+        sizes.append(sum((layer["feed_forward"]["intermediate_size"] or 8) for layer in layers))
+    assert sizes == sorted(set(sizes), reverse=True)
+    seconds = [step.payload["seconds"] for step in steps]
+    assert max(seconds) < 1.5 * min(seconds)
+    healed = [trial for trial in bench.trials(job_id) if trial.source == "recovery"]
+    assert {trial.candidate["recipe"]["weights"] for trial in healed} == {step.output["weights"] for step in steps}
+
+
+def test_a_training_that_was_worth_nothing_makes_no_trial(bench):
+    bench.useless = {"recover:0:0", "recover:0:1", "recover:0:2", "recover:0:3", "recover:0:4"}
+    job_id = bench.submit(recover={"seconds": 400}, **SEARCH)
+    assert bench.run(job_id).state == "succeeded"
+    useless = recoveries(bench, job_id)[0]
+    assert useless.key in bench.useless
+    healed = {trial.candidate["recipe"]["weights"] for trial in bench.trials(job_id) if trial.source == "recovery"}
+    assert useless.output["weights"] not in healed
+    assert healed
+    shape = useless.payload["place"][1]
+    assert [step.payload["place"][1] for step in recoveries(bench, job_id)].count(shape) == 1
 
 
 def test_shapes_are_faster_than_the_best_model_of_the_search(bench):
@@ -107,13 +155,15 @@ def test_time_of_the_search_is_not_spent_on_training(bench):
 
 
 def test_failed_trainings_cost_only_themselves(bench):
-    bench.fails = {"recover:0:0", "recover:0:1"}
+    job_id = bench.submit(recover={"seconds": 400}, **SEARCH)
+    bench.run(job_id)
+    bench.fails = {step.key for step in recoveries(bench, job_id)[:2]}
     job_id = bench.submit(recover={"seconds": 400}, **SEARCH)
     assert bench.run(job_id).state == "succeeded"
-    done = [step.payload["place"] for step in recoveries(bench, job_id) if step.state == "done"]
-    assert {tuple(place) for place in done} >= {(0, 2), (1, done[-1][1])}
-    assert done[-1][0] == 1
-    bench.fails = {f"recover:0:{number}" for number in range(9)}
+    states = [step.state for step in recoveries(bench, job_id)]
+    assert states.count("failed") == 2
+    assert states[-1] == "done"
+    bench.fails = {f"recover:{turn}:{number}" for turn in range(20) for number in range(20)}
     job_id = bench.submit(recover={"seconds": 400}, **SEARCH)
     assert bench.run(job_id).state == "succeeded"
     assert not front_of(bench, job_id).best.healed
@@ -129,7 +179,7 @@ def test_ticking_again_trains_nothing_twice(bench):
             break
     done = [step.payload["place"] for step in recoveries(bench, job_id)]
     assert len(done) == len({tuple(place) for place in done})
-    assert sum(number for number, _ in done) == 1
+    assert len({number for number, _ in done}) == len(done)
 
 
 def test_a_cancelled_job_trains_no_more(bench):
@@ -143,22 +193,81 @@ def test_a_cancelled_job_trains_no_more(bench):
     assert not any(trial.source == "recovery" for trial in bench.trials(job_id))
 
 
-def test_the_race_prefers_the_fastest_shape_that_will_keep_to_the_goal():
-    rounds = [RaceRound(3, 10.0), RaceRound(1, 90.0)]
+LANES = [Lane(cost, "uniform") for cost in (0.5, 0.4, 0.3, 0.2, 0.1)]
 
-    def outcome(drop, half):
-        curve = tuple((float(second), -drop * 0.5 ** ((second - 10) / half)) for second in range(0, 11, 2))
-        return Outcome(False, f"w{drop}", drop, 0.001, curve)
 
-    def winner(*outcomes):
-        found = next_training([0.5, 0.3, 0.1], rounds, {(0, n): o for n, o in enumerate(outcomes)}, Goal(**GOAL))
-        assert found.last
-        return found.place
+def outcome(drop, half=20, error=0.0005):
+    curve = tuple((float(second), -drop * 0.5 ** ((second - 10) / half)) for second in range(0, 11, 2))
+    return Outcome(False, f"w{drop}", drop, error, curve)
 
-    good, close, hopeless = outcome(0.002, 20), outcome(0.02, 8), outcome(0.3, 80)
-    assert winner(good, close, hopeless) == (1, 1)
-    assert winner(good, outcome(0.2, 80), hopeless) == (1, 0)
-    assert winner(good, Outcome(True), Outcome(True)) == (1, 0)
+
+def after(*scouted, lanes=LANES, left=70.0, goal=GOAL):
+    """The training after the scouts, each of which is (shape, outcome)."""
+    outcomes = {(turn, shape): found for turn, (shape, found) in enumerate(scouted)}
+    return next_training(lanes, outcomes, 70.0, left, Goal(**goal))
+
+
+def test_scouts_are_spread_and_train_little():
+    order, outcomes = [], {}
+    while len(outcomes) < len(scouts(LANES, 1000.0)):
+        training = next_training(LANES, outcomes, 1000.0, 1000.0, Goal(**GOAL))
+        assert training.seconds == pytest.approx(300 / SCOUTS)
+        assert not training.last
+        outcomes[training.place] = outcome(0.02)
+        order.append(training.place[1])
+    assert order == sorted(set(order))
+    assert {1, 3} <= set(order)
+    families = [
+        Lane(0.5, "search"),
+        Lane(0.4, "search"),
+        Lane(0.5, "uniform"),
+        Lane(0.3, "uniform"),
+        Lane(0.2, "depth"),
+    ]
+    assert {families[shape].origin for shape in scouts(families, 1000.0)} == {"search", "uniform", "depth"}
+    assert len(scouts(LANES, 20.0)) == 1
+
+
+def test_the_race_bisects_on_speed():
+    good, bad = outcome(0.002, 1e6), outcome(0.04, 1e6)
+    assert after((1, good), (3, bad)).place == (2, 2), "between what meets the goal and what does not"
+    assert after((1, good), (3, good)).place == (2, 4), "far below the allowed drop: more aggressive"
+    assert after((1, bad), (3, bad)).place[1] == 0, "both lose too much: milder"
+    chosen = after((1, good), (3, outcome(0.02, 8)))
+    assert chosen.place[1] in {3, 4}, "its curve promises more than a shape between"
+    fastest = after((1, good), (3, good), (4, good))
+    assert (fastest.place, fastest.weights) == ((3, 4), "w0.002"), "nothing faster is left: the best is trained on"
+
+
+def test_half_of_the_rest_is_trained_until_a_half_is_too_little():
+    good, bad = outcome(0.002, 1e6), outcome(0.04, 1e6)
+    assert (after((1, good), (3, bad)).seconds, after((1, good), (3, bad)).last) == (35.0, False)
+    assert (after((1, good), (3, bad), left=20.0).seconds, after((1, good), (3, bad), left=20.0).last) == (20.0, True)
+    assert after((1, good), (3, bad), left=0.0) is None
+    assert after((1, Outcome(True)), (3, Outcome(True)), (0, Outcome(True)), lanes=LANES[:4]).place[1] == 2
+
+
+def test_without_a_maximum_drop_the_best_quality_wins():
+    good, bad = outcome(0.002, 20), outcome(0.04, 20)
+    assert after((1, good), (3, bad), goal={"max_latency_ms": 3.0}).place[1] == 1
+    shares = [next_training(LANES, {}, 100.0, 100.0, Goal())]
+    assert shares[0].seconds == 20.0
+
+
+def record(number, weights, bits, drop, ratio):
+    layer = LayerRecipe(attention=AttentionRecipe(bits=bits), feed_forward=FeedForwardRecipe(bits=bits))
+    recipe = Recipe(layers=(layer,), weights=weights)
+    return TrialRecord(str(number), number, recipe.digest, "recovery", "done", recipe=recipe, drop=drop, ratio=ratio)
+
+
+def test_only_what_loses_more_than_its_share_is_finished():
+    goal = Goal(**GOAL)
+    fine = [record(0, "a", 32, 0.005, 0.3), record(1, "a", 8, 0.006, 0.2)]
+    assert finish_candidate(fine, goal) is None
+    loses = [*fine, record(2, "b", 32, 0.005, 0.25), record(3, "b", 8, 0.012, 0.15)]
+    assert finish_candidate(loses, goal) == loses[-1].recipe
+    hopeless = [record(0, "a", 32, 0.02, 0.3), record(1, "a", 8, 0.03, 0.2)]
+    assert finish_candidate(hopeless, goal) is None
 
 
 def test_training_text_needs_a_training():

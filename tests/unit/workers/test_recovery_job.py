@@ -69,7 +69,8 @@ class Service:
 
     def submit(self, folder: Path, **changes: object) -> str:
         """Store a tiny model, evaluation data, and training data that contain the evaluation data."""
-        model = make_tiny_model(folder / "model", hidden_size=64, intermediate_size=512, layers=3)
+        task = changes.get("task", "sequence-classification")
+        model = make_tiny_model(folder / "model", task=task, hidden_size=64, intermediate_size=512, layers=3)
         data = make_dataset(folder / "data.jsonl", rows=EVALUATION_TEXTS)
         train = make_dataset(folder / "train.jsonl", rows=600, seed=1)
         train.write_text(train.read_text() + data.read_text())
@@ -77,15 +78,16 @@ class Service:
         sets = {path.stem: blobs.put_file(self.database, self.store, path) for path in (data, train)}
         with self.database.write_session() as session:
             register_local_devices(session)
-            session.add(Model(id="model", owner="me", name="tiny", state="ready"))
+            model_id = f"model-{task}"
+            session.add(Model(id=model_id, owner="me", name="tiny", state="ready"))
             session.flush()
             for name, ref in files.items():
-                session.add(ModelFile(model_id="model", name=name, sha256=ref.sha256, size=ref.size))
+                session.add(ModelFile(model_id=model_id, name=name, sha256=ref.sha256, size=ref.size))
             for name, ref in sets.items():
                 row = Dataset(id=name, owner="me", name=name, format="jsonl", sha256=ref.sha256)
                 row.columns = ["text", "label"]
-                session.add(row)
-            request = JobRequest.model_validate({"model_id": "model", "dataset_id": "data"} | changes)
+                session.merge(row)
+            request = JobRequest.model_validate({"model_id": model_id, "dataset_id": "data"} | changes)
             return service.create_job(session, "me", request).id
 
     def run(self, job_id: str, until: str | None = None) -> Job:
@@ -204,3 +206,42 @@ def test_a_job_heals_shapes_and_survives_a_kill(service_: Service, tmp_path: Pat
     exported = service_.rows(Export, job_id=job_id)[0]
     assert exported.state == "ready", exported.error
     assert json.dumps(exported.files).count("sha256") >= 2
+
+
+@pytest.mark.slow
+def test_an_embedding_model_shrinks_step_by_step_without_labels(
+    service_: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.quantized_finish.SHARE_WITHOUT_GOAL", -1.0)  # int8 always loses more than its share
+    job_id = service_.submit(
+        tmp_path,
+        task="embedding",
+        train_id="train",
+        strategy="direct",
+        budget={"seconds": None, "trials": 2},
+        columns={"label_column": None},
+        workload={"batch": 1, "sequence_length": 64, "threads": 1},
+        recover={"seconds": 12.0, "mode": "gradual", "start": "taylor"},
+    )
+    service_.run(job_id, until="recover")
+    shapes = []
+    for heads, width in ((3, 256), (2, 96)):
+        layer = LayerRecipe(
+            attention=AttentionRecipe(heads=heads), feed_forward=FeedForwardRecipe(intermediate_size=width)
+        )
+        shapes.append(Shape(recipe=Recipe(layers=(layer,) * 3), ratio=0.5, origin="gradual"))
+    with service_.database.write_session() as session:
+        coordinator.commit(session, session.get_one(Job, job_id), coordinator.Plan(shapes=shapes))
+    job = service_.run(job_id)
+    assert job.state == "succeeded", job.error
+
+    steps = {step.key: step for step in service_.rows(Step, job_id=job_id, kind="recover")}
+    assert set(steps) == {"recover:0:0", "recover:1:1", "recover:finish"}
+    assert all(step.state == "done" and step.output["improved"] for step in steps.values())
+    assert steps["recover:1:1"].payload["parent"]["weights"] == steps["recover:0:0"].output["weights"]
+    healed = [trial for trial in service_.rows(Trial, job_id=job_id) if trial.source == "recovery"]
+    by_step = {trial.facts["recovery"]["step"]: trial for trial in healed}
+    assert set(by_step) == set(steps)
+    layers = by_step["recover:finish"].candidate["recipe"]["layers"]
+    assert {layer["attention"]["bits"] for layer in layers} == {8}
+    assert all(trial.quality["metric"] != "accuracy" for trial in healed)
