@@ -119,7 +119,7 @@ def _gradual(
     if not uniform_shapes:
         return []
     target = min(uniform_shapes, key=lambda shape: shape.ratio).recipe
-    members = {}
+    members: dict[str, Shape] = {}
     for recipe in ramp(space.anatomy, target, MEMBERS, granularity=request.space.ffn_step):
         plain = structure(recipe, space)
         members.setdefault(plain.digest, _shape(plain, "gradual", space, model))
