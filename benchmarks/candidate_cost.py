@@ -33,6 +33,7 @@ from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.torch_module import to_module
+from profilers.isa import this_cpu
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import read_examples
 
@@ -55,7 +56,7 @@ def random_recipe(network: EncoderNetwork, generator: random.Random) -> Recipe:
     scheme = generator.choice(("dynamic", "static"))
     return Recipe(
         layers=layers,
-        quantization=QuantizationRecipe(scheme=scheme),
+        quantization=QuantizationRecipe(scheme=scheme, reduce_range=this_cpu().saturating_int8),
         graph=default_graph("onnxruntime", {bits}),
     )
 

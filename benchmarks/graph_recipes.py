@@ -29,6 +29,7 @@ from compressors.recipe import Bits
 from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
+from profilers.isa import this_cpu
 from profilers.measure import measure
 from profilers.quality.encode import EncodedTexts
 from profilers.quality.encode import TextEncoder
@@ -92,7 +93,8 @@ def onnxruntime_rows(bench: Bench, shape: Workload, variants: bool) -> Iterator[
     yield bench.baseline("int8_one_liner", "quantize_dynamic")
     yield from optimizer_rows(bench)
     best, best8 = default_graph("onnxruntime", {32}), default_graph("onnxruntime", {8})
-    dynamic, static = QuantizationRecipe(), QuantizationRecipe(scheme="static")
+    dynamic = default_quantization("onnxruntime", saturating=this_cpu().saturating_int8)
+    static = dynamic.model_copy(update={"scheme": "static"})
     yield bench.recipe("recipe fp32", 32, best, dynamic)
     yield bench.recipe("recipe int8 dynamic", 8, best8, dynamic)
     yield bench.recipe("recipe int8 static", 8, best8, static)

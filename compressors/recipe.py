@@ -66,11 +66,18 @@ class QuantizationRecipe(_Frozen):
     attention_products: bool = False
     """Also compute the two activation x activation products of attention in int8, in branches with 8 bits; takes effect
     in the ``sequence_first`` layout. Pays where 8-bit products are much faster than rounding, such as with AMX."""
+    reduce_range: bool = False
+    """Schemes dynamic and static: int8 weights use 7 of their bits (-63..63). For processors that add two 8-bit
+    products in 16 bits with saturation (x86 without VNNI): with the whole range their sums may be silently wrong."""
     embedding_bits: Literal[8, 32] = 32
     """Storage of the embedding tables."""
     rounding: Literal["nearest", "gptq"] = "nearest"
     """``nearest``: the exporter rounds the float weights. ``gptq``: the weights of layers with 8 or 4 bits are put on
     the per-channel grid with error compensation beforehand."""
+
+    def grid_bits(self, bits: Bits) -> int:
+        """Return how many bits of weights that are stored in ``bits`` bits are used."""
+        return 7 if bits == 8 and self.reduce_range and self.scheme != "weight_only" else bits
 
 
 class GraphRecipe(_Frozen):

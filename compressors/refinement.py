@@ -88,7 +88,9 @@ def _zero_and_round(
     mask: Tensor | None = None
     if branch.sparsity > 0:
         weight, mask = _sparsify(weight, given, branch.sparsity, recipe)
-    return gptq(weight, given.moments.centred, branch.bits, mask) if rounds else weight
+    if not rounds:
+        return weight
+    return gptq(weight, given.moments.centred, recipe.quantization.grid_bits(branch.bits), mask)
 
 
 def _sparsify(weight: Tensor, given: MatrixInput, sparsity: float, recipe: Recipe) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,11 @@ class Cpu:
         return bool(self.flags & {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
 
     @property
+    def saturating_int8(self) -> bool:
+        """Whether products of uint8 and int8 are added in pairs in 16 bits, which saturates (x86 before VNNI)."""
+        return "avx2" in self.flags and not self.fast_int8
+
+    @property
     def fast_bf16(self) -> bool:
         """Whether bf16 is faster than fp32.
 

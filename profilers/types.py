@@ -156,6 +156,8 @@ class Capabilities(_Frozen):
     bits: tuple[int, ...] = (32, 8)
     precisions: tuple[Precision, ...] = ("f32",)
     schemes: tuple[Literal["dynamic", "static", "weight_only"], ...] = ("dynamic",)
+    saturating_int8: bool = False
+    """Sums of int8 products may saturate: weights must keep to 7 bits (:attr:`QuantizationRecipe.reduce_range`)."""
     sparse_speedup: bool = False
     low_rank: bool = True
     raw_samples: bool = True

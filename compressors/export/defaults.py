@@ -28,7 +28,7 @@ def default_graph(profiler: str, bits_used: set[int]) -> GraphRecipe:
     return _BEST.get((profiler, arithmetic), _OPENVINO)
 
 
-def default_quantization(profiler: str) -> QuantizationRecipe:
+def default_quantization(profiler: str, *, saturating: bool = False) -> QuantizationRecipe:
     """Return the measured best way to compute layers with 8 bits on a device.
 
     OpenVINO has no fast kernels for scales that are found at run time, and folds the multiplications of smoothing into
@@ -36,7 +36,8 @@ def default_quantization(profiler: str) -> QuantizationRecipe:
 
     Args:
         profiler: Name of the profiler plugin; an unknown one gets the dynamic scheme, which needs no calibration.
+        saturating: Whether the device's sums of int8 products saturate.
     """
     if profiler == "openvino":
-        return QuantizationRecipe(scheme="static", ranges="minmax", smoothing=0.7)
-    return QuantizationRecipe(scheme="dynamic")
+        return QuantizationRecipe(scheme="static", ranges="minmax", smoothing=0.7, reduce_range=saturating)
+    return QuantizationRecipe(scheme="dynamic", reduce_range=saturating)

@@ -59,7 +59,7 @@ def _round_weight(weight: Tensor, bits: int, quantization: QuantizationRecipe) -
     if bits == 16:
         return weight.half().float()
     if bits == 8 and quantization.scheme != "weight_only":
-        values, scales = quantize_per_channel(to_numpy(weight))
+        values, scales = quantize_per_channel(to_numpy(weight), quantization.grid_bits(8))
         return torch.from_numpy(values * scales[:, None])
     blocks = quantize_in_blocks(to_numpy(weight), bits, BLOCK, per_channel=quantization.rounding == "gptq")
     rows = (blocks.values * blocks.scales[..., None]).reshape(weight.shape[0], -1)

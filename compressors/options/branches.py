@@ -15,6 +15,7 @@ from compressors.network import Linear
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 
 BranchRecipe = AttentionRecipe | FeedForwardRecipe
@@ -83,7 +84,7 @@ class BranchLibrary:
         candidate = apply_recipe(self.network, self.calibration, recipe)
         built = Branch(getattr(candidate.layers[layer], kind), key)
         for linear in built.linears:
-            _round(linear)
+            _round(linear, self.recipe.quantization)
         return built
 
 
@@ -99,12 +100,12 @@ def stored_bytes(linears: tuple[Linear, ...]) -> int:
     return total
 
 
-def _round(linear: Linear) -> None:
-    if linear.bits in (4, 8):
+def _round(linear: Linear, quantization: QuantizationRecipe) -> None:
+    if linear.bits == 4 or linear.bits == 8:
         for name in ("weight", "left", "right"):
             weight = getattr(linear, name)
             if weight is not None:
-                setattr(linear, name, round_to_nearest(weight, linear.bits))
+                setattr(linear, name, round_to_nearest(weight, quantization.grid_bits(linear.bits)))
 
 
 def _weights(linear: Linear) -> list[Tensor]:

@@ -29,7 +29,7 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
         training_examples(inputs, anatomy)  # what is wrong with the training text is said now, not after the search
     precision = "bf16" if "bf16" in capabilities.precisions else "f32"
     graph = default_graph(inputs.device.profiler, {8} if precision == "f32" else set())
-    quantization = default_quantization(inputs.device.profiler)
+    quantization = default_quantization(inputs.device.profiler, saturating=capabilities.saturating_int8)
     defaults = GraphDefaults(graph=graph, quantization=quantization, precision=precision)
     return {
         "anatomy": anatomy.model_dump(mode="json"),

@@ -9,6 +9,7 @@ import numpy as np
 from compressors.export.onnx.builder import MICROSOFT
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.linear import quantize_at_run_time
+from compressors.export.onnx.quantization import largest_value
 
 _UNIT_STEP = np.float32(1.0 / 255.0)
 """Step of the uint8 grid of attention weights, which lie between 0 and 1."""
@@ -35,12 +36,12 @@ def emit_rounded_mixture(context: Context, weights: str, value: str, shape: str,
 
 
 def _signed(context: Context, source: str, shape: str, perm: list[int]) -> tuple[str, str]:
-    """Round ``source`` to int8 with its largest magnitude on 127; returns (arranged values, scale)."""
-    builder = context.builder
+    """Round ``source`` to int8 with its largest magnitude on the grid's end; returns (arranged values, scale)."""
+    builder, limit = context.builder, largest_value(context.quantization.grid_bits(8))
     magnitude = builder.node("Abs", [source], f"{source}.magnitude")
     largest = builder.node("ReduceMax", [magnitude], f"{source}.largest", keepdims=0)
     positive = builder.node("Max", [largest, builder.constant(np.float32(1e-20))], f"{source}.largest.positive")
-    step = builder.node("Mul", [positive, builder.constant(np.float32(1.0 / 127.0))], f"{source}.int8.scale")
+    step = builder.node("Mul", [positive, builder.constant(np.float32(1.0 / limit))], f"{source}.int8.scale")
     rounded = builder.node("QuantizeLinear", [source, step, builder.constant(np.int8(0))], f"{source}.int8")
     return _arrange(context, rounded, shape, perm), step
 

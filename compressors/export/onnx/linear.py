@@ -65,7 +65,7 @@ def _float(context: Context, source: str, matrix: str, bias: Float | None, outpu
 def _dynamic_int8(context: Context, source: str, weight: Float, bias: Float | None, output: str) -> str:
     """uint8 activations with one scale that is found at run time, int8 weights with a scale per output channel."""
     builder = context.builder
-    values, scale = quantize_per_channel(weight)
+    values, scale = quantize_per_channel(weight, context.quantization.grid_bits(8))
     matrix = builder.initializer(f"{output}.weight", np.ascontiguousarray(values.T))
     scales = builder.initializer(f"{output}.weight.scale", scale)
     quantized, step, zero = quantize_at_run_time(context, source)
@@ -84,7 +84,8 @@ def _static_int8(context: Context, source: str, weight: Float, bias: Float | Non
     """As the dynamic form, with activation scales from calibration; standard operators: quantise and dequantise."""
     builder = context.builder
     source, divisor = _smoothed(context, source)
-    values, scale = quantize_per_channel(weight if divisor is None else weight * divisor)
+    smoothed = weight if divisor is None else weight * divisor
+    values, scale = quantize_per_channel(smoothed, context.quantization.grid_bits(8))
     matrix = builder.initializer(f"{output}.weight", np.ascontiguousarray(values.T))
     scales = builder.initializer(f"{output}.weight.scale", scale)
     quantized, step, zero = quantize_by_range(context, source)

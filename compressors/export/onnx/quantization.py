@@ -32,18 +32,25 @@ class Range:
         return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
 
 
-def quantize_per_channel(weight: Float) -> tuple[NDArray[np.int8], Float]:
+def quantize_per_channel(weight: Float, bits: int = 8) -> tuple[NDArray[np.int8], Float]:
     """Round ``weight`` to int8 with the max-abs scale of each output channel.
 
     Args:
         weight: ``[out, in]``, float32.
+        bits: 8, or 7 for values in -63..63.
 
     Returns:
         ``(values [out, in] int8 in -127..127, scales [out] float32)`` with ``weight`` close to
         ``values * scales[:, None]``. A channel of zeros gets the scale 1.
     """
-    scale = _scale(np.abs(weight).max(axis=1, initial=0.0), 127)
-    return _round(weight, scale[:, None], 127).astype(np.int8), scale
+    limit = largest_value(bits)
+    scale = _scale(np.abs(weight).max(axis=1, initial=0.0), limit)
+    return _round(weight, scale[:, None], limit).astype(np.int8), scale
+
+
+def largest_value(bits: int) -> int:
+    """Return the end of the symmetric grid of ``bits`` bits."""
+    return (1 << (bits - 1)) - 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def quantize_in_blocks(weight: Float, bits: int, size: int, *, per_channel: bool
             channel's grid.
     """
     outputs, inputs = weight.shape
-    limit = (1 << (bits - 1)) - 1
+    limit = largest_value(bits)
     blocks = -(-inputs // size)
     padded = np.zeros((outputs, blocks * size), np.float32)
     padded[:, :inputs] = weight

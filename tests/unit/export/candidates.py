@@ -13,6 +13,7 @@ from compressors.recipe import GraphRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
+from profilers.isa import this_cpu
 
 graphs = st.builds(
     GraphRecipe,
@@ -57,6 +58,7 @@ def recipes(
             ranges=st.sampled_from(["minmax", "percentile", "entropy", "mse"]),
             smoothing=st.sampled_from([0.0, 0.7]),
             attention_products=st.booleans(),
+            reduce_range=st.just(True) if this_cpu().saturating_int8 else st.booleans(),
             embedding_bits=st.sampled_from(embedding_bits),
         ),
         graph=graphs,

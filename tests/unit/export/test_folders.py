@@ -24,6 +24,7 @@ from compressors.network import EncoderNetwork
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.torch_module import to_module
+from profilers.isa import this_cpu
 from tests.unit.export.conftest import in_bits
 
 BERT = ("bert", "sequence-classification")
@@ -35,7 +36,9 @@ Folders = dict[tuple[str, str], Path]
 @pytest.mark.parametrize("scheme", ["dynamic", "static"])
 def test_onnx_folder(networks: Networks, folders: Folders, tmp_path: Path, scheme: str) -> None:
     network = in_bits(networks[BERT], 8)
-    recipe = Recipe.dense(3).model_copy(update={"quantization": QuantizationRecipe(scheme=scheme)})
+    recipe = Recipe.dense(3).model_copy(
+        update={"quantization": QuantizationRecipe(scheme=scheme, reduce_range=this_cpu().saturating_int8)}
+    )
     provenance = Provenance(task=BERT[1], quality=[{"metric": "accuracy", "value": 0.9}])
     feeds = example_feeds(network, seed=1)
     manifest = export_onnx_folder(network, recipe, folders[BERT], tmp_path, provenance, static=(2, 8), feeds=feeds)

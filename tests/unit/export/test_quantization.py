@@ -1,11 +1,15 @@
 """Rounding of weights and choice of activation ranges."""
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from onnx import TensorProto
+from onnx import helper
+from onnx import numpy_helper
 
 from compressors.export.onnx.quantization import Range
 from compressors.export.onnx.quantization import quantize_in_blocks
@@ -28,6 +32,26 @@ def test_no_weight_moves_by_more_than_half_a_step(weight: np.ndarray) -> None:
     values, scales = quantize_per_channel(weight)
     assert np.all(np.abs(values * scales[:, None] - weight) <= scales[:, None] * 0.5001)
     assert values.min(initial=0) >= -127
+
+
+def test_sums_of_reduced_weights_are_exact_on_every_processor() -> None:
+    generator = np.random.default_rng(0)
+    values, scales = quantize_per_channel(generator.choice([-1.0, 1.0], (64, 96)).astype(np.float32), bits=7)
+    assert 2 * 255 * int(np.abs(values.astype(int)).max()) <= np.iinfo(np.int16).max  # a pair of products
+    assert np.allclose(values * scales[:, None], np.sign(values))
+    rows = generator.integers(250, 256, (8, 96)).astype(np.uint8)
+    node = helper.make_node("MatMulInteger", ["rows", "weight"], ["sums"])
+    weight = numpy_helper.from_array(np.ascontiguousarray(values.T), "weight")
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("rows", TensorProto.UINT8, rows.shape)],
+        [helper.make_tensor_value_info("sums", TensorProto.INT32, (8, 64))],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    (sums,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"rows": rows})
+    assert np.array_equal(sums, rows.astype(np.int64) @ values.T.astype(np.int64))
 
 
 @given(weights)
