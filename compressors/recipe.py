@@ -75,7 +75,7 @@ class QuantizationRecipe(_Frozen):
     """``nearest``: the exporter rounds the float weights. ``gptq``: the weights of layers with 8 or 4 bits are put on
     the per-channel grid with error compensation beforehand."""
 
-    def grid_bits(self, bits: Bits) -> int:
+    def grid_bits(self, bits: int) -> int:
         """Return how many bits of weights that are stored in ``bits`` bits are used."""
         return 7 if bits == 8 and self.reduce_range and self.scheme != "weight_only" else bits
 

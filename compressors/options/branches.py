@@ -101,7 +101,7 @@ def stored_bytes(linears: tuple[Linear, ...]) -> int:
 
 
 def _round(linear: Linear, quantization: QuantizationRecipe) -> None:
-    if linear.bits == 4 or linear.bits == 8:
+    if linear.bits in (4, 8):
         for name in ("weight", "left", "right"):
             weight = getattr(linear, name)
             if weight is not None:
