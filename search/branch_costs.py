@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +14,12 @@ from profilers.types import Workload
 from search.options import BranchTable
 from search.options import Precision
 from search.options import latency_key
+from search.remembered import Remembered
+from search.remembered import context_key
 
 BranchRecipe = AttentionRecipe | FeedForwardRecipe
+
+_times: Remembered[float] = Remembered(20_000)
 
 
 class BranchCosts(Protocol):
@@ -35,6 +40,11 @@ class BranchCosts(Protocol):
         """Whether the device was asked."""
         ...
 
+    @property
+    def key(self) -> str:
+        """Equal keys mean equal times."""
+        ...
+
     def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
         """Return the time of one branch."""
         ...
@@ -53,6 +63,11 @@ class TableCosts:
     anatomy: Anatomy
     measured: bool = True
 
+    @cached_property
+    def key(self) -> str:
+        """See :class:`BranchCosts`."""
+        return context_key(self.table, self.anatomy)
+
     @property
     def fixed(self) -> float:
         """See :class:`BranchCosts`."""
@@ -69,6 +84,12 @@ class TableCosts:
         width = _width(recipe, full)
         if width == 0:
             return 0.0
+        name = f"{type(recipe).__name__}:{layer}:{width}:{recipe.rank}:{recipe.bits}:{precision}:{first_token}"
+        return _times.get(self.key, name, lambda: self._look_up(recipe, layer, precision, first_token=first_token))
+
+    def _look_up(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
+        full = _full_width(self.anatomy, recipe, layer)
+        width = _width(recipe, full)
         curves = _curves(self.table)
         for position in (first_token, False):
             for bits, arithmetic in ((recipe.bits, precision), (recipe.bits, "f32"), (32, precision), (32, "f32")):
@@ -94,6 +115,11 @@ class CountedCosts:
     fixed: float = 0.15
     layer: float = 0.0
     measured: bool = False
+
+    @cached_property
+    def key(self) -> str:
+        """See :class:`BranchCosts`."""
+        return context_key(self.anatomy, self.workload)
 
     def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
         """See :class:`BranchCosts`."""

@@ -23,6 +23,8 @@ from search.space import SearchSpace
 FormatPolicy = str
 """``any``, or one of the number formats that all branches shall have: ``int8`` or ``float``."""
 
+_Spelling = tuple[int, int, float, int]
+
 
 @dataclass(frozen=True)
 class UnitOptions:
@@ -81,16 +83,32 @@ def assemble(units: Sequence[UnitOptions], choice: Sequence[int], dense: Recipe)
     return dense.model_copy(update={"layers": tuple(layers)})
 
 
-def locate(units: Sequence[UnitOptions], recipe: Recipe, anatomy: Anatomy) -> tuple[int, ...] | None:
-    """Return the option of each unit that a canonical recipe uses, or ``None`` if one is not in the database."""
-    choice = []
-    for unit in units:
-        wanted = _spelling(_branch_of(recipe.layers[unit.layer], unit.branch), unit, anatomy)
-        found = [i for i, o in enumerate(unit.options) if _spelling(o.recipe, unit, anatomy) == wanted]
-        if not found:
-            return None
-        choice.append(found[0])
-    return tuple(choice)
+class Locator:
+    """Finds the options that canonical recipes use.
+
+    Args:
+        units: The units.
+        anatomy: Shape of the dense model.
+    """
+
+    def __init__(self, units: Sequence[UnitOptions], anatomy: Anatomy) -> None:
+        self._units, self._anatomy = units, anatomy
+        self._indices: list[dict[_Spelling, int]] = []
+        for unit in units:
+            spellings = [_spelling(option.recipe, unit, anatomy) for option in unit.options]
+            # Of options that are spelled alike, the first one counts.
+            self._indices.append({spelling: index for index, spelling in reversed([*enumerate(spellings)])})
+
+    def locate(self, recipe: Recipe) -> tuple[int, ...] | None:
+        """Return the option of each unit that a recipe uses, or ``None`` if one is not in the database."""
+        choice = []
+        for unit, indices in zip(self._units, self._indices, strict=True):
+            branch = _branch_of(recipe.layers[unit.layer], unit.branch)
+            found = indices.get(_spelling(branch, unit, self._anatomy))
+            if found is None:
+                return None
+            choice.append(found)
+        return tuple(choice)
 
 
 def _allowed(option: Option, unit: Unit, space: SearchSpace) -> bool:
@@ -128,9 +146,7 @@ def _branch_of(layer: LayerRecipe, branch: Branch) -> AttentionRecipe | FeedForw
     return layer.attention if branch == "attention" else layer.feed_forward
 
 
-def _spelling(
-    recipe: AttentionRecipe | FeedForwardRecipe, unit: UnitOptions, anatomy: Anatomy
-) -> tuple[int, int, float, int]:
+def _spelling(recipe: AttentionRecipe | FeedForwardRecipe, unit: UnitOptions, anatomy: Anatomy) -> _Spelling:
     full, width = _full(unit.layer, unit.branch, anatomy), _width(recipe)
     kept = full if width is None else width
     return (0, 0, 0.0, 32) if kept == 0 else (kept, recipe.rank or 0, recipe.sparsity, recipe.bits)

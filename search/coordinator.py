@@ -111,11 +111,11 @@ def commit(
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     known = set(session.exec(select(Trial.digest).where(Trial.job_id == job.id)))
     create_baselines(session, job, prepared.capabilities.baselines, known)
-    records = job_records(session, job.id, labelled=prepared.labelled)
+    records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
     budget = job_budget(session, job, request, records, now)
     if budget.overdue:
         _give_up_trials(session, records, now)
-        records = job_records(session, job.id, labelled=prepared.labelled)
+        records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
     free = free_places(records, budget, in_flight)
     created = create_planned(session, job, plan.trials, {record.digest for record in records}, free)
     waiting = created or any(record.outcome == "running" for record in records)
@@ -260,7 +260,7 @@ def _continue_recovery(session: Session, job: Job, plan: Plan, now: datetime) ->
     """Begin the next training, or go on to the finish."""
     if healing.advance(session, job, plan.shapes, now):
         request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-        records = job_records(session, job.id, labelled=prepared.labelled)
+        records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
         finalise.start(session, job, job_trials(session, job.id), job_budget(session, job, request, records, now))
 
 

@@ -47,7 +47,7 @@ class DropModel:
 
     def __init__(self, evidence: Iterable[Evidence]) -> None:
         useful = [item for item in evidence if 0.0 < item.changed <= LARGEST_CHANGE]
-        self._curve = _fit(useful) if len(useful) >= FEWEST else None
+        self._curve = tuple(_fit(useful).tolist()) if len(useful) >= FEWEST else None
 
     def expected(self, evidence: Sequence[Evidence]) -> float:
         """Return the expected drop of a candidate.
@@ -55,12 +55,17 @@ class DropModel:
         Args:
             evidence: Its evaluations on different examples, at least one; they are pooled.
         """
+        if len(evidence) == 1:
+            return self._weighed(evidence[0].changed, evidence[0].drop, evidence[0].examples)
         examples = sum(item.examples for item in evidence)
         drop = sum(item.drop * item.examples for item in evidence) / examples
         changed = sum(item.changed * item.examples for item in evidence) / examples
+        return self._weighed(changed, drop, examples)
+
+    def _weighed(self, changed: float, drop: float, examples: int) -> float:
         if self._curve is None or changed <= 0.0 or changed > LARGEST_CHANGE:
             return drop
-        prior = float(self._curve @ np.array([changed, changed**2]))
+        prior = self._curve[0] * changed + self._curve[1] * changed**2
         spread = max(LEAST_SPREAD, RELATIVE_SPREAD * prior) ** 2
         noise = changed / examples  # of the difference between predictions lost and won
         return (drop * spread + prior * noise) / (spread + noise)

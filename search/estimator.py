@@ -25,7 +25,7 @@ def latency_model(request: JobRequest, prepared: Prepared, trials: Iterable[Tria
     else:
         costs = CountedCosts(prepared.anatomy, request.workload)
     observations = [
-        Observation(trial.recipe, trial.ratio)
+        Observation(trial.recipe, trial.ratio, trial.digest)
         for trial in trials
         if trial.recipe is not None and trial.ratio is not None and trial.outcome == "done"
     ]

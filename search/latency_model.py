@@ -9,6 +9,7 @@ that hold them near 1 until the data say otherwise. A prediction decides what is
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from profilers.types import Estimate
 from search.branch_costs import BranchCosts
 from search.branch_costs import BranchRecipe
 from search.options import Precision
+from search.remembered import Remembered
 
 PRIOR_WEIGHT_MEASURED = 0.1
 PRIOR_WEIGHT_COUNTED = 0.01
@@ -29,13 +31,16 @@ UNKNOWN_ERROR = 0.5
 """Relative error of counted operations before anything was measured."""
 LEAST_ERROR = 0.02
 
+_features: Remembered[dict[str, float]] = Remembered(50_000)
+
 
 @dataclass(frozen=True)
 class Observation:
-    """A recipe and its measured latency ratio."""
+    """A recipe with its digest, and its measured latency ratio."""
 
     recipe: Recipe
     ratio: float
+    digest: str
 
 
 class LatencyModel:
@@ -106,7 +111,8 @@ class LatencyModel:
         return max((index for index in present if recipe.layers[index].attention.heads != 0), default=None)
 
     def _fit(self, observations: Sequence[Observation]) -> None:
-        rows = [self._features(observation.recipe) for observation in observations]
+        context = self._costs.key
+        rows = [_features.get(context, o.digest, partial(self._features, o.recipe)) for o in observations]
         ratios = np.array([observation.ratio for observation in observations])
         groups = sorted({group for row in rows for group, time in row.items() if time > 0})
         design = np.array([[row.get(group, 0.0) for group in groups] for row in rows]) / ratios[:, None]

@@ -6,15 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel
 from sqlmodel import Session
-from sqlmodel import col
-from sqlmodel import select
 
 from compressors.recipe import Recipe
 from infra.clock import utcnow
 from infra.database.models import Job
-from infra.database.models import Step
 from search.budget import BudgetState
 from search.budget import budget_state
+from search.durations import step_seconds
 from search.prepared import Prepared
 from search.presets import FRACTIONS
 from search.presets import presets
@@ -76,7 +74,7 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
     if free <= 0:
         return Plan()
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
-    planned = _presets(space, request, records)[:free]
+    planned = planned_presets(space, request, records)[:free]
     if len(planned) == free:
         return Plan(trials=planned)
     if job.stage == "baselines":
@@ -106,11 +104,7 @@ def job_budget(
     session: Session, job: Job, request: JobRequest, records: Sequence[TrialRecord], now: datetime
 ) -> BudgetState:
     """Return where the job stands in its budget."""
-    statement = select(Step.kind, Step.started_at, Step.finished_at).where(Step.job_id == job.id, Step.state == "done")
-    durations: dict[str, list[float]] = {}
-    for kind, started, finished in session.exec(statement.where(col(Step.kind).in_(("evaluate", "measure")))):
-        if started and finished:
-            durations.setdefault(kind, []).append((finished - started).total_seconds())
+    durations = step_seconds(session, job.id, ("evaluate", "measure"))
     elapsed = max(0.0, (now - (job.started_at or job.created_at)).total_seconds() - recovery_seconds(job, now))
     sources = [record.source for record in records]
     return budget_state(request.budget, elapsed, sources, durations)
@@ -133,7 +127,8 @@ def free_places(records: Sequence[TrialRecord], budget: BudgetState, in_flight: 
     return int(min(in_flight - busy, budget.trials_left))
 
 
-def _presets(space: SearchSpace, request: JobRequest, records: Sequence[TrialRecord]) -> list[PlannedTrial]:
+def planned_presets(space: SearchSpace, request: JobRequest, records: Sequence[TrialRecord]) -> list[PlannedTrial]:
+    """Return the presets that the job has not tried yet."""
     known = {record.digest for record in records}
     # The solver of ``guided`` starts with better models than uniform ones.
     fractions = (1.0,) if request.strategy == "guided" else FRACTIONS

@@ -22,6 +22,8 @@ from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
 from search.refine import offspring
+from search.remembered import Remembered
+from search.remembered import context_key
 from search.requests import JobRequest
 from search.solver import FloatArray
 from search.solver import efficient_options
@@ -54,6 +56,8 @@ OFFSPRING = 32
 TRIES = 16
 WEIGHT_NOISE = 0.3
 
+_choices: Remembered[tuple[int, ...] | None] = Remembered(50_000)
+
 
 @dataclass(frozen=True)
 class Located:
@@ -80,13 +84,15 @@ class GuidedStrategy:
             raise InvalidInputError("This job has no option database.", hint="Use the strategy 'direct'.")
         self._request, self._prepared, self._space = request, prepared, space
         self._units = allowed_units(prepared.options, space)
+        self._context = context_key(prepared.options, prepared.anatomy, request.space)
         if not any(len(unit.options) > 1 for unit in self._units):
             raise InvalidInputError("The option database has no choice within space.kinds.", hint="Allow more kinds.")
 
     def ask(self, study: StudyState, count: int) -> list[Proposal]:
         """Return up to ``count`` new recipes; see :class:`search.strategies.base.Strategy`."""
         model = latency_model(self._request, self._prepared, study.trials)
-        turn = _Turn(GuidedSpace(self._units, self._space, model), study, self._request, self._prepared.explored)
+        guided = GuidedSpace(self._units, self._space, model)
+        turn = _Turn(guided, self._context, study, self._request, self._prepared.explored)
         proposals: list[Proposal] = []
         for _ in range(count):
             proposal = turn.propose(proposals)
@@ -98,18 +104,24 @@ class GuidedStrategy:
     def solve(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
         """Return the best recipe for each latency ratio by what the study has taught, known or not."""
         model = latency_model(self._request, self._prepared, study.trials)
-        return _Turn(GuidedSpace(self._units, self._space, model), study, self._request).solve(ratios)
+        guided = GuidedSpace(self._units, self._space, model)
+        return _Turn(guided, self._context, study, self._request).solve(ratios)
 
 
 class _Turn:
     """One call of ``ask``: everything that follows from the study is computed once."""
 
     def __init__(
-        self, space: GuidedSpace, study: StudyState, request: JobRequest, explored: Sequence[Explored] = ()
+        self,
+        space: GuidedSpace,
+        context: str,
+        study: StudyState,
+        request: JobRequest,
+        explored: Sequence[Explored] = (),
     ) -> None:
         self._space, self._study, self._goal = space, study, study.goal
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
-        self._located = [found for trial in study.trials if (found := _locate(space, trial)) is not None]
+        self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
         self._weights = self._fit_weights()
         slowest, fastest = space.reach(self._best_precision())
         window = target_window(study.trials, study.goal, slowest=slowest, fastest=fastest)
@@ -232,11 +244,11 @@ class _Turn:
         return fit_weights(errors, losses, prior, PRIOR_WEIGHT)
 
 
-def _locate(space: GuidedSpace, trial: TrialRecord) -> Located | None:
+def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | None:
     recipe, loss = trial.recipe, trial.divergence if trial.divergence is not None else trial.loss
     if recipe is None or trial.outcome != "done" or trial.ratio is None or loss is None:
         return None
-    choice = space.locate(recipe)
+    choice = _choices.get(context, trial.digest, lambda: space.locate(recipe))
     if choice is None:
         return None
     return Located(trial, choice, recipe.precision, trial.ratio, loss)

@@ -13,10 +13,10 @@ from typing import cast
 import numpy as np
 
 from compressors.recipe import Recipe
+from search.branches import Locator
 from search.branches import UnitOptions
 from search.branches import assemble
 from search.branches import format_mask
-from search.branches import locate
 from search.branches import unit_times
 from search.latency_model import LatencyModel
 from search.options import Precision
@@ -144,7 +144,11 @@ class GuidedSpace:
 
     def locate(self, recipe: Recipe) -> tuple[int, ...] | None:
         """Return the options that a recipe uses, or ``None`` if one is not in the database."""
-        return locate(self.units, recipe, self.space.anatomy)
+        return self._locator.locate(recipe)
+
+    @cached_property
+    def _locator(self) -> Locator:
+        return Locator(self.units, self.space.anatomy)
 
     def times(self, precision: Precision) -> list[FloatArray]:
         """Return the predicted time of every option."""

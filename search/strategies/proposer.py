@@ -24,6 +24,7 @@ from search.space import Searchable
 from search.strategies.base import Proposal
 from search.strategies.base import ask_seed
 from search.strategies.novelty import nearest_new
+from search.strategies.samplers import Vectors
 from search.strategies.samplers import make_sampler
 from search.study import StudyState
 from search.study import TrialRecord
@@ -39,6 +40,7 @@ class _KeptStudy:
     def __init__(self) -> None:
         self.study: Study = optuna.create_study(directions=["minimize"] * OBJECTIVES)
         self.digests: list[str] = []
+        self.vectors: Vectors = {}
 
 
 _kept: OrderedDict[tuple[str, str], _KeptStudy] = OrderedDict()
@@ -69,14 +71,15 @@ class OptunaProposer:
             offset: Number of trials that will come before, though the study does not have them yet.
             taken: Digests of those.
         """
-        optuna_study = self._synchronise(study)
+        kept = self._synchronise(study)
+        optuna_study = kept.study
         running = [t.params for t in study.trials if t.outcome == "running" and t.params and self._is_mine(t)]
         temporary = [self._add_running(optuna_study, params) for params in running]
         seen = {*study.digests, *taken}
         proposals: list[Proposal] = []
         try:
             for position in range(offset, offset + count):
-                proposal = self._propose(optuna_study, study, position, seen, temporary)
+                proposal = self._propose(kept, study, position, seen, temporary)
                 if proposal is None:
                     break
                 seen.add(proposal.recipe.digest)
@@ -88,14 +91,14 @@ class OptunaProposer:
         return proposals
 
     def _propose(
-        self, optuna_study: Study, study: StudyState, offset: int, seen: set[str], temporary: list[int]
+        self, kept: _KeptStudy, study: StudyState, offset: int, seen: set[str], temporary: list[int]
     ) -> Proposal | None:
         params: Params = {}
         seed = 0
         for attempt in range(ATTEMPTS):
             seed = ask_seed(study, offset, attempt)
-            optuna_study.sampler = make_sampler(self._sampler, seed, self._distributions)
-            trial = optuna_study.ask(fixed_distributions=self._distributions)
+            kept.study.sampler = make_sampler(self._sampler, seed, self._distributions, kept.vectors)
+            trial = kept.study.ask(fixed_distributions=self._distributions)
             temporary.append(trial.number)
             params = self._decode(trial.params)
             if self._space.to_recipe(params).digest not in seen:
@@ -106,7 +109,7 @@ class OptunaProposer:
         state = {"sampler": self._sampler, "seed": seed}
         return Proposal(self._space.to_recipe(new), self._source, dict(new), state)
 
-    def _synchronise(self, study: StudyState) -> Study:
+    def _synchronise(self, study: StudyState) -> _KeptStudy:
         finished = [trial for trial in study.finished if self._is_mine(trial)]
         digests = [trial.digest for trial in finished]
         key = (study.job_id, f"{self._source}:{self._sampler}")
@@ -119,7 +122,7 @@ class OptunaProposer:
         _kept[key] = kept
         while len(_kept) > KEPT_STUDIES:
             _kept.popitem(last=False)
-        return kept.study
+        return kept
 
     def _is_mine(self, trial: TrialRecord) -> bool:
         return set(trial.params or ()) == set(self._distributions)

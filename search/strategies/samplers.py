@@ -1,5 +1,6 @@
 """Optuna samplers, configured for one ask each."""
 
+import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.samplers import GPSampler
@@ -17,6 +18,9 @@ STARTUP = 10
 
 
 Distributions = dict[str, BaseDistribution]
+FloatArray = np.ndarray[tuple[int], np.dtype[np.float64]]
+Vectors = dict[int, list[float]]
+"""``{number of a finished trial: its parameters as the sampler counts them}``."""
 
 
 class _FixedSpace:
@@ -63,7 +67,31 @@ class StatelessNSGAII(NSGAIISampler):
 
 
 class _TPE(_FixedSpace, TPESampler):
-    pass
+    """TPE that converts each finished trial once in the life of a study, not at every ask."""
+
+    vectors: Vectors
+
+    def _get_internal_repr(
+        self, trials: list[FrozenTrial], search_space: Distributions, study: Study
+    ) -> dict[str, FloatArray]:
+        if search_space.keys() != self.distributions.keys():
+            return dict(super()._get_internal_repr(trials, search_space, study))
+        rows = [row for trial in trials if (row := self._vector(trial, study)) is not None]
+        matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(self.distributions))
+        columns = {name: np.ascontiguousarray(matrix[:, i]) for i, name in enumerate(self.distributions)}
+        return {name: columns[name] for name in search_space}
+
+    def _vector(self, trial: FrozenTrial, study: Study) -> list[float] | None:
+        known = self.vectors.get(trial.number)
+        if known is not None:
+            return known
+        params = self._get_params(trial, study)
+        if not self.distributions.keys() <= params.keys():
+            return None
+        vector = [kind.to_internal_repr(params[name]) for name, kind in self.distributions.items()]
+        if trial.state.is_finished():
+            self.vectors[trial.number] = vector
+        return vector
 
 
 class _NSGAII(_FixedSpace, StatelessNSGAII):
@@ -74,7 +102,7 @@ class _GP(_FixedSpace, GPSampler):
     pass
 
 
-def make_sampler(name: Sampler, seed: int, distributions: Distributions) -> BaseSampler:
+def make_sampler(name: Sampler, seed: int, distributions: Distributions, vectors: Vectors | None = None) -> BaseSampler:
     """Return a fresh sampler.
 
     Args:
@@ -82,10 +110,12 @@ def make_sampler(name: Sampler, seed: int, distributions: Distributions) -> Base
             (expected hypervolume improvement under a Gaussian process) or ``random``.
         seed: Seed of everything that the sampler draws.
         distributions: The parameters; all trials of the study have exactly these.
+        vectors: Filled by ``tpe``; give the same dictionary whenever the same study is asked.
     """
     sampler: _TPE | _NSGAII | _GP
     if name == "tpe":
         sampler = _TPE(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
+        sampler.vectors = {} if vectors is None else vectors
     elif name == "nsga2":
         sampler = _NSGAII(population_size=POPULATION, seed=seed)
     elif name == "gp":
