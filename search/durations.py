@@ -23,7 +23,7 @@ def step_seconds(session: Session, job_id: str, kinds: tuple[str, ...]) -> dict[
         kinds: Kinds of steps to look at.
     """
     finished = select(Step).where(Step.job_id == job_id, Step.state == "done", col(Step.kind).in_(kinds))
-    known = list(session.exec(finished.with_only_columns(col(Step.id))))
+    known = list(session.scalars(finished.with_only_columns(col(Step.id))))
     missing = [step_id for step_id in known if step_id not in _done]
     if missing:
         rows = finished.with_only_columns(col(Step.id), col(Step.kind), col(Step.started_at), col(Step.finished_at))

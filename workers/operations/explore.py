@@ -60,7 +60,10 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
     request, prepared = JobRequest.model_validate(arguments["request"]), Prepared.load(arguments["prepared"])
     assert prepared.options is not None
     assert prepared.latency_table is not None
-    seen = [Observation(Recipe.model_validate(entry["recipe"]), entry["ratio"]) for entry in arguments["observations"]]
+    seen = [
+        Observation(recipe := Recipe.model_validate(entry["recipe"]), entry["ratio"], recipe.digest)
+        for entry in arguments["observations"]
+    ]
     model = LatencyModel(TableCosts(prepared.latency_table, prepared.anatomy), prepared.anatomy, seen)
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     solver = GuidedSpace(allowed_units(prepared.options, space), space, model)
