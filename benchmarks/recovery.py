@@ -58,9 +58,9 @@ SECTIONS = ("starts", "losses", "labels", "precision", "teacher", "memory")
 MEMORY_BATCH, MEMORY_TOKENS = 32, 64
 
 LOSSES = {
-    "labels only": LossWeights(task=1, logits=0),
-    "labels + logits": LossWeights(task=0.3, logits=0.7),
-    "logits, no labels": LossWeights(task=0, logits=1),
+    "labels only": LossWeights(task=1, logits=0, hidden=0),
+    "labels + logits": LossWeights(task=0.3, logits=0.7, hidden=0),
+    "logits": LossWeights(task=0, logits=1, hidden=0),
     "logits + states": LossWeights(task=0, logits=1, hidden=1),
     "labels + logits + states": LossWeights(task=0.3, logits=0.7, hidden=1),
 }
@@ -232,7 +232,7 @@ def memory(bench: Bench, _: Sequence[float]) -> None:
     data = TrainingData(ids[: 20 * MEMORY_BATCH])
     dense_bytes = 4 * sum(parameter.numel() for parameter in to_module(bench.network).parameters())
     rows = []
-    for name in ("logits, no labels", "logits + states"):
+    for name in ("logits", "logits + states"):
         config = bench.config.model_copy(
             update={"losses": LOSSES[name], "seconds": None, "steps": 12, "batch_size": MEMORY_BATCH, "evaluations": 2}
         )

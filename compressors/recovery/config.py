@@ -22,7 +22,7 @@ class LossWeights(_Frozen):
     """Cross-entropy against the labels; examples without a label do not count."""
     logits: Weight = 0.7
     """Kullback-Leibler divergence from the dense model's class probabilities, at ``temperature``."""
-    hidden: Weight = 0.0
+    hidden: Weight = 1.0
     """Mean squared distance of the token states of every layer, relative to their mean square (SquareHead)."""
     cosine: Weight = 1.0
     """One minus the cosine between the embeddings of student and dense model."""

@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
-from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.cut import cut
 from compressors.recovery.data import TrainingData
@@ -29,6 +28,7 @@ from search.requests import Recover
 from workers.operations.bench import Bench
 from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
+from workers.operations.training import default_losses
 from workers.operations.training import training_data
 from workers.runner.operation import OperationContext
 
@@ -89,7 +89,7 @@ def _training(
     texts, augmentation = found[0] if found else training_data(work.inputs, work.anatomy, request.seconds)
     config = RecoveryConfig(
         seconds=seconds,
-        losses=request.losses or LossWeights(),
+        losses=request.losses or default_losses(work.anatomy, texts, augmentation),
         learning_rate=request.learning_rate or RecoveryConfig().learning_rate,
         precision=request.precision,
         augmentation=augmentation,

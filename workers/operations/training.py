@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from compressors.description import Anatomy
 from compressors.recovery.config import Augmentation
+from compressors.recovery.config import LossWeights
 from compressors.recovery.data import TrainingData
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import Examples
@@ -21,6 +22,10 @@ job must choose the same texts on every host, or a recovery could not go on else
 FEW_TEXTS = 2000
 """Fewer texts than this are made more by augmentation, as far as the budget goes."""
 MOST_COPIES = 8
+STATE_BYTES = 2
+"""Bytes of one number of a token state."""
+MOST_STATE_BYTES = 2 * 2**30
+"""Room on disk that the dense model's token states may take, unless the request asks for them."""
 
 
 def training_examples(inputs: JobInputs, anatomy: Anatomy) -> Examples:
@@ -60,6 +65,13 @@ def training_data(inputs: JobInputs, anatomy: Anatomy, seconds: float) -> tuple[
     chosen = data.subset(_draw(lengths, tokens, inputs.seed))
     copies = min(MOST_COPIES, tokens // max(1, sum(lengths)) - 1) if len(chosen) < FEW_TEXTS else 0
     return chosen, Augmentation(copies=max(0, copies))
+
+
+def default_losses(anatomy: Anatomy, texts: TrainingData, augmentation: Augmentation) -> LossWeights:
+    """Return the default weights, without the term of the token states where keeping these takes too much room."""
+    tokens = sum(len(row) for row in texts.input_ids) * (1 + augmentation.copies)
+    state_bytes = tokens * anatomy.layers * anatomy.hidden_size * STATE_BYTES
+    return LossWeights() if state_bytes <= MOST_STATE_BYTES else LossWeights(hidden=0)
 
 
 def affordable_tokens(anatomy: Anatomy, seconds: float) -> int:

@@ -27,7 +27,12 @@ from infra.errors import InvalidInputError
 from tests.unit.recovery.conftest import shrink
 
 CONFIG = RecoveryConfig(
-    seconds=None, steps=40, learning_rate=2e-4, batch_size=16, evaluations=4, losses=LossWeights(task=0, logits=1)
+    seconds=None,
+    steps=40,
+    learning_rate=2e-4,
+    batch_size=16,
+    evaluations=4,
+    losses=LossWeights(task=0, logits=1, hidden=0),
 )
 
 

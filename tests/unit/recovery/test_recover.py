@@ -64,7 +64,7 @@ def same(first: RecoveryResult, second: RecoveryResult) -> bool:
 @pytest.mark.parametrize(
     "change",
     [
-        {"losses": LossWeights(task=0, logits=1)},
+        {"losses": LossWeights(task=0, logits=1, hidden=0)},
         {"losses": LossWeights(task=0, logits=1, hidden=1)},
         {"average": 0.9, "train_embeddings": True},
     ],

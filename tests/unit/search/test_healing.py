@@ -106,6 +106,7 @@ def test_a_gradual_family_is_cut_from_member_to_member(bench):
         assert step.payload["recipe"]["weights"] is None
     for step in steps:
         assert step.payload["recipe"]["criterion"] == "taylor"
+        assert step.payload["recipe"]["compensation"] == "none"
         layers = step.payload["recipe"]["layers"]
         sizes.append(sum((layer["feed_forward"]["intermediate_size"] or 8) for layer in layers))
     assert sizes == sorted(set(sizes), reverse=True)

@@ -1,0 +1,37 @@
+"""What a job's trainings are made of, as far as it follows from the budget and the model."""
+
+from compressors.description import Anatomy
+from compressors.recovery.config import Augmentation
+from compressors.recovery.data import TrainingData
+from workers.operations.training import MOST_STATE_BYTES
+from workers.operations.training import affordable_tokens
+from workers.operations.training import default_losses
+
+ANATOMY = Anatomy(
+    model_type="bert",
+    task="embedding",
+    layers=6,
+    hidden_size=384,
+    heads=(12,) * 6,
+    head_size=32,
+    intermediate_size=(1536,) * 6,
+    vocabulary_size=30_000,
+    max_sequence_length=512,
+    labels=(),
+    parameters=22_000_000,
+    has_token_types=True,
+)
+
+
+def test_token_states_are_compared_where_there_is_room_for_them() -> None:
+    texts = TrainingData([[1] * 64] * 1000)
+    assert default_losses(ANATOMY, texts, Augmentation()).hidden > 0
+    wide = ANATOMY.model_copy(update={"hidden_size": MOST_STATE_BYTES // (64 * 1000 * 6)})
+    assert default_losses(wide, texts, Augmentation()).hidden == 0
+    assert default_losses(ANATOMY, texts, Augmentation(copies=20)).hidden == 0
+
+
+def test_the_dense_model_reads_more_in_a_longer_time_and_less_where_it_is_large() -> None:
+    assert affordable_tokens(ANATOMY, 1200) > 1.9 * affordable_tokens(ANATOMY, 600)
+    larger = ANATOMY.model_copy(update={"parameters": 10 * ANATOMY.parameters})
+    assert affordable_tokens(larger, 1200) < 0.2 * affordable_tokens(ANATOMY, 1200)
