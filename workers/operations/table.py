@@ -30,10 +30,9 @@ from workers.operations.inputs import JobInputs
 from workers.operations.measure import stand
 from workers.runner.operation import OperationContext
 
-FINE = (1 / 24, 1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 3 / 4, 1.0)
+FINE_HEADS = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 3 / 4, 1.0)
+FINE_WIDTHS = (1 / 24, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Widths that are timed in the number format that the search will mostly use, as fractions of the full width."""
-ALL_HEADS = 16
-"""Up to so many heads every count is timed in that format: odd counts cost more than their neighbours suggest."""
 COARSE = (1 / 6, 1 / 2, 1.0)
 """The same in any other format."""
 MEDIUM = 1 / 3
@@ -43,7 +42,7 @@ MULTIPLE = 32
 NO_ATTENTION = AttentionRecipe(heads=0)
 NO_FEED_FORWARD = FeedForwardRecipe(intermediate_size=0)
 BRANCHES: tuple[Branch, ...] = ("attention", "feed_forward")
-EFFORT = Effort(half_width=0.02, seconds=5.0, total_seconds=75.0, min_blocks=10, control_every=2, retreats=1)
+EFFORT = Effort(half_width=0.03, seconds=3.0, total_seconds=45.0, min_blocks=10, control_every=2, retreats=1)
 LEAST_SECONDS = 15.0
 """Below this the intervals are too wide to steer by."""
 
@@ -80,7 +79,7 @@ class Block(BaseModel):
 
 
 def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) -> list[Block]:
-    """Return the models to time: some 30, so that every option of a branch lies between two of them.
+    """Return the models to time: some 25, so that every option of a branch lies between two of them.
 
     Branches are varied beside branches of the other kind of medium width: alone, the weights of a narrow branch may
     fit into a cache that they would not have for themselves in any model of use.
@@ -199,13 +198,12 @@ def _varied(anatomy: Anatomy, bits: Bits, beside: Bits, precision: Precision, *,
     attention = AttentionRecipe(heads=_counts(heads, (MEDIUM,), 1)[-1], bits=beside) if heads else NO_ATTENTION
     medium = FeedForwardRecipe(intermediate_size=_counts(width, (MEDIUM,), MULTIPLE)[-1], bits=beside)
     feed_forward = medium if width else NO_FEED_FORWARD
-    shares = FINE if fine else COARSE
-    counts = list(range(1, heads + 1)) if fine and heads <= ALL_HEADS else _counts(heads, shares, 1)
+    counts = _counts(heads, FINE_HEADS if fine else COARSE, 1)
     blocks = [Block(attention=attention), Block(feed_forward=feed_forward)]
     blocks += [Block(attention=AttentionRecipe(heads=h, bits=bits), feed_forward=feed_forward) for h in counts]
     blocks += [
         Block(attention=attention, feed_forward=FeedForwardRecipe(intermediate_size=w, bits=bits))
-        for w in _counts(width, shares, MULTIPLE)
+        for w in _counts(width, FINE_WIDTHS if fine else COARSE, MULTIPLE)
     ]
     return [block.model_copy(update={"precision": precision}) for block in blocks]
 
