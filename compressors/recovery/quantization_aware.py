@@ -25,16 +25,19 @@ from paretune.artifact.encoder import CompressedEncoder
 from paretune.artifact.encoder import LowRankLinear
 from paretune.artifact.structure import LinearStructure
 
-LEVELS = 127
-"""Largest integer of the symmetric weight grid."""
-
 
 def recover_quantized(
-    student: CompressedEncoder, teacher: Teacher, data: PreparedData, config: RecoveryConfig, **options: Any
+    student: CompressedEncoder,
+    teacher: Teacher,
+    data: PreparedData,
+    config: RecoveryConfig,
+    *,
+    grid_bits: int = 8,
+    **options: Any,
 ) -> RecoveryResult:
     """Train with the int8 layers of ``student.structure`` quantised, and return weights that lie on their grid.
 
-    Rounding the result once more (per output channel, symmetric, scale = max|w| / 127) changes nothing. The start
+    Rounding the result once more (per output channel, symmetric, on a grid of ``grid_bits``) changes nothing. The start
     score is that of plain rounding, so ``improved`` says whether the finish was worth it.
 
     Args:
@@ -42,6 +45,7 @@ def recover_quantized(
         teacher: as for :func:`compressors.recovery.recover.recover`.
         data: as for ``recover``.
         config: see :func:`finishing`.
+        grid_bits: of the weights; see :meth:`compressors.recipe.QuantizationRecipe.grid_bits`.
         options: the further options of ``recover``.
 
     Raises:
@@ -51,7 +55,7 @@ def recover_quantized(
         raise InvalidInputError(
             "No layer of the model is to be quantised to 8 bits.", hint="Set bits to 8 in the recipe's layers."
         )
-    with fake_quantization(student):
+    with fake_quantization(student, grid_bits):
         result = recover(student, teacher, data, config, **options)
     return dataclasses.replace(result, state_dict=dict(student.state_dict()))
 
@@ -70,14 +74,15 @@ def finishing(config: RecoveryConfig, steps: int = 300) -> RecoveryConfig:
 
 
 @contextmanager
-def fake_quantization(module: CompressedEncoder) -> Iterator[None]:
+def fake_quantization(module: CompressedEncoder, grid_bits: int = 8) -> Iterator[None]:
     """Let the int8 layers compute as they will when deployed; afterwards their weights are on the grid for good."""
     layers = quantized_layers(module)
     hooks = []
     for layer in layers:
         hooks.append(layer.register_forward_pre_hook(lambda _, inputs: (quantize_activation(inputs[0]), *inputs[1:])))
         for name in _matrices(layer):
-            parametrize.register_parametrization(layer, name, LearnedStep(getattr(layer, name).shape[0]))
+            step = LearnedStep(getattr(layer, name).shape[0], (1 << (grid_bits - 1)) - 1)
+            parametrize.register_parametrization(layer, name, step)
     try:
         yield
     finally:
@@ -115,20 +120,23 @@ def _matrices(layer: nn.Module) -> tuple[str, ...]:
 class LearnedStep(nn.Module):
     """Rounds a weight matrix to the int8 grid of a step size that is learned for each row.
 
-    The step is at most ``max|w| / 127`` of its row: the largest weight then sits on the end of the grid, where an
+    The step is at most ``max|w| / levels`` of its row: the largest weight then sits on the end of the grid, where an
     exporter that derives the scale from the largest weight finds the same grid again.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, levels: int = 127) -> None:
         super().__init__()
+        self.levels = levels
+        """Largest integer of the symmetric grid."""
         self.ratio = nn.Parameter(torch.ones(rows))
-        """Step relative to ``max|w| / 127``, ``[rows]``."""
+        """Step relative to ``max|w| / levels``, ``[rows]``."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """[rows, columns] -> the same, on the grid."""
         largest = weight.detach().abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
-        ratio = self.ratio + (self.ratio.clamp(1 / LEVELS, 1) - self.ratio).detach()
-        rounded: Tensor = _LearnedStepRounding.apply(weight, ratio * largest / LEVELS)  # type: ignore[no-untyped-call]
+        ratio = self.ratio + (self.ratio.clamp(1 / self.levels, 1) - self.ratio).detach()
+        step = ratio * largest / self.levels
+        rounded: Tensor = _LearnedStepRounding.apply(weight, step, self.levels)  # type: ignore[no-untyped-call]
         return rounded
 
 
@@ -136,20 +144,21 @@ class _LearnedStepRounding(torch.autograd.Function):
     """``step * clamp(round(weight / step))`` with the gradients of LSQ."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, step: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, step: Tensor, levels: int) -> Tensor:
         """Weight ``[rows, columns]``, step ``[rows]``."""
         ctx.save_for_backward(weight, step)
-        return (weight / step[:, None]).round().clamp(-LEVELS, LEVELS) * step[:, None]
+        ctx.levels = levels
+        return (weight / step[:, None]).round().clamp(-levels, levels) * step[:, None]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        """Straight through inside the grid; the step's gradient is scaled by ``1 / sqrt(columns * 127)``."""
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Straight through inside the grid; the step's gradient is scaled by ``1 / sqrt(columns * levels)``."""
         (gradient,) = gradients
-        weight, step = ctx.saved_tensors
+        (weight, step), levels = ctx.saved_tensors, ctx.levels
         scaled = weight / step[:, None]
-        inside = scaled.abs() <= LEVELS
-        slope = torch.where(inside, scaled.round() - scaled, scaled.sign() * LEVELS)
-        return gradient * inside, (gradient * slope).sum(1) / (weight.shape[1] * LEVELS) ** 0.5
+        inside = scaled.abs() <= levels
+        slope = torch.where(inside, scaled.round() - scaled, scaled.sign() * levels)
+        return gradient * inside, (gradient * slope).sum(1) / (weight.shape[1] * levels) ** 0.5, None
 
 
 def quantize_activation(values: Tensor) -> Tensor:

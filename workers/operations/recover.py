@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -56,7 +57,8 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     directory = inputs.recovery(arguments["name"])
     student = to_module(_start(work, arguments, data, context))
     finish = bool(arguments["finish"])
-    trainer = train_quantized if finish else train
+    grid_bits = Recipe.model_validate(arguments["recipe"]).quantization.grid_bits(8)
+    trainer = partial(train_quantized, grid_bits=grid_bits) if finish else train
     result = trainer(
         student,
         teacher,

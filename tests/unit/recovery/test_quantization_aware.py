@@ -62,12 +62,13 @@ def test_the_finish_beats_plain_rounding_and_ends_on_the_grid(classifier: Encode
     assert not on_grid(result.state_dict["head.dense.weight"])  # 32 bits: untouched by the rounding
 
 
-def test_untrained_fake_quantization_is_plain_rounding(classifier: EncoderNetwork) -> None:
+@pytest.mark.parametrize("bits", [8, 7])
+def test_untrained_fake_quantization_is_plain_rounding(classifier: EncoderNetwork, bits: int) -> None:
     student = to_module(in_eight_bits(classifier))
     before = student.layers[0].attention.query.weight.detach().clone()
-    with fake_quantization(student):
+    with fake_quantization(student, bits):
         pass
-    torch.testing.assert_close(student.layers[0].attention.query.weight.detach(), round_to_nearest(before, 8))
+    torch.testing.assert_close(student.layers[0].attention.query.weight.detach(), round_to_nearest(before, bits))
 
 
 def test_factorised_layers_are_rounded_in_both_factors(classifier: EncoderNetwork) -> None:
