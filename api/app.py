@@ -45,8 +45,8 @@ ROUTERS = (models, datasets, uploads, devices, jobs, trials, front, best, export
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    configure_logging()
     services: Services = app.state.services
+    configure_logging(services.settings.log_format)
     remove_abandoned(services.staging)
     hub: EventHub = app.state.events
     with on_stop_signal(hub.close):

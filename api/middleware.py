@@ -17,8 +17,10 @@ from starlette.types import Send
 from api.problems import error_response
 from infra.errors import ForbiddenError
 from infra.errors import TooLargeError
+from infra.log import log_context
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+_JOB = re.compile(r"/v1/jobs/([A-Za-z0-9-]{1,100})(?:/|$)")
 _RAW_BODIES = (
     re.compile(r"PUT /v1/models/[^/]+/files/.+"),
     re.compile(r"POST /v1/datasets"),
@@ -50,6 +52,7 @@ class RequestIdMiddleware:
         given = Headers(scope=scope).get("x-request-id", "")
         identifier = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = identifier
+        job = _JOB.match(scope["path"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -59,7 +62,8 @@ class RequestIdMiddleware:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        with log_context(request_id=identifier, job_id=job[1] if job else None):
+            await self.app(scope, receive, send_with_headers)
 
 
 class HostMiddleware:

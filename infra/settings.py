@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 from typing import Any
+from typing import Literal
 from urllib.parse import quote
 
 from pydantic import Field
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     """``redis://``, ``rediss://`` or ``redis+socket://`` URL of a Redis or Valkey server."""
     store_url: str = Field(default_factory=_default_store, repr=False)
     """``file://`` directory, or ``s3://bucket/prefix``, ``gs://...``, ``az://...`` (credentials: environment)."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Form of the log: lines to read, or one JSON object a line with the ids of job, trial, step and request."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8765

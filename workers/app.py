@@ -20,7 +20,7 @@ register(app, settings)
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _on_setup_logging(**_: Any) -> None:
-    configure_logging()
+    configure_logging(settings.log_format)
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

@@ -28,6 +28,7 @@ from infra.errors import RunnerError
 from infra.errors import StaleLeaseError
 from infra.errors import UnavailableError
 from infra.events import append_event
+from infra.log import log_context
 from infra.queue import StepQueue
 from infra.relay import relay
 from infra.settings import Settings
@@ -97,6 +98,10 @@ class StepExecutor:
         claimed = self._claim(step_id)
         if claimed is None:
             return False
+        with log_context(job_id=claimed.job_id, trial_id=claimed.trial_id, step_id=claimed.id, step=claimed.key):
+            return self._run(claimed)
+
+    def _run(self, claimed: ClaimedStep) -> bool:
         logger.info("%s of job %s: attempt %d", claimed.key, claimed.job_id, claimed.attempt)
         self._runners.enter(claimed.job_id)
         self._turn.took(claimed.job_id, self._settings.turn_seconds)

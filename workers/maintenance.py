@@ -197,11 +197,12 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     from workers.stages import STAGES
 
-    configure_logging()
+    settings = load_settings()
+    configure_logging(settings.log_format)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    maintenance = Maintenance(load_settings(), STAGES)
+    maintenance = Maintenance(settings, STAGES)
     maintenance.run(stop)
     maintenance.close()
 

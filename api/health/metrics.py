@@ -21,6 +21,7 @@ from starlette.types import Receive
 from starlette.types import Scope
 from starlette.types import Send
 
+from api.health.work import work_families
 from infra.clock import utcnow
 from infra.database.engine import Database
 from infra.database.models import Device
@@ -81,6 +82,7 @@ def _families(session: Session) -> Iterator[Metric]:
     for device_id, name in session.exec(select(Device.id, Device.name)):
         busy.add_metric([name], float(device_id in leased))
     yield busy
+    yield from work_families(session)
 
 
 class MetricsMiddleware:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import socket
 import stat
 import threading
 from datetime import timedelta
@@ -22,8 +23,10 @@ from infra.store.local import LocalStore
 from infra.store.s3 import ObjectStore
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "s3":
+        return open_store(request.getfixturevalue("s3_url"))
     return LocalStore(tmp_path / "blobs") if request.param == "local" else ObjectStore(MemoryStore())
 
 
@@ -175,3 +178,20 @@ def test_urls(url: str, kind: type, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_a_url_that_names_no_store_is_refused() -> None:
     with pytest.raises(ValueError, match="store URL"):
         open_store("nonsense://x")
+
+
+def test_a_large_blob_goes_to_s3_in_parts_and_comes_back(s3_url: str) -> None:
+    data = os.urandom(1 << 20) * 24
+    store = open_store(s3_url)
+    ref = store.put(io.BytesIO(data))
+    with store.open(ref.sha256, start=(20 << 20) - 1, length=3) as stream:
+        assert stream.read() == data[(20 << 20) - 1 : (20 << 20) + 2]
+    with store.open(ref.sha256) as stream:
+        assert digest(stream.read()) == ref.sha256
+
+
+def test_an_s3_that_is_away_is_not_the_users_fault(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{probe.getsockname()[1]}")
+    with pytest.raises(UnavailableError):
+        open_store(s3_url).exists(digest(b"x"))
