@@ -1,9 +1,12 @@
 """Composition root of the HTTP service: ``uvicorn --factory api.app:create_app``."""
 
 from collections.abc import AsyncIterator
+from collections.abc import MutableMapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CollectorRegistry
 
 from api.audit_log.endpoints import router as audit_log
@@ -39,6 +42,7 @@ from infra.log import configure_logging
 from infra.settings import Settings
 from infra.settings import load_settings
 from infra.store.open import open_store
+from infra.tracing import configure_tracing
 
 ROUTERS = (models, datasets, uploads, devices, jobs, trials, front, best, exports, events, keys, audit_log, health)
 
@@ -55,6 +59,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.database.dispose()
 
 
+def _is_probe(scope: MutableMapping[str, Any]) -> bool:
+    """Whether a request is one of those that monitoring sends every few seconds: not worth a trace."""
+    return str(scope.get("path", "")).startswith(("/health/", "/metrics"))
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the app; nothing is connected before the first request.
 
@@ -65,7 +74,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     services = Services(settings, Database(settings.database_url), open_store(settings.store_url))
     registry = CollectorRegistry()
     registry.register(DatabaseCollector(services.database))
-    app = FastAPI(title="Paretune", version=VERSION, lifespan=_lifespan, docs_url=None, redoc_url=None)
+    configure_tracing(settings, "api")
+    telemetry: TelemetryConfig = {"tracing": settings.tracing, "metrics": False, "logs": False, "exclude": _is_probe}
+    app = FastAPI(
+        title="Paretune", version=VERSION, lifespan=_lifespan, docs_url=None, redoc_url=None, telemetry=telemetry
+    )
     app.state.services = services
     app.state.registry = registry
     app.state.limiter = RateLimiter(settings.requests_per_minute)

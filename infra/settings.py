@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """Form of the log: lines to read, or one JSON object a line with the ids of job, trial, step and request."""
 
+    tracing: bool = False
+    """Whether requests and steps are traced with OpenTelemetry (extra ``otel``; collector: ``OTEL_*`` variables)."""
+
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8765
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")

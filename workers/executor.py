@@ -35,6 +35,8 @@ from infra.settings import Settings
 from infra.steps import ClaimedStep
 from infra.store import BlobStore
 from infra.store import open_store
+from infra.tracing import mark_failed
+from infra.tracing import step_span
 from profilers.host_lock import HostLock
 from workers.failure import fail_for_good
 from workers.heartbeat import HandBack
@@ -98,7 +100,8 @@ class StepExecutor:
         claimed = self._claim(step_id)
         if claimed is None:
             return False
-        with log_context(job_id=claimed.job_id, trial_id=claimed.trial_id, step_id=claimed.id, step=claimed.key):
+        ids = {"job_id": claimed.job_id, "trial_id": claimed.trial_id, "step_id": claimed.id, "step": claimed.key}
+        with log_context(**ids), step_span(claimed, enabled=self._settings.tracing):
             return self._run(claimed)
 
     def _run(self, claimed: ClaimedStep) -> bool:
@@ -186,6 +189,7 @@ class StepExecutor:
     def _fail(self, stage: Stage | None, claimed: ClaimedStep, error: ParetuneError) -> None:
         retry = not isinstance(error, InvalidInputError)
         logger.warning("%s of job %s failed: %s", claimed.key, claimed.job_id, error.message)
+        mark_failed(error.message)
         with self._database.write_session() as session:
             lock_job(session, claimed.job_id)
             step = steps.fail(session, claimed, error, retry=retry, retry_seconds=self._settings.retry_seconds)

@@ -5,6 +5,7 @@ from celery import Celery
 from infra.queue import STEP_TASK
 from infra.queue import StepQueue
 from infra.settings import Settings
+from infra.tracing import configure_tracing
 from workers.executor import StepExecutor
 
 _executor: StepExecutor | None = None
@@ -32,5 +33,6 @@ def _get_executor(app: Celery, settings: Settings) -> StepExecutor:
     if _executor is None:
         from workers.stages import STAGES
 
+        configure_tracing(settings, "worker")
         _executor = StepExecutor(settings, STAGES, StepQueue(settings, app))
     return _executor
