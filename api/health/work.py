@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import numpy as np
+import sqlalchemy
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from sqlalchemy import func
@@ -21,6 +22,14 @@ WINDOW = timedelta(minutes=5)
 """What "recent" means."""
 _MOST_STEPS = 20_000
 _QUANTILES = (0.5, 0.95)
+_COLUMNS = (
+    col(Step.kind),
+    col(Step.queue),
+    col(Step.state),
+    col(Step.started_at),
+    col(Step.finished_at),
+    col(Step.error),
+)
 
 
 def work_families(session: Session) -> Iterator[Metric]:
@@ -42,11 +51,7 @@ def _queues(session: Session) -> Iterator[Metric]:
 
 def _recent(session: Session) -> Iterator[Metric]:
     begin = utcnow() - WINDOW
-    ended = session.exec(
-        select(Step.kind, Step.queue, Step.state, Step.started_at, Step.finished_at, Step.error)
-        .where(col(Step.finished_at) > begin)
-        .limit(_MOST_STEPS)
-    ).all()
+    ended = session.execute(sqlalchemy.select(*_COLUMNS).where(col(Step.finished_at) > begin).limit(_MOST_STEPS)).all()
     seconds: dict[str, list[float]] = defaultdict(list)
     busy: dict[str, float] = defaultdict(float)
     ends: Counter[tuple[str, str]] = Counter()

@@ -1,0 +1,1 @@
+"""The service under load: clients, the coordinator, lists, and what a job spends beside its work."""
