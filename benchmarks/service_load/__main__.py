@@ -11,6 +11,7 @@ overhead     of the jobs in a service's home: share of wall time without compres
 """
 
 import argparse
+import logging
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--listed", type=int, default=100_000)
     parser.add_argument("--home", type=Path, help="home of a service that has done jobs")
     arguments = parser.parse_args()
+    logging.disable(logging.INFO)  # of the HTTP clients
     parts = arguments.parts or [part for part in _PARTS if part != "overhead" or arguments.home]
     for part in parts:
         print(f"\n{part}\n")
