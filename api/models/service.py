@@ -27,10 +27,6 @@ _VERIFYING = BoundedSemaphore(2)
 """Parsing a large tokenizer takes some hundred megabytes for a moment: not for everybody at once."""
 
 
-def _stored(store: BlobStore, file: ModelFile) -> FileSource:
-    return FileSource(file.size, lambda: store.open(file.sha256))
-
-
 def _on_disk(path: Path) -> FileSource:
     return FileSource(path.stat().st_size, lambda: path.open("rb"))
 
@@ -52,7 +48,7 @@ def verify_stored(services: Services, files: Iterable[ModelFile]) -> ModelFacts:
     Raises:
         InvalidModelError: The model is incomplete or refused.
     """
-    sources = {file.name: _stored(services.store, file) for file in files}
+    sources = {file.name: _in_store(services.store, BlobRef(file.sha256, file.size)) for file in files}
     return verify_folder(sources, services.settings.max_upload_bytes)
 
 
@@ -82,12 +78,24 @@ def read_server_path(services: Services, server_path: str) -> tuple[ModelFacts, 
         raise InvalidModelError(f"{server_path!r} is not a folder on the server.", hint="Give an absolute path.")
     names = [path.name for path in folder.iterdir() if path.name in SIZE_LIMITS or is_weights(path.name)]
     paths = {name: folder / name for name in [*names, POOLING] if (folder / name).is_file()}
-    facts = verify_folder({name: _on_disk(path) for name, path in paths.items()}, services.settings.max_upload_bytes)
-    refs = {name: services.store.put(path) for name, path in paths.items()}
     for name, path in paths.items():
-        if path.stat().st_size != refs[name].size:
-            raise InvalidModelError(f"{name} changed while it was read.", hint="Try again when nothing writes to it.")
-    return facts, refs
+        _check_inside(folder, name, path)
+    limit = services.settings.max_upload_bytes
+    verify_folder({name: _on_disk(path) for name, path in paths.items()}, limit)
+    refs = {name: services.store.put(path) for name, path in paths.items()}
+    # Somebody may have changed a file meanwhile; what is in the store does not change any more.
+    return verify_folder({name: _in_store(services.store, ref) for name, ref in refs.items()}, limit), refs
+
+
+def _check_inside(folder: Path, name: str, path: Path) -> None:
+    """Refuse links to elsewhere; those of a Hugging Face cache lead into ``blobs`` beside its snapshots."""
+    real = path.resolve()
+    if not any(real.is_relative_to(place.resolve()) for place in (folder, folder.resolve().parents[1] / "blobs")):
+        raise InvalidModelError(f"{name} is a link out of the folder.", hint="Give a folder with the files themselves.")
+
+
+def _in_store(store: BlobStore, ref: BlobRef) -> FileSource:
+    return FileSource(ref.size, lambda: store.open(ref.sha256))
 
 
 def add_ready_model(
