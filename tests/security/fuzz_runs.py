@@ -69,7 +69,7 @@ def chains(target: Target, examples: int, steps: int, seed: int) -> list[str]:
         def before_call(self, case: schemathesis.Case) -> None:
             if random.random() < 0.8:
                 target.give_what_fits(case)
-            if "job_id" in case.path_parameters and random.random() < 0.5:
+            if "job_id" in case.path_parameters and case.operation.method != "delete" and random.random() < 0.8:
                 case.path_parameters["job_id"] = target.ids["job_id"]
             target.spare_what_is_needed(case)
 
