@@ -286,8 +286,11 @@ def test_nothing_computes_while_this_host_measures(bench: Bench) -> None:
     worker = threading.Thread(target=bench.worker(stage).run, args=[step_id])
     with HostLock(bench.settings.host_lock_directory).exclusive():
         worker.start()
-        time.sleep(0.7)
-        assert bench.row(step_id).state == "running"
+        deadline = time.monotonic() + 20
+        while bench.row(step_id).state != "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.5)
         measured_until = time.monotonic()
     worker.join()
     assert stage.finished[0]["at"] >= measured_until
