@@ -1,8 +1,10 @@
 """Rows belong to the API key that made them; to every other key they do not exist."""
 
+from collections.abc import Sequence
 from typing import Any
 from typing import TypeVar
 
+from sqlalchemy.orm import defer
 from sqlmodel import Session
 from sqlmodel import SQLModel
 
@@ -12,13 +14,22 @@ from infra.errors import NotFoundError
 Owned = TypeVar("Owned", bound=SQLModel)
 
 
-def get_owned(session: Session, table: type[Owned], identifier: str, principal: Principal) -> Owned:
+def get_owned(
+    session: Session, table: type[Owned], identifier: str, principal: Principal, *, later: Sequence[Any] = ()
+) -> Owned:
     """Return the row of ``table``, which must have an ``owner``.
+
+    Args:
+        session: Where to read.
+        table: The table.
+        identifier: The row's id.
+        principal: Who asks.
+        later: Large columns that are read only when somebody looks at them, while the session is open.
 
     Raises:
         NotFoundError: There is none, or it belongs to another key: the answer is the same.
     """
-    row: Any = session.get(table, identifier)
+    row: Any = session.get(table, identifier, options=[defer(column) for column in later])
     if row is None or row.owner != principal.id:
         name = table.__name__.lower()
         raise NotFoundError(

@@ -35,7 +35,7 @@ END_STATES = ("succeeded", "failed", "cancelled")
 
 def _visible_job(job_id: str, services: CurrentServices, principal: Reader) -> str:
     with services.database.read_session() as session:
-        return get_owned(session, Job, job_id, principal).id
+        return get_owned(session, Job, job_id, principal, later=[col(Job.prepared)]).id
 
 
 def _read(services: Services, job_id: str, after: int) -> tuple[list[Event], bool]:

@@ -24,7 +24,7 @@ class EventHub:
     rows itself: waking it too often does no harm, and it also looks by itself after :data:`LOOK_SECONDS`.
     """
 
-    LOOK_SECONDS = 5.0
+    LOOK_SECONDS = 15.0
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -84,7 +84,8 @@ def get_job(
     job_id: str, request: Request, session: ReadSession, principal: Reader, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Read a job: state, stage, progress, and the best model so far."""
-    return conditional(_details(request, session, get_owned(session, Job, job_id, principal)), if_none_match)
+    job = get_owned(session, Job, job_id, principal, later=[repository.LARGE])
+    return conditional(_details(request, session, job), if_none_match)
 
 
 @router.post("/{job_id}/cancel", response_model=JobView, responses=responses(404, 412))

@@ -1,8 +1,10 @@
 """Queries of the jobs resource."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func
+from sqlalchemy.orm import defer
 from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
@@ -13,12 +15,14 @@ from api.jobs.schemas import TrialCounts
 from infra.database.models import Job
 from infra.database.models import Trial
 
+LARGE: Any = col(Job.prepared)
+"""What the stages found out for each other: hundreds of kilobytes that no list and no status shows."""
 END_STATES = ("succeeded", "failed", "cancelled")
 
 
 def owned_by(owner: str, state: str | None) -> SelectOfScalar[Job]:
     """Select the jobs of one owner, optionally those in one state."""
-    statement = select(Job).where(Job.owner == owner)
+    statement = select(Job).where(Job.owner == owner).options(defer(LARGE))
     return statement if state is None else statement.where(col(Job.state) == state)
 
 

@@ -4,7 +4,7 @@
     python -m benchmarks.service_load --parts coordinator --trials 1000
     python -m benchmarks.service_load --parts overhead --home ~/.paretune
 
-clients      500 clients on 50 jobs for 60 s, half of them polling the status, half of them watching the events
+clients      500 clients on 50 jobs for 60 s: half poll the status every 5 s, half watch the events
 coordinator  time of one ask and the two tells that follow it, in jobs with up to 5,000 trials, on SQLite
 lists        pages of a list of 100,000 jobs, at the beginning and deep inside
 overhead     of the jobs in a service's home: share of wall time without compression, evaluation or measurement

@@ -30,7 +30,7 @@ from infra.events import append_event
 from infra.settings import Settings
 from infra.settings import load_settings
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 5.0
 """Time between two polls of one client, jittered."""
 EVENTS_PER_SECOND = 10.0
 """Of all jobs together."""
