@@ -1,0 +1,1 @@
+"""Random faults over running jobs: ``python -m tests.chaos --help``."""
