@@ -39,6 +39,7 @@ def collect_blobs(database: Database, store: BlobStore, grace_seconds: float) ->
     Raises:
         UnavailableError: The database or the store does not answer.
     """
+    store.remove_leftovers(utcnow() - timedelta(seconds=grace_seconds))
     removed = 0
     with database.read_session() as session:
         candidates = list(session.exec(select(Blob.sha256).where(*_is_garbage(grace_seconds))))

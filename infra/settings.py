@@ -141,6 +141,14 @@ class Settings(BaseSettings):
     """Where the lock lies that keeps computing away from measuring; the same for all services of a host."""
     blob_grace_seconds: Seconds = 24 * 3600.0
     """Blobs younger than this are never collected."""
+    retain_jobs_seconds: Seconds | None = None
+    """Jobs that ended longer ago than this are deleted, with their trials, events and exports; by default none is."""
+    retain_events_seconds: Seconds | None = None
+    """Progress and notices of jobs that ended longer ago than this are deleted; by default none are."""
+    retain_uploads_seconds: Seconds = 24 * 3600.0
+    """Uploads that were begun longer ago than this and never completed are deleted."""
+    retain_audit_seconds: Seconds | None = None
+    """Entries of the audit log that are older than this are deleted; by default none is."""
     maintenance_seconds: Seconds = 1.0
     """Interval of the maintenance loop."""
     devices: tuple[str, ...] = ("local-cpu", "local-openvino", "local-cuda")
@@ -173,7 +181,7 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """Return the ``PARETUNE_*`` variables that give a child process these settings."""
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude_none=True)
         return {
             f"PARETUNE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
             for name, value in values.items()

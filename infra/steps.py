@@ -31,7 +31,6 @@ from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
 
-from infra.clock import utcnow
 from infra.clock import uuid7
 from infra.database.clock import database_time
 from infra.database.models import Job
@@ -110,7 +109,7 @@ def create_step(
             attempt=0,
             max_attempts=max_attempts,
             not_before=not_before,
-            created_at=utcnow(),
+            created_at=database_time(),
         )
         .on_conflict_do_nothing(index_elements=["job_id", "key"])
     )
@@ -225,8 +224,16 @@ def fail(
     return _end(session, claimed, state="failed", error=error.to_dict(), finished_at=database_time())
 
 
-def release(session: Session, claimed: ClaimedStep, *, delay_seconds: float = 0.0) -> Step:
+def release(
+    session: Session, claimed: ClaimedStep, *, delay_seconds: float = 0.0, note: JsonObject | None = None
+) -> Step:
     """Hand the step back as if it had not been tried: the worker stops, or something it needs is away.
+
+    Args:
+        session: A write session.
+        claimed: The step.
+        delay_seconds: Earliest time to start again, from now.
+        note: Why, kept in ``step.error`` until the step is over; by default what is there stays.
 
     Raises:
         StaleLeaseError: The step was taken over, cancelled, or is over.
@@ -238,6 +245,7 @@ def release(session: Session, claimed: ClaimedStep, *, delay_seconds: float = 0.
         attempt=Step.attempt - 1,
         dispatched_at=None,
         not_before=database_time(delay_seconds),
+        **({} if note is None else {"error": note}),
     )
 
 
@@ -267,8 +275,16 @@ def cancel_steps(session: Session, job_id: str, *, keep_kinds: Sequence[str] = (
     )
 
 
-def reap(session: Session, *, dead_owners: Sequence[str] = ()) -> list[Step]:
-    """Take back the steps whose lease expired, or whose owner is known to be dead.
+def jobs_to_reap(session: Session, *, dead_owners: Sequence[str] = ()) -> list[str]:
+    """Return the ids of the jobs for which :func:`reap` has something to do; for a read session."""
+    condition = (col(Step.state) == "running") & _is_abandoned(dead_owners)
+    return list(session.exec(select(Step.job_id).where(condition).distinct()))
+
+
+def reap(session: Session, job_id: str, *, dead_owners: Sequence[str] = ()) -> list[Step]:
+    """Take back the steps of a job whose lease expired, or whose owner is known to be dead.
+
+    Take the job's lock before (:func:`infra.database.locks.lock_job`): the stage of a step that failed will want it.
 
     Returns:
         The steps taken back, each ``queued`` again, or ``failed`` if it had no attempts left.
@@ -278,12 +294,9 @@ def reap(session: Session, *, dead_owners: Sequence[str] = ()) -> list[Step]:
         hint="If this repeats, look at the worker's log and at the memory of its machine.",
     ).to_dict()
     exhausted = col(Step.attempt) >= col(Step.max_attempts)
-    expired: ColumnElement[bool] = col(Step.lease_expires_at) < database_time()
-    if dead_owners:
-        expired = or_(expired, col(Step.lease_owner).in_(tuple(dead_owners)))
     ids = session.scalars(
         update(Step)
-        .where(col(Step.state) == "running", expired)
+        .where(col(Step.job_id) == job_id, col(Step.state) == "running", _is_abandoned(dead_owners))
         .values(
             state=case((exhausted, "failed"), else_="queued"),
             finished_at=case((exhausted, database_time()), else_=null()),
@@ -295,6 +308,11 @@ def reap(session: Session, *, dead_owners: Sequence[str] = ()) -> list[Step]:
         .execution_options(synchronize_session=False)
     ).all()
     return list(session.exec(select(Step).where(col(Step.id).in_(ids)).execution_options(populate_existing=True)))
+
+
+def _is_abandoned(dead_owners: Sequence[str]) -> ColumnElement[bool]:
+    expired: ColumnElement[bool] = col(Step.lease_expires_at) < database_time()
+    return or_(expired, col(Step.lease_owner).in_(tuple(dead_owners))) if dead_owners else expired
 
 
 def undispatched(session: Session, limit: int = 200) -> list[Step]:

@@ -14,7 +14,7 @@ from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
 
-from infra.clock import utcnow
+from infra.database.clock import database_now
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
@@ -96,7 +96,7 @@ def commit(
         now: Current time.
         in_flight: Trials of this job that may be under way at a time.
     """
-    now = now or utcnow()
+    now = now or database_now(session)
     job = lock_job(session, job)
     if job.state != "running":
         return

@@ -12,7 +12,7 @@ from sqlmodel import col
 from sqlmodel import func
 from sqlmodel import select
 
-from infra.clock import utcnow
+from infra.database.clock import database_now
 from infra.database.models import Device
 from infra.database.models import Job
 from infra.database.models import JsonObject
@@ -77,7 +77,7 @@ def end_job(
         return
     job.state = state
     job.error = error.to_dict() if error else None
-    job.finished_at = now or utcnow()
+    job.finished_at = now or database_now(session)
     job.version += 1
     if state == "succeeded":
         job.stage = "done"
@@ -96,7 +96,7 @@ def end_trial(
 ) -> None:
     """Put a trial into an end state and tell those who watch the job."""
     trial.state = state
-    trial.finished_at = now or utcnow()
+    trial.finished_at = now or database_now(session)
     if error:
         trial.error = error.to_dict()
     session.add(trial)
@@ -124,7 +124,7 @@ def cancel_trial_steps(session: Session, trial_ids: Sequence[str]) -> None:
     """Cancel the queued and running steps of some trials; running ones lose their lease."""
     statement = select(Step).where(col(Step.trial_id).in_(trial_ids), col(Step.state).in_(("queued", "running")))
     for step in session.exec(statement):
-        step.state, step.finished_at = "cancelled", utcnow()
+        step.state, step.finished_at = "cancelled", database_now(session)
         step.lease_owner = step.lease_token = step.lease_expires_at = None
         session.add(step)
 
@@ -137,7 +137,7 @@ def cancel_job(session: Session, job: Job, now: datetime | None = None) -> Job:
     job = lock_job(session, job)
     if job.state in ENDED:
         return job
-    job.cancel_requested_at = job.cancel_requested_at or now or utcnow()
+    job.cancel_requested_at = job.cancel_requested_at or now or database_now(session)
     end_job(session, job, "cancelled", now=now)
     return job
 

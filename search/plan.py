@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlmodel import Session
 
 from compressors.recipe import Recipe
-from infra.clock import utcnow
+from infra.database.clock import database_now
 from infra.database.models import Job
 from search.budget import BudgetState
 from search.budget import budget_state
@@ -69,7 +69,7 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
         return Plan()
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     records = job_records(session, job.id, labelled=prepared.labelled)
-    budget = job_budget(session, job, request, records, now or utcnow())
+    budget = job_budget(session, job, request, records, now or database_now(session))
     free = free_places(records, budget, in_flight)
     if free <= 0:
         return Plan()

@@ -4,11 +4,10 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from contextlib import contextmanager
-from contextlib import nullcontext
 
 from sqlmodel import Session
 from sqlmodel import select
@@ -38,9 +37,11 @@ from infra.store import open_store
 from infra.tracing import mark_failed
 from infra.tracing import step_span
 from profilers.host_lock import HostLock
+from workers import shutdown
 from workers.failure import fail_for_good
 from workers.heartbeat import HandBack
 from workers.heartbeat import Heartbeat
+from workers.host_share import HostShare
 from workers.runner.pool import RunnerPool
 from workers.stage import Stage
 from workers.stage import StageContext
@@ -51,7 +52,10 @@ logger = logging.getLogger(__name__)
 _BUSY_SECONDS = 1.0
 """A step whose device is busy is looked at again after this time."""
 _AWAY_SECONDS = 5.0
-"""A step that needs something that is away is tried again after this time."""
+"""A step that needs something that is away is tried again after this time, which doubles with every time."""
+_LONGEST_AWAY_SECONDS = 60.0
+_DATABASE_SECONDS = 0.5
+"""Between two attempts to write what came of a step while the database is away."""
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -140,50 +144,74 @@ class StepExecutor:
                     raise RunnerError(f"This worker does not know steps of the kind {claimed.kind!r}.")
                 with _errors_in_words():
                     output = self._work(stage, claimed, heartbeat)
-                    self._finish(stage, claimed, output)
+                    self._persist(heartbeat, lambda: self._finish(stage, claimed, output))
             except HandBack:
                 logger.info("handing %s of job %s back", claimed.key, claimed.job_id)
-                self._write(claimed, lambda session: steps.release(session, claimed))
+                self._persist(heartbeat, lambda: self._write(claimed, lambda session: steps.release(session, claimed)))
             except CancelledError:
-                self._write(claimed, lambda session: steps.cancel(session, claimed))
+                self._persist(heartbeat, lambda: self._write(claimed, lambda session: steps.cancel(session, claimed)))
             except StaleLeaseError:
                 raise
             except UnavailableError as error:
-                self._postpone(claimed, error)
+                unavailable = error
+                self._persist(heartbeat, lambda: self._postpone(claimed, unavailable))
             except ParetuneError as error:
-                self._fail(stage, claimed, error)
+                failure = error
+                self._persist(heartbeat, lambda: self._fail(stage, claimed, failure))
             else:
                 return True
         return False
 
     def _work(self, stage: Stage, claimed: ClaimedStep, heartbeat: Heartbeat) -> JsonObject:
-        with self._host(claimed, heartbeat):
+        with self._host(claimed, heartbeat) as share:
             heartbeat.check()
-            context = StageContext(self._settings, self._database, self._store, self._runners, claimed, heartbeat.check)
+            context = StageContext(
+                self._settings, self._database, self._store, self._runners, claimed, heartbeat.check, share
+            )
             output = stage.work(context)
             heartbeat.check()
             return output
 
     @contextmanager
-    def _host(self, claimed: ClaimedStep, heartbeat: Heartbeat) -> Iterator[None]:
+    def _host(self, claimed: ClaimedStep, heartbeat: Heartbeat) -> Iterator[HostShare | None]:
         """Measure alone on this host; compute beside others, but not beside a measurement."""
 
         def waiting(_seconds: float) -> None:
             heartbeat.check()
 
         if claimed.queue.startswith("device."):
-            hold: AbstractContextManager[None] = self._host_lock.exclusive(waiting=waiting, purpose=claimed.key)
+            with self._host_lock.exclusive(waiting=waiting, purpose=claimed.key):
+                yield None
         elif claimed.queue == "compute":
-            hold = self._host_lock.shared(waiting=waiting, purpose=claimed.key)
+            with HostShare(self._host_lock, waiting, claimed.key) as share:
+                yield share
         else:
-            hold = nullcontext()
-        with hold:
-            yield
+            yield None
+
+    def _persist(self, heartbeat: Heartbeat, write: Callable[[], None]) -> None:
+        """Write the outcome of a step, again and again while the database is away and the lease may still hold.
+
+        A result is not thrown away, nor an attempt lost, because the database was restarted. Writing twice is
+        harmless: the second time the lease is gone.
+        """
+        while True:
+            try:
+                write()
+            except UnavailableError as error:
+                if heartbeat.lost or shutdown.requested():
+                    raise
+                logger.warning("the outcome of a step has to wait: %s", error.message)
+                time.sleep(_DATABASE_SECONDS)
+            else:
+                return
 
     def _finish(self, stage: Stage, claimed: ClaimedStep, output: JsonObject) -> None:
         with self._database.write_session() as session:
             lock_job(session, claimed.job_id)
+            waited = (session.get_one(Step, claimed.id).error or {}).get("postponed")
             step = steps.finish(session, claimed, output)
+            if waited:
+                append_event(session, step.job_id, "notice", {"message": "What was missing is back.", "step": step.key})
             stage.finish(session, step, output)
 
     def _fail(self, stage: Stage | None, claimed: ClaimedStep, error: ParetuneError) -> None:
@@ -203,9 +231,14 @@ class StepExecutor:
         logger.warning("%s of job %s has to wait: %s", claimed.key, claimed.job_id, error.message)
 
         def hand_back(session: Session) -> Step:
-            notice = {"message": error.message, "hint": error.hint, "step": claimed.key}
-            append_event(session, claimed.job_id, "notice", notice)
-            return steps.release(session, claimed, delay_seconds=_AWAY_SECONDS)
+            before = session.get_one(Step, claimed.id).error or {}
+            times = before.get("postponed", 0)
+            if times == 0 or before["message"] != error.message:  # not the same words every minute
+                notice = {"message": error.message, "hint": error.hint, "step": claimed.key}
+                append_event(session, claimed.job_id, "notice", notice)
+            delay = min(_AWAY_SECONDS * 2**times, _LONGEST_AWAY_SECONDS)
+            note = error.to_dict() | {"postponed": times + 1}
+            return steps.release(session, claimed, delay_seconds=delay, note=note)
 
         self._write(claimed, hand_back)
 

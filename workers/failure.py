@@ -4,12 +4,10 @@ import logging
 
 from sqlmodel import Session
 
-from infra.clock import utcnow
 from infra.database.models import Job
 from infra.database.models import Step
 from infra.errors import ParetuneError
-from infra.events import append_event
-from infra.steps import cancel_steps
+from search.lifecycle import fail_job
 from workers.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -28,17 +26,4 @@ def fail_for_good(session: Session, stage: Stage | None, step: Step, error: Pare
             logger.exception("the stage %s cannot handle its failure", step.kind)
         else:
             return
-    _fail_job(session, step.job_id, error)
-
-
-def _fail_job(session: Session, job_id: str, error: ParetuneError) -> None:
-    job = session.get_one(Job, job_id)
-    if job.state not in ("queued", "running"):
-        return
-    job.state = "failed"
-    job.error = error.to_dict()
-    job.finished_at = utcnow()
-    job.version += 1
-    cancel_steps(session, job_id)
-    append_event(session, job_id, "error", job.error)
-    append_event(session, job_id, "state", {"state": "failed"})
+    fail_job(session, session.get_one(Job, step.job_id), error)

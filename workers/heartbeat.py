@@ -54,6 +54,11 @@ class Heartbeat:
         self._stop.set()
         self._thread.join()
 
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is known, or has to be taken, to be lost."""
+        return self._lease == "lost"
+
     def check(self) -> None:
         """Return if the work should go on.
 

@@ -25,16 +25,19 @@ from sqlmodel import select
 from infra import steps
 from infra.clock import utcnow
 from infra.database.engine import Database
+from infra.database.locks import lock_job
 from infra.database.models import Job
 from infra.database.models import Step
 from infra.errors import ParetuneError
 from infra.errors import UnavailableError
 from infra.errors import from_dict
+from infra.events import append_event
 from infra.garbage import collect_blobs
 from infra.log import configure_logging
 from infra.queue import StepQueue
 from infra.relay import recover_lost_messages
 from infra.relay import relay
+from infra.retention import apply_retention
 from infra.settings import Settings
 from infra.settings import load_settings
 from infra.store import open_store
@@ -79,6 +82,7 @@ class Maintenance:
             _Duty(self.relay, often),
             _Duty(self.recover_lost_messages, _LOST_MESSAGES_SECONDS),
             _Duty(self.remove_workdirs, _WORKDIRS_SECONDS),
+            _Duty(self.apply_retention, _GARBAGE_SECONDS),
             _Duty(self.collect_garbage, _GARBAGE_SECONDS),
         ]
 
@@ -119,12 +123,22 @@ class Maintenance:
     def reap(self) -> int:
         """Take back the steps of workers that disappeared; fail those that have no attempts left."""
         dead = self._dead_owners() if self._settings.embedded else []
+        with self._database.read_session() as session:
+            jobs = steps.jobs_to_reap(session, dead_owners=dead)
+        return sum(self._reap_job(job_id, dead) for job_id in jobs)
+
+    def _reap_job(self, job_id: str, dead: list[str]) -> int:
         with self._database.write_session() as session:
-            reaped = steps.reap(session, dead_owners=dead)
+            lock_job(session, job_id)
+            reaped = steps.reap(session, job_id, dead_owners=dead)
             for step in reaped:
                 logger.warning("the worker of %s of job %s disappeared", step.key, step.job_id)
+                error = _error_of(step)
                 if step.state == "failed":
-                    fail_for_good(session, self._stages.get(step.kind), step, _error_of(step))
+                    fail_for_good(session, self._stages.get(step.kind), step, error)
+                else:
+                    notice = {"message": error.message, "step": step.key, "attempt": step.attempt}
+                    append_event(session, job_id, "notice", notice)
         return len(reaped)
 
     def _dead_owners(self) -> list[str]:
@@ -165,6 +179,10 @@ class Maintenance:
             shutil.rmtree(path, ignore_errors=True)
             removed += 1
         return removed
+
+    def apply_retention(self) -> dict[str, int]:
+        """Delete rows that are older than the settings allow."""
+        return apply_retention(self._database, self._settings)
 
     def collect_garbage(self) -> int:
         """Remove blobs that no row needs."""

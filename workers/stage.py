@@ -20,6 +20,7 @@ from infra.settings import Settings
 from infra.steps import ClaimedStep
 from infra.store import BlobRef
 from infra.store import BlobStore
+from workers.host_share import HostShare
 from workers.runner.operation import Role
 from workers.runner.pool import RunnerPool
 from workers.runner.process import RunnerProcess
@@ -31,15 +32,27 @@ class RunnerHandle:
     """A runner as a stage sees it: stops when the job is cancelled, reports progress to the job's watchers."""
 
     def __init__(
-        self, runner: RunnerProcess, progress: Callable[[JsonObject], None], check: Callable[[], None]
+        self,
+        runner: RunnerProcess,
+        progress: Callable[[JsonObject], None],
+        check: Callable[[], None],
+        host: HostShare | None = None,
     ) -> None:
         self._runner = runner
         self._progress = progress
         self._check = check
+        self._host = host
 
     def call(self, operation: str, arguments: JsonObject, *, timeout: float | None = None) -> JsonObject:
         """Do an operation in the runner; see :meth:`RunnerProcess.call`."""
-        return self._runner.call(operation, arguments, timeout=timeout, on_progress=self._progress, check=self._check)
+        return self._runner.call(operation, arguments, timeout=timeout, on_progress=self._progress, check=self._look)
+
+    def _look(self) -> None:
+        self._check()
+        if self._host is not None:
+            self._host.make_way(
+                self._runner, lambda: self._progress({"doing": "waiting for a measurement on this host"})
+            )
 
     def close(self) -> None:
         """End the runner, so that the next call gets a fresh process."""
@@ -65,6 +78,7 @@ class StageContext:
         runners: RunnerPool,
         step: ClaimedStep,
         check: Callable[[], None],
+        host: HostShare | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -74,6 +88,7 @@ class StageContext:
         self._database = database
         self._runners = runners
         self._check = check
+        self._host = host
         self._reported_at = -_PROGRESS_SECONDS
 
     def read_session(self) -> AbstractContextManager[Session]:
@@ -94,7 +109,7 @@ class StageContext:
         Raises:
             RunnerError: It does not start.
         """
-        return RunnerHandle(self._runners.get(role, self.workdir), self.progress, self.check_cancelled)
+        return RunnerHandle(self._runners.get(role, self.workdir), self.progress, self.check_cancelled, self._host)
 
     def progress(self, payload: JsonObject) -> None:
         """Append a progress event; more than two a second are dropped."""

@@ -39,8 +39,6 @@ from infra.uploads.filenames import check_name
 from infra.uploads.filenames import size_limit
 
 MAX_PARTS = 10_000
-EXPIRES = timedelta(days=1)
-"""An upload that is not complete by then is forgotten, and its pieces are collected."""
 MAX_OPEN = 1000
 """Uploads in progress of one API key."""
 
@@ -51,7 +49,11 @@ def check_target(session: Session, services: Services, principal: Principal, bod
     Raises:
         ParetuneError: The name, size or model does not fit.
     """
-    session.exec(delete(Upload).where(col(Upload.created_at) < utcnow() - EXPIRES))
+    session.exec(
+        delete(Upload).where(
+            col(Upload.created_at) < utcnow() - timedelta(seconds=services.settings.retain_uploads_seconds)
+        )
+    )
     if session.exec(select(func.count()).where(Upload.owner == principal.id)).one() >= MAX_OPEN:
         raise RateLimitedError(f"{MAX_OPEN} uploads are in progress.", hint="Complete or delete some.")
     limit = services.settings.max_upload_bytes

@@ -1,6 +1,7 @@
 """Train a compressed model back towards the dense one."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ def recover(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     evaluate: Evaluate | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> RecoveryResult:
     """Train ``student`` in place within the budget and return its best weights.
 
@@ -89,6 +91,7 @@ def recover(
         should_stop: polled after every step; when it returns true, a checkpoint is written and the best weights so far
             are returned.
         evaluate: quality of a model on held-back data, higher is better, in place of the built-in score.
+        clock: seconds that count against the budget.
 
     Raises:
         InvalidInputError: the teacher does not fit the data or the losses.
@@ -97,7 +100,7 @@ def recover(
         torch.set_num_threads(config.threads)
     if isinstance(teacher, TeacherCache):
         teacher.check(data.examples)
-    run = Run(student, teacher, data, config, evaluate, checkpoint_dir, fingerprint(student, data, config))
+    run = Run(student, teacher, data, config, evaluate, checkpoint_dir, fingerprint(student, data, config), clock)
     stopped: Literal["finished", "patience", "cancelled"] = "finished"
     while not run.plan.finished:
         loss = run.step()

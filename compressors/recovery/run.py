@@ -51,7 +51,9 @@ class Run:
         evaluate: Evaluate | None,
         checkpoint_dir: Path | None,
         fingerprint: str,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._now = clock
         self.student, self.data, self.config = student, data, config
         self.precision = resolve_precision(config)
         self._evaluate, self._directory = evaluate, checkpoint_dir
@@ -73,7 +75,7 @@ class Run:
             self._resume(*saved)
         self._batches = self._batches_from(self.plan.step)
         self._resumed_at = (self.plan.step, self.position.seconds)
-        self._clock = time.perf_counter()
+        self._clock = self._now()
         self._last_checkpoint = self._clock
         if saved is None:
             self.checkpoint()
@@ -112,13 +114,13 @@ class Run:
             self._record()
         self._tick()
         self._refit()
-        if time.perf_counter() - self._last_checkpoint >= self.config.checkpoint_seconds:
+        if self._now() - self._last_checkpoint >= self.config.checkpoint_seconds:
             self.checkpoint()
         return loss
 
     def checkpoint(self) -> None:
         """Write the checkpoint, if there is a place for it."""
-        self._last_checkpoint = time.perf_counter()
+        self._last_checkpoint = self._now()
         if self._directory is None:
             return
         self.position.steps, self.position.step = self.plan.steps, self.plan.step
@@ -228,7 +230,7 @@ class Run:
                 parameter.copy_(weights[name])
 
     def _tick(self) -> None:
-        now = time.perf_counter()
+        now = self._now()
         self.position.seconds += now - self._clock
         self._clock = now
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 from sqlalchemy import literal
+from sqlalchemy import select
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
 from infra.database.types import UTCDateTime
@@ -35,3 +37,9 @@ def _postgresql(element: _DatabaseTime, compiler: Any, **options: Any) -> str:
 def database_time(offset_seconds: float = 0.0) -> ColumnElement[datetime]:
     """Return an SQL expression: the database's clock now, plus ``offset_seconds``."""
     return _DatabaseTime(literal(float(offset_seconds)))
+
+
+def database_now(session: Session) -> datetime:
+    """Return the database's clock now: for times that processes of several hosts compare."""
+    moment: datetime = session.execute(select(database_time())).scalar_one()
+    return moment

@@ -73,6 +73,9 @@ class BlobStore(Protocol):
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Go through everything that is stored, in any order."""
 
+    def remove_leftovers(self, older_than: datetime) -> int:
+        """Remove what crashed writers left before ``older_than``; return the number of files."""
+
 
 def checked_sha256(sha256: str) -> str:
     """Return the digest if it is one; it becomes part of a path.

@@ -111,7 +111,7 @@ class LocalStore:
             yield StoredBlob(path.name, modified_at)
 
     def remove_leftovers(self, older_than: datetime) -> int:
-        """Remove what crashed writers left in ``tmp/`` before ``older_than``; return the number of files."""
+        """See :meth:`BlobStore.remove_leftovers`; they are in ``tmp/``."""
         removed = 0
         for path in self._tmp.iterdir():
             try:

@@ -31,6 +31,7 @@ from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
 from workers.operations.training import default_losses
 from workers.operations.training import training_data
+from workers.runner.active_clock import ActiveClock
 from workers.runner.operation import OperationContext
 
 CHECKPOINT_SECONDS = 30.0
@@ -59,14 +60,16 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     finish = bool(arguments["finish"])
     grid_bits = Recipe.model_validate(arguments["recipe"]).quantization.grid_bits(8)
     trainer = partial(train_quantized, grid_bits=grid_bits) if finish else train
-    result = trainer(
-        student,
-        teacher,
-        data,
-        finishing(config).model_copy(update={"seconds": config.seconds}) if finish else config,
-        checkpoint_dir=directory,
-        on_progress=_Reporter(context, arguments["name"]),
-    )
+    with ActiveClock() as clock:
+        result = trainer(
+            student,
+            teacher,
+            data,
+            finishing(config).model_copy(update={"seconds": config.seconds}) if finish else config,
+            checkpoint_dir=directory,
+            on_progress=_Reporter(context, arguments["name"]),
+            clock=clock,
+        )
     weights = _write(directory / "weights.safetensors", result.state_dict)
     return {
         "weights": str(weights),

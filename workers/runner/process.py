@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
+import psutil
+
 from infra.errors import RunnerError
 from infra.errors import from_dict
 from infra.json_types import JsonObject
@@ -134,6 +136,23 @@ class RunnerProcess:
             raise error
         return cast("JsonObject", answer["result"])
 
+    def pause(self) -> None:
+        """Stop the work where it is, without any say in it; :meth:`resume` lets it go on.
+
+        The warden is left alone: it has to end the others if this process dies meanwhile.
+        """
+        self._signal_work(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the work go on."""
+        self._signal_work(signal.SIGCONT)
+
+    def _signal_work(self, number: signal.Signals) -> None:
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+
     def close(self) -> None:
         """End the whole process group. Can be called twice."""
         if self._closed:
@@ -164,7 +183,9 @@ class RunnerProcess:
                 if "progress" not in message:
                     return message
                 on_progress(cast("JsonObject", message["progress"]))
+            checked_at = time.monotonic()
             check()
+            deadline += time.monotonic() - checked_at  # it may have waited for a measurement
             self._watchdog.check()
             if self._channel.ended:
                 raise self._death(operation)

@@ -2,7 +2,7 @@
 
 from sqlmodel import Session
 
-from infra.clock import utcnow
+from infra.database.clock import database_now
 from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.events import append_event
@@ -32,7 +32,7 @@ class InspectStage(JobStage):
             return
         job.prepared = output
         job.state = "running"
-        job.started_at = job.started_at or utcnow()
+        job.started_at = job.started_at or database_now(session)
         append_event(session, job.id, "state", {"state": "running"})
         set_stage(session, job, "prepare")
         create_step(session, job_id=job.id, kind="prepare", key="prepare", queue="compute")

@@ -1,6 +1,7 @@
 """The step state machine, on both databases."""
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -80,11 +81,16 @@ def test_of_many_claims_at_once_one_wins(database: Database) -> None:
     assert read(database, step_id).attempt == 1
 
 
+def reap(session: Session, dead_owners: Sequence[str] = ()) -> list[Step]:
+    jobs = steps.jobs_to_reap(session, dead_owners=dead_owners)
+    return [step for job_id in jobs for step in steps.reap(session, job_id, dead_owners=dead_owners)]
+
+
 def test_finish_counts_once_and_only_with_the_current_lease(database: Database) -> None:
     step_id = new_step(database)
     stale = claim(database, step_id, lease_seconds=-1)
     with database.write_session() as session:
-        assert [step.state for step in steps.reap(session)] == ["queued"]
+        assert [step.state for step in reap(session)] == ["queued"]
     current = claim(database, step_id)
 
     for attempt in (steps.release, steps.cancel):
@@ -158,13 +164,13 @@ def test_reaping_ends_a_step_that_kills_its_workers(database: Database) -> None:
     for _ in range(2):
         claim(database, step_id, lease_seconds=-1)
         with database.write_session() as session:
-            states += [step.state for step in steps.reap(session)]
+            states += [step.state for step in reap(session)]
     assert states == ["queued", "failed"]
     step = read(database, step_id)
     assert step.error is not None
     assert step.error["code"] == "runner-failed"
     with database.write_session() as session:
-        assert steps.reap(session) == []
+        assert reap(session) == []
 
 
 def test_reaping_leaves_live_leases_alone(database: Database) -> None:
@@ -172,9 +178,9 @@ def test_reaping_leaves_live_leases_alone(database: Database) -> None:
     claimed = claim(database, step_id, lease_seconds=-1)
     with database.write_session() as session:
         assert steps.renew(session, claimed, 60) == "held"
-        assert steps.reap(session) == []
-        assert steps.reap(session, dead_owners=["host/2"]) == []
-        assert [step.id for step in steps.reap(session, dead_owners=["host/1"])] == [step_id]
+        assert reap(session) == []
+        assert reap(session, dead_owners=["host/2"]) == []
+        assert [step.id for step in reap(session, dead_owners=["host/1"])] == [step_id]
 
 
 def test_cancel_reaches_queued_and_running_steps_but_not_exports(database: Database) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra.database.models import JsonObject
 from infra.errors import InvalidModelError
+from workers.runner.active_clock import ActiveClock
 from workers.runner.operation import OperationContext
 
 OPERATIONS = {
@@ -31,6 +32,7 @@ OPERATIONS = {
         "spin",
         "large",
         "read_stdin",
+        "beat",
     )
 }
 
@@ -120,3 +122,13 @@ def large(arguments: JsonObject, _context: OperationContext) -> JsonObject:
 
 def read_stdin(_arguments: JsonObject, _context: OperationContext) -> JsonObject:
     return {"read": sys.stdin.read()}
+
+
+def beat(arguments: JsonObject, _context: OperationContext) -> JsonObject:
+    """Append to a file as long as the active clock has not come to an end."""
+    started = time.monotonic()
+    with ActiveClock() as clock, Path(arguments["path"]).open("ab", buffering=0) as file:
+        while clock() < arguments["seconds"]:
+            file.write(b".")
+            time.sleep(0.05)
+    return {"active": clock(), "passed": time.monotonic() - started}

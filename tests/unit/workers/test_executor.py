@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlmodel import Session
@@ -27,6 +28,7 @@ from infra.settings import load_settings
 from profilers.host_lock import HostLock
 from tests.helpers.processes import gone
 from tests.helpers.rows import add_job
+from workers import host_share
 from workers import shutdown
 from workers.executor import StepExecutor
 from workers.stage import Stage
@@ -190,6 +192,49 @@ def test_what_is_away_for_the_moment_does_not_count_as_an_attempt(bench: Bench) 
     assert bench.notices() == ["The disk is full."]
 
 
+def test_waiting_grows_longer_and_is_said_once_and_its_end_as_well(bench: Bench) -> None:
+    full = [True, True, True, False]
+
+    def work(_context: StageContext) -> JsonObject:
+        if full.pop(0):
+            raise UnavailableError("The disk is full.")
+        return {}
+
+    step_id = bench.step(max_attempts=1)
+    worker = bench.worker(FakeStage(work))
+    waits = []
+    while full:
+        worker.run(step_id)
+        with bench.database.write_session() as session:
+            step = session.get_one(Step, step_id)
+            if step.not_before is not None:
+                waits.append((step.not_before - utcnow()).total_seconds())
+                step.not_before = None
+    assert waits == pytest.approx([5.0, 10.0, 20.0], abs=2.0)
+    assert bench.notices() == ["The disk is full.", "What was missing is back."]
+    row = bench.row(step_id)
+    assert (row.state, row.attempt, row.error) == ("done", 1, None)
+
+
+def test_an_outcome_waits_for_a_database_that_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step's result is there when the database goes: it must not be computed again."""
+    step_id = bench.step(max_attempts=1)
+    stage = FakeStage(lambda _: {"done": True})
+    worker = bench.worker(stage)
+    finish, failures = worker._finish, [True, True]
+
+    def unlucky(*arguments: Any) -> None:
+        if failures and failures.pop():
+            raise UnavailableError("The database is not available.")
+        finish(*arguments)
+
+    monkeypatch.setattr(worker, "_finish", unlucky)
+    assert worker.run(step_id)
+    row = bench.row(step_id)
+    assert (row.state, row.attempt) == ("done", 1)
+    assert bench.notices() == []
+
+
 def test_a_cancel_stops_the_runner_within_seconds(bench: Bench) -> None:
     step_id = bench.step()
     pids = bench.settings.work / bench.job(step_id).id / "pids"
@@ -220,7 +265,7 @@ def test_a_result_that_comes_after_the_lease_was_taken_over_is_thrown_away(bench
         with bench.database.write_session() as session:
             session.get_one(Step, step_id).lease_expires_at = utcnow()
         with bench.database.write_session() as session:
-            assert len(steps.reap(session)) == 1
+            assert len(steps.reap(session, bench.job(step_id).id)) == 1
         assert bench.worker(second).run(step_id)
         return {"from": "first"}
 
@@ -238,7 +283,7 @@ def test_the_lease_is_kept_while_the_work_takes_longer_than_it(bench: Bench) -> 
         for _ in range(18):
             time.sleep(0.25)
             with bench.database.write_session() as session:
-                reaped.extend(steps.reap(session))
+                reaped.extend(steps.reap(session, bench.job(step_id).id))
         return {}
 
     step_id = bench.step()
@@ -294,3 +339,29 @@ def test_nothing_computes_while_this_host_measures(bench: Bench) -> None:
         measured_until = time.monotonic()
     worker.join()
     assert stage.finished[0]["at"] >= measured_until
+
+
+def test_long_work_makes_way_for_a_measurement_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_share, "SLICE_SECONDS", 0.3)
+    step_id = bench.step(queue="compute")
+
+    def work(context: StageContext) -> JsonObject:
+        return context.runner("compute").call("beat", {"path": str(context.workdir / "beats"), "seconds": 6.0})
+
+    stage = FakeStage(work)
+    worker = threading.Thread(target=bench.worker(stage).run, args=[step_id])
+    worker.start()
+    beats = bench.settings.work / bench.job(step_id).id / "beats"
+    while not (beats.exists() and beats.stat().st_size > 5):
+        time.sleep(0.05)
+    with HostLock(bench.settings.host_lock_directory).exclusive(timeout=20):
+        assert bench.row(step_id).state == "running"
+        before = beats.stat().st_size
+        time.sleep(3.0)
+        assert beats.stat().st_size == before
+    worker.join()
+    row = bench.row(step_id)
+    assert (row.state, row.attempt) == ("done", 1)
+    assert beats.stat().st_size > before
+    assert row.output is not None
+    assert row.output["active"] < row.output["passed"] - 2.0
