@@ -21,7 +21,7 @@ from tests.chaos.invariants import store_violations
 
 ACTIVE_JOBS = 2
 DRAIN_SECONDS = 180.0
-_PAUSE_SECONDS = 1.5
+_PAUSE_SECONDS = 1.0
 
 
 @dataclass

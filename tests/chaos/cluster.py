@@ -40,7 +40,7 @@ Backend = Literal["sqlite", "postgresql"]
 
 WORKERS = {"search": "search", "compute1": "compute", "compute2": "compute", "device": "device.local-cpu"}
 """Names of the workers, and their queues."""
-TRIALS = 6
+TRIALS = 12
 _PATIENCE_SECONDS = 60.0
 _START_SECONDS = 120.0
 
@@ -108,6 +108,7 @@ class Cluster:
             shutdown_seconds=1,
             retry_seconds=0.2,
             runner_idle_seconds=20,
+            trials_in_flight=3,
             blob_grace_seconds=20,
         )
         self.processes: dict[str, ManagedProcess] = {}

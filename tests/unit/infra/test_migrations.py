@@ -72,3 +72,17 @@ def test_migrated_tables_take_rows_and_keep_their_references(settings: Settings)
     with database.read_session() as session:
         assert session.query(Event).count() == 0
     database.dispose()
+
+
+def test_rows_survive_every_step_down_and_up(settings: Settings) -> None:
+    migrate.upgrade(settings)
+    database = Database(settings.database_url)
+    with database.write_session() as session:
+        job_id = add_job(session).id
+    database.dispose()
+    migrate.downgrade(settings, "0001")
+    migrate.upgrade(settings)
+    migrate.check(settings)
+    with database.read_session() as session:
+        assert session.get_one(Job, job_id).state == "running"
+    database.dispose()
