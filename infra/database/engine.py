@@ -15,7 +15,10 @@ from sqlalchemy import create_engine
 from sqlalchemy import event
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
 from infra.errors import UnavailableError
@@ -126,10 +129,11 @@ class Database:
 def _translate_errors() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        if "readonly" in str(error.orig):  # a mistake of ours, not of the database
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if "readonly" in str(cause):  # a mistake of ours, not of the database
             raise
         raise UnavailableError(
-            f"The database is not available: {str(error.orig).strip()}.",
+            f"The database is not available: {str(cause).strip()}.",
             hint="Try again in a moment; if it stays so, look at the database server or at the disk.",
         ) from error
