@@ -2,9 +2,11 @@
 
 Real processes (API, Celery workers, runners, maintenance loop, Valkey, PostgreSQL) do jobs whose model work is cheap;
 coordinator, steps, leases, relay, runners and store are those of the service. Exit status 1 if an invariant is broken.
+Ctrl-C stops after the current round.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -39,6 +41,7 @@ def main() -> int:
         try:
             cluster.start()
             campaign = Campaign(cluster, arguments.seed, tell)
+            signal.signal(signal.SIGINT, lambda *_: campaign.stop())
             report = campaign.run(arguments.faults, arguments.round, arguments.minutes * 60)
         finally:
             cluster.stop()

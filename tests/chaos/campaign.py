@@ -65,17 +65,22 @@ class Campaign:
         self._faults = faults(cluster.backend)
         self._bag: list[str] = []
         self._checked: set[str] = set()
+        self._stopped = False
         self.report = Report()
 
     def run(self, count: int, per_round: int, seconds: float) -> Report:
         """Inject ``count`` faults, in rounds; stop early after ``seconds`` or at the first broken invariant."""
         started = time.monotonic()
         left = count
-        while left > 0 and not self.report.violations and time.monotonic() - started < seconds:
+        while left > 0 and not (self.report.violations or self._stopped) and time.monotonic() - started < seconds:
             self._round(min(per_round, left))
             left -= per_round
             self.report.seconds = time.monotonic() - started
         return self.report
+
+    def stop(self) -> None:
+        """Stop after the current round."""
+        self._stopped = True
 
     def _round(self, count: int) -> None:
         done = [self._fault() for _ in range(count)]
