@@ -12,15 +12,17 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from compressors.calibration.cache import ByteCache
+from compressors.forward import activate
+from compressors.forward import apply_linear
+from compressors.forward import apply_rounded
+from compressors.forward import attention_context
+from compressors.forward import normalise
 from compressors.network import Attention
 from compressors.network import ClassificationHead
 from compressors.network import EncoderNetwork
 from compressors.network import FeedForward
-from compressors.network import Linear
-from compressors.network import Norm
 from compressors.options.branches import Branch
 from compressors.options.scoring import Batch
 from compressors.options.scoring import ScoringSet
@@ -63,7 +65,7 @@ class StitchedModel:
         round_activations: bool = False,
     ) -> None:
         self._network = network
-        self._linear = _rounded_linear if round_activations else _linear
+        self._linear = apply_rounded if round_activations else apply_linear
         self._scoring = scoring
         self._head = to_module(network, share=True).head
         self._masks = [batch["attention_mask"].bool()[:, None, None, :] for batch in scoring.batches]
@@ -157,31 +159,15 @@ class StitchedModel:
     def _layer(self, state: Tensor, mask: Tensor, index: int, parts: Parts, *, last: bool) -> Tensor:
         layer = self._network.layers[index]
         if parts.attention is not None:
-            state = state + self._attend(parts.attention, state, mask)
+            context = attention_context(parts.attention, state, mask, self._linear)
+            state = state + self._linear(context, parts.attention.output)
         if last and self._classifier:
             state = state[:, :1]  # nobody reads the other tokens any more
-        state = _norm(state, layer.attention_norm)
+        state = normalise(state, layer.attention_norm)
         if parts.feed_forward is not None:
-            state = state + self._feed_forward(parts.feed_forward, state)
-        return _norm(state, layer.feed_forward_norm)
-
-    def _attend(self, attention: Attention, state: Tensor, mask: Tensor) -> Tensor:
-        batch, length, _ = state.shape
-
-        def heads(linear: Linear) -> Tensor:
-            return self._linear(state, linear).view(batch, length, -1, attention.head_size).transpose(1, 2)
-
-        query, key, value = heads(attention.query), heads(attention.key), heads(attention.value)
-        context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self._linear(context.transpose(1, 2).flatten(2), attention.output)
-
-    def _feed_forward(self, branch: FeedForward, state: Tensor) -> Tensor:
-        middle = self._linear(state, branch.up)
-        if branch.activation == "relu":
-            middle = functional.relu(middle)
-        else:
-            middle = functional.gelu(middle, approximate="tanh" if branch.activation == "gelu_tanh" else "none")
-        return self._linear(middle, branch.down)
+            middle = activate(parts.feed_forward, self._linear(state, parts.feed_forward.up))
+            state = state + self._linear(middle, parts.feed_forward.down)
+        return normalise(state, layer.feed_forward_norm)
 
     def _embed(self) -> list[Tensor]:
         embeddings = to_module(self._network, share=True).embeddings
@@ -190,32 +176,3 @@ class StitchedModel:
 
 def _types(batch: Batch) -> Tensor | None:
     return batch.get("token_type_ids")
-
-
-def _linear(values: Tensor, linear: Linear) -> Tensor:
-    if linear.weight is not None:
-        return functional.linear(values, linear.weight, linear.bias)
-    assert linear.left is not None
-    assert linear.right is not None
-    return functional.linear(functional.linear(values, linear.right), linear.left, linear.bias)
-
-
-def _rounded_linear(values: Tensor, linear: Linear) -> Tensor:
-    if linear.bits != 8:
-        return _linear(values, linear)
-    if linear.left is None or linear.right is None:
-        return _linear(_round(values), linear)
-    return functional.linear(_round(functional.linear(_round(values), linear.right)), linear.left, linear.bias)
-
-
-def _round(values: Tensor) -> Tensor:
-    """Round to 256 steps between the extremes of each example, which include 0. ``[batch, ...]``, same shape."""
-    axes = tuple(range(1, values.dim()))
-    low, high = values.amin(axes, keepdim=True).clamp(max=0.0), values.amax(axes, keepdim=True).clamp(min=0.0)
-    scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
-    zero = torch.round(-low / scale)
-    return (torch.clamp(torch.round(values / scale) + zero, 0, 255) - zero) * scale
-
-
-def _norm(values: Tensor, norm: Norm) -> Tensor:
-    return functional.layer_norm(values, norm.weight.shape, norm.weight, norm.bias, norm.epsilon)

@@ -1,0 +1,70 @@
+"""The forward pass of a network in pieces: plain functions on states, for code that needs what lies between.
+
+States are float32 ``[batch, tokens, hidden]``; a mask is bool ``[batch, 1, 1, tokens]``, true at attended tokens.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compressors.network import Attention
+from compressors.network import FeedForward
+from compressors.network import Linear
+from compressors.network import Norm
+
+LinearMap = Callable[[Tensor, Linear], Tensor]
+"""``(values, linear) -> outputs``: :func:`apply_linear` or :func:`apply_rounded`."""
+
+
+def apply_linear(values: Tensor, linear: Linear) -> Tensor:
+    """Return ``linear`` of ``values [..., in]``, ``[..., out]``."""
+    if linear.weight is not None:
+        return functional.linear(values, linear.weight, linear.bias)
+    assert linear.left is not None
+    assert linear.right is not None
+    return functional.linear(functional.linear(values, linear.right), linear.left, linear.bias)
+
+
+def apply_rounded(values: Tensor, linear: Linear) -> Tensor:
+    """As :func:`apply_linear`, with what 8-bit layers read rounded as dynamic int8 does. The weights are not."""
+    if linear.bits != 8:
+        return apply_linear(values, linear)
+    if linear.left is None or linear.right is None:
+        return apply_linear(round_activations(values), linear)
+    latent = functional.linear(round_activations(values), linear.right)
+    return functional.linear(round_activations(latent), linear.left, linear.bias)
+
+
+def round_activations(values: Tensor) -> Tensor:
+    """Round to 256 steps between the extremes of each example, which include 0. ``[batch, ...]``, same shape."""
+    axes = tuple(range(1, values.dim()))
+    low, high = values.amin(axes, keepdim=True).clamp(max=0.0), values.amax(axes, keepdim=True).clamp(min=0.0)
+    scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
+    zero = torch.round(-low / scale)
+    return (torch.clamp(torch.round(values / scale) + zero, 0, 255) - zero) * scale
+
+
+def attention_context(attention: Attention, state: Tensor, mask: Tensor, linear: LinearMap = apply_linear) -> Tensor:
+    """Return what the output projection reads, ``[batch, tokens, heads * head_size]``."""
+    batch, length, _ = state.shape
+
+    def heads(projection: Linear) -> Tensor:
+        return linear(state, projection).view(batch, length, -1, attention.head_size).transpose(1, 2)
+
+    query, key, value = heads(attention.query), heads(attention.key), heads(attention.value)
+    context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return context.transpose(1, 2).flatten(2)
+
+
+def activate(branch: FeedForward, values: Tensor) -> Tensor:
+    """Return the branch's activation of ``values``, same shape."""
+    if branch.activation == "relu":
+        return functional.relu(values)
+    return functional.gelu(values, approximate="tanh" if branch.activation == "gelu_tanh" else "none")
+
+
+def normalise(values: Tensor, norm: Norm) -> Tensor:
+    """Return LayerNorm over the last axis, same shape."""
+    return functional.layer_norm(values, norm.weight.shape, norm.weight, norm.bias, norm.epsilon)
