@@ -1,0 +1,144 @@
+"""Repair: fitted on some text, judged on other text, never worse."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from compressors.apply import apply_recipe
+from compressors.calibration import Calibration
+from compressors.methods.regression import Pairs
+from compressors.methods.regression import refit
+from compressors.network import EncoderNetwork
+from compressors.options.scoring import divergences
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import LayerRecipe
+from compressors.recipe import Recipe
+from compressors.repair.sequential import repair_sequentially
+from compressors.tensors import named_tensors
+from compressors.torch_module import to_module
+from infra.errors import InvalidInputError
+from tests.unit.compressors.data import correlated_inputs
+from tests.unit.compressors.data import random_weight
+
+
+def random_batches(network: EncoderNetwork, count: int, seed: int) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    vocabulary = network.embeddings.word.shape[0]
+    mask = torch.ones(16, 12, dtype=torch.int64)
+    mask[3, 7:] = 0
+    return [
+        {"input_ids": torch.randint(4, vocabulary, (16, 12), generator=generator), "attention_mask": mask}
+        for _ in range(count)
+    ]
+
+
+def smaller(network: EncoderNetwork, **attention: object) -> Recipe:
+    layer = LayerRecipe(
+        attention=AttentionRecipe.model_validate({"heads": 1, **attention}),
+        feed_forward=FeedForwardRecipe(intermediate_size=8),
+    )
+    return Recipe(layers=tuple(layer for _ in network.layers))
+
+
+def pairs(inputs: Tensor, targets: Tensor) -> Pairs:
+    found = Pairs.empty(inputs.shape[1], targets.shape[1])
+    found.add(inputs, targets)
+    return found
+
+
+def test_refit_finds_the_matrix_behind_the_targets():
+    inputs, weight, bias = correlated_inputs(400, 6), random_weight(4, 6), random_weight(1, 4, seed=3)[0]
+    targets = inputs @ weight.T + bias
+    start, zero = weight + 0.3 * random_weight(4, 6, seed=2), torch.zeros(4, dtype=torch.float64)
+    held = pairs(inputs[300:], targets[300:])
+    fit = refit(start, zero, pairs(inputs[:300], targets[:300]), held)
+    rest = targets[300:] - inputs[300:] @ fit.weight.T - fit.bias
+    assert fit.after == pytest.approx(float(rest.square().sum()), rel=1e-6, abs=1e-6)
+    assert fit.after < 0.01 * fit.before
+
+
+def test_refit_does_not_move_where_other_rows_disagree():
+    inputs, weight, bias = correlated_inputs(200, 6), random_weight(4, 6), torch.zeros(4, dtype=torch.float64)
+    wrong = pairs(inputs[:100], -(inputs[:100] @ weight.T) + 5)
+    fit = refit(weight, bias, wrong, pairs(inputs[100:], inputs[100:] @ weight.T))
+    assert torch.equal(fit.weight, weight)
+    assert torch.equal(fit.bias, bias)
+
+
+def test_repair_brings_outputs_on_new_text_closer(bert: EncoderNetwork, calibration: Calibration):
+    recipe = smaller(bert)
+    candidate = apply_recipe(bert, calibration, recipe)
+    result = repair_sequentially(bert, candidate, calibration, recipe, random_batches(bert, 16, seed=5))
+    assert result.after < result.before
+    new = random_batches(bert, 8, seed=6)
+
+    def divergence(network: EncoderNetwork) -> float:
+        dense, small = to_module(bert), to_module(network)
+        found = [divergences(dense(**batch), small(**batch), classifier=True) for batch in new]
+        return float(torch.cat(found).mean())
+
+    with torch.no_grad():
+        assert divergence(result.network) < divergence(candidate)
+
+
+def test_repair_is_deterministic_and_spares_the_candidate(bert: EncoderNetwork, calibration: Calibration):
+    recipe = smaller(bert, bits=8)
+    candidate = apply_recipe(bert, calibration, recipe)
+    copies = {name: tensor.clone() for name, tensor in named_tensors(candidate).items()}
+    first, second = (
+        named_tensors(
+            repair_sequentially(bert, candidate, calibration, recipe, random_batches(bert, 8, seed=5)).network
+        )
+        for _ in range(2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(tensor, copies[name]) for name, tensor in named_tensors(candidate).items())
+    assert first.keys() == copies.keys()
+
+
+@pytest.mark.parametrize("attention", [{"sparsity": 0.5}, {"rank": 4}])
+def test_zeros_and_factors_stay(bert: EncoderNetwork, calibration: Calibration, attention: dict[str, object]):
+    recipe = smaller(bert, **attention)
+    candidate = apply_recipe(bert, calibration, recipe)
+    result = repair_sequentially(bert, candidate, calibration, recipe, random_batches(bert, 8, seed=5))
+    for before, after in zip(candidate.layers, result.network.layers, strict=True):
+        assert before.attention is not None
+        assert after.attention is not None
+        assert torch.equal(before.attention.query.matrix(), after.attention.query.matrix())
+        assert before.attention.query.rank == after.attention.query.rank
+
+
+def test_removed_branches_and_layers_are_walked_over(bert: EncoderNetwork, calibration: Calibration):
+    layers = [LayerRecipe() for _ in bert.layers]
+    layers[0] = LayerRecipe(removed=True)
+    layers[-1] = LayerRecipe(attention=AttentionRecipe(heads=0))
+    recipe = Recipe(layers=tuple(layers))
+    candidate = apply_recipe(bert, calibration, recipe)
+    result = repair_sequentially(bert, candidate, calibration, recipe, random_batches(bert, 8, seed=5))
+    assert [layer.index for layer in result.network.layers] == [layer.index for layer in candidate.layers]
+    assert result.network.layers[-1].attention is None
+    assert result.after <= result.before
+
+
+def test_what_makes_it_worse_is_not_kept(
+    bert: EncoderNetwork, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = smaller(bert)
+    candidate = apply_recipe(bert, calibration, recipe)
+
+    def spoil(weight: Tensor, bias: Tensor, *rest: object, **options: object) -> object:
+        return replace(refit(weight, bias, *rest, **options), bias=bias.double() + 3 * torch.randn(len(bias)))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("compressors.repair.sequential.refit", spoil)
+    result = repair_sequentially(bert, candidate, calibration, recipe, random_batches(bert, 8, seed=5))
+    assert result.network is candidate
+    assert result.after == result.before
+
+
+def test_too_little_text_is_refused(bert: EncoderNetwork, calibration: Calibration):
+    recipe = smaller(bert)
+    with pytest.raises(InvalidInputError, match="at least"):
+        repair_sequentially(bert, bert, calibration, recipe, random_batches(bert, 3, seed=5))
