@@ -120,6 +120,9 @@ class Recipe(_Frozen):
     """``whitened``: activation-aware SVD on the Gram matrix; ``plain``: SVD of the weights."""
     quantization: QuantizationRecipe = QuantizationRecipe()
     graph: GraphRecipe = GraphRecipe()
+    repair: Literal["none", "sequential"] = "none"
+    """``sequential``: after everything else the matrices are re-solved in order, each on the inputs that it really
+    gets, towards the dense model's outputs; kept only where text that was not fitted agrees. Needs no labels."""
     precision: Literal["f32", "bf16"] = "f32"
     """Arithmetic that the device is asked for where it runs floating point (OpenVINO's hint, CUDA's dtype)."""
     weights: str | None = None

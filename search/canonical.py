@@ -42,7 +42,13 @@ def canonicalise(recipe: Recipe, anatomy: Anatomy) -> Recipe:
         unused |= {"factorization": "whitened"}
     if all(branch.bits >= 16 for branch in branches):
         unused |= {"quantization": QuantizationRecipe(embedding_bits=recipe.quantization.embedding_bits)}
+    if recipe.weights is not None or not (shrunk or any(_is_changed(branch) for branch in branches)):
+        unused |= {"repair": "none"}
     return recipe.model_copy(update={"layers": layers} | unused)
+
+
+def _is_changed(branch: AttentionRecipe | FeedForwardRecipe) -> bool:
+    return branch.bits < 16 or branch.rank is not None or branch.sparsity > 0
 
 
 def _layer(layer: LayerRecipe, anatomy: Anatomy, heads: int, width: int) -> LayerRecipe:

@@ -33,6 +33,7 @@ from compressors.network import FeedForward
 from compressors.network import Layer
 from compressors.network import Linear
 from compressors.options.scoring import divergences
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.removal import kept_channels
 from compressors.removal import kept_heads
@@ -109,7 +110,7 @@ def repair_sequentially(
     dense = _outputs(network, held)
     classifier = isinstance(network.head, ClassificationHead)
     before, after = (
-        float(divergences(dense, _outputs(_rounded(model), held), classifier=classifier).mean())
+        float(divergences(dense, _outputs(_rounded(model, recipe.quantization), held), classifier=classifier).mean())
         for model in (candidate, repaired)
     )
     return Repair(repaired, before, after) if after < before else Repair(candidate, before, before)
@@ -163,7 +164,7 @@ class _Walk:
                 key=self._reader(found.key, dense.attention.key, rows),
                 value=self._reader(found.value, dense.attention.value, rows),
             )
-            deployed = _rounded_attention(repaired)
+            deployed = _rounded_attention(repaired, self._recipe.quantization)
         changes = [
             torch.zeros_like(stream.dense)
             if dense.attention is None
@@ -189,7 +190,7 @@ class _Walk:
         changes = [_feed(dense.feed_forward, stream.dense) for stream in self._streams]
         middles: list[Tensor] = []
         if repaired is not None:
-            up = _rounded_linear(repaired.up)
+            up = _rounded_linear(repaired.up, self._recipe.quantization)
             middles = [activate(repaired, apply_rounded(stream.current, up)) for stream in self._streams]
             repaired.down = self._writer(repaired.down, middles, changes)
         down = None if repaired is None else repaired.down
@@ -232,7 +233,7 @@ class _Walk:
         layer: Layer | None,
         norm: str,
     ) -> None:
-        deployed = None if writer is None else _rounded_linear(writer)
+        deployed = None if writer is None else _rounded_linear(writer, self._recipe.quantization)
         for number, stream in enumerate(self._streams):
             stream.dense = normalise(stream.dense + changes[number], getattr(dense, norm))
             if layer is None:
@@ -256,32 +257,33 @@ def _outputs(network: EncoderNetwork, batches: Sequence[Batch]) -> Tensor:
     return torch.cat([module(**batch) for batch in batches])
 
 
-def _rounded(network: EncoderNetwork) -> EncoderNetwork:
+def _rounded(network: EncoderNetwork, quantization: QuantizationRecipe) -> EncoderNetwork:
     """Return the network with the weights of low-bit layers rounded as they are deployed."""
-    layers = [
-        replace(
-            layer,
-            attention=None if layer.attention is None else _rounded_attention(layer.attention),
-            feed_forward=None if layer.feed_forward is None else _rounded_feed_forward(layer.feed_forward),
-        )
-        for layer in network.layers
-    ]
+    layers = []
+    for layer in network.layers:
+        attention, branch = layer.attention, layer.feed_forward
+        if attention is not None:
+            attention = _rounded_attention(attention, quantization)
+        if branch is not None:
+            up, down = _rounded_linear(branch.up, quantization), _rounded_linear(branch.down, quantization)
+            branch = replace(branch, up=up, down=down)
+        layers.append(replace(layer, attention=attention, feed_forward=branch))
     return replace(network, layers=layers)
 
 
-def _rounded_attention(branch: Attention) -> Attention:
-    names = ("query", "key", "value", "output")
-    return replace(branch, **{name: _rounded_linear(getattr(branch, name)) for name in names})
+def _rounded_attention(branch: Attention, quantization: QuantizationRecipe) -> Attention:
+    query, key, value, output = (
+        _rounded_linear(linear, quantization) for linear in (branch.query, branch.key, branch.value, branch.output)
+    )
+    return replace(branch, query=query, key=key, value=value, output=output)
 
 
-def _rounded_feed_forward(branch: FeedForward) -> FeedForward:
-    return replace(branch, up=_rounded_linear(branch.up), down=_rounded_linear(branch.down))
-
-
-def _rounded_linear(linear: Linear) -> Linear:
+def _rounded_linear(linear: Linear, quantization: QuantizationRecipe) -> Linear:
     if linear.bits not in (4, 8):
         return linear
-    weights = {name: getattr(linear, name) for name in ("weight", "left", "right")}
-    return replace(
-        linear, **{name: None if w is None else round_to_nearest(w, linear.bits) for name, w in weights.items()}
+    bits = quantization.grid_bits(linear.bits)
+    weight, left, right = (
+        None if matrix is None else round_to_nearest(matrix, bits)
+        for matrix in (linear.weight, linear.left, linear.right)
     )
+    return replace(linear, weight=weight, left=left, right=right)

@@ -47,6 +47,10 @@ SPREAD = 6
 """Proposals along the whole front before anything is learnt."""
 EARLY: tuple[Origin, ...] = ("surrogate", "surrogate", "surrogate", "optuna")
 LATE: tuple[Origin, ...] = ("refine", "surrogate", "refine", "optuna")
+REPAIR_AFTER = 0.75
+"""Part of the budget after which the best models are tried repaired."""
+MOST_REPAIRS = 4
+"""A repair takes as long as several trials."""
 REFINE_AFTER = 0.6
 """Part of the budget after which refinement begins."""
 PRIOR_WEIGHT = 2.0
@@ -138,6 +142,9 @@ class _Turn:
         recipe: Recipe | None = next((known for known in self._explored if known.digest not in taken), None)
         if recipe is not None:
             return Proposal(recipe, GuidedStrategy.name, sampler_state={"origin": "explored"})
+        recipe = self._repaired(taken)
+        if recipe is not None:
+            return Proposal(recipe, GuidedStrategy.name, sampler_state={"origin": "repair"})
         if origin == "optuna" and self._probes(proposals) < PROBES:
             return self._probe(taken, generator)
         if origin == "spread":
@@ -154,6 +161,19 @@ class _Turn:
         """Return the solver's recipes for latency ratios, with the learnt weights."""
         precision, costs = self._best_precision(), self._costs(self._weights)
         return [self._space.recipe(self._space.solve(costs, ratio, precision), precision) for ratio in ratios]
+
+    def _repaired(self, taken: set[str]) -> Recipe | None:
+        """Return one of the best models with a repair that was not tried yet: it takes seconds, so only late."""
+        before = sum(trial.recipe is not None and trial.recipe.repair != "none" for trial in self._study.trials)
+        if self._study.progress < REPAIR_AFTER or before >= MOST_REPAIRS:
+            return None
+        for parent in self._parents():
+            assert parent.record.recipe is not None
+            update = {"repair": "sequential"}
+            recipe = self._space.space.canonical(parent.record.recipe.model_copy(update=update))
+            if recipe.repair != "none" and recipe.digest not in taken:
+                return recipe
+        return None
 
     def _origin(self, number: int) -> Origin:
         if number < SPREAD:
@@ -246,8 +266,8 @@ class _Turn:
 
 def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | None:
     recipe, loss = trial.recipe, trial.divergence if trial.divergence is not None else trial.loss
-    if recipe is None or trial.outcome != "done" or trial.ratio is None or loss is None:
-        return None
+    if recipe is None or recipe.repair != "none" or trial.outcome != "done" or trial.ratio is None or loss is None:
+        return None  # what a repair gave back would be taken for the options' merit
     choice = _choices.get(context, trial.digest, lambda: space.locate(recipe))
     if choice is None:
         return None

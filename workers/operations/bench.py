@@ -15,6 +15,7 @@ from compressors.calibration import Calibration
 from compressors.description import Anatomy
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
+from compressors.repair.sequential import repair_sequentially
 from infra.errors import InvalidModelError
 from workers.operations.data import JobData
 from workers.operations.data import load_dense_outputs
@@ -23,6 +24,8 @@ from workers.runner.operation import OperationContext
 
 BATCH = 32
 """Texts that go through the dense model together."""
+REPAIR_BATCHES = 8
+"""A repair holds some of its batches back, so few texts go into small ones."""
 RANGE_EXAMPLES = 24
 """Texts that are enough to see how large activations become."""
 
@@ -36,6 +39,7 @@ class Bench:
 
     def __init__(self, inputs: JobInputs) -> None:
         self.inputs = inputs
+        self._repaired: dict[str, EncoderNetwork] = {}
 
     @cached_property
     def network(self) -> EncoderNetwork:
@@ -74,17 +78,25 @@ class Bench:
         return load_dense_outputs(self.inputs)
 
     def candidate_network(self, recipe: Recipe) -> EncoderNetwork:
-        """Apply a recipe to the dense network, with the trained weights that it names."""
+        """Apply a recipe to the dense network, with the trained weights that it names, and repair it if it says so."""
         trained = None if recipe.weights is None else load_file(self.inputs.weights_file(recipe.weights))
-        return apply_recipe(self.network, self.calibration, recipe, trained)
+        candidate = apply_recipe(self.network, self.calibration, recipe, trained)
+        if recipe.repair == "none" or trained is not None:
+            return candidate
+        if recipe.digest not in self._repaired:
+            texts = self.data.texts["calibration"]
+            batches = list(self.calibration_batches(max(1, min(BATCH, len(texts) // REPAIR_BATCHES))))
+            repaired = repair_sequentially(self.network, candidate, self.calibration, recipe, batches)
+            self._repaired = {recipe.digest: repaired.network}  # asked for twice: to write the file, and to count
+        return self._repaired[recipe.digest]
 
     def parameters(self, recipe: Recipe) -> int:
         """Return the number of weights of a candidate."""
         return describe(self.candidate_network(recipe)).parameters
 
-    def calibration_batches(self) -> Iterator[dict[str, torch.Tensor]]:
+    def calibration_batches(self, size: int = BATCH) -> Iterator[dict[str, torch.Tensor]]:
         """Calibration texts as padded batches of similar lengths."""
-        for _, feeds in self.data.padded_batches("calibration", BATCH):
+        for _, feeds in self.data.padded_batches("calibration", size):
             yield {name: torch.from_numpy(array) for name, array in feeds.items()}
 
     def range_feeds(self, recipe: Recipe) -> list[dict[str, NDArray[np.int64]]] | None:

@@ -23,6 +23,8 @@ from search.spdy import WeightShape
 from search.spdy import fit_weights
 from search.spdy import unit_weights
 from search.strategies import proposer
+from search.strategies.guided import MOST_REPAIRS
+from search.strategies.guided import REPAIR_AFTER
 from search.strategies.targets import spread_target
 from search.study import StudyState
 from tests.unit.search.guided_problem import ANATOMY
@@ -47,7 +49,17 @@ def test_guided_improves_on_its_own_first_spread():
     study = problem.search(problem.strategy("guided"), 60)
     assert front_volume(study) > 1.02 * front_volume(study, 6)
     origins = {trial.sampler_state.get("origin", "optuna") for trial in study.trials}
-    assert origins == {"spread", "surrogate", "refine", "probe", "optuna"}
+    assert origins == {"spread", "surrogate", "refine", "probe", "optuna", "repair"}
+
+
+def test_the_best_models_are_tried_repaired_late():
+    problem = Problem(seed=4)
+    study = problem.search(problem.strategy("guided"), 40, goal=Goal(max_drop=0.03))
+    repaired = [trial for trial in study.trials if trial.recipe.repair == "sequential"]
+    assert 1 <= len(repaired) <= MOST_REPAIRS + 1  # two are asked for at a time
+    assert all(trial.number >= REPAIR_AFTER * 40 for trial in repaired)
+    plain = [trial.recipe.model_copy(update={"repair": "none"}).digest for trial in repaired]
+    assert set(plain) <= {trial.digest for trial in study.trials}
 
 
 def test_goal_is_approached_from_both_sides():

@@ -192,10 +192,11 @@ def test_a_job_heals_shapes_and_survives_a_kill(service_: Service, tmp_path: Pat
     assert name == counts[position][0]
     assert after > 0.5 * killer.reached
 
-    # Weights and teacher are kept with the job; a healed model can be downloaded without the work directory.
+    # Weights are kept with the job: a healed model can be downloaded without the work directory. The dense model's
+    # token states are not: they are large, and are computed anew where they are missing.
     names = {blob.name for blob in service_.rows(JobBlob, job_id=job_id)}
     weights = {trial.candidate["recipe"]["weights"] for trial in healed}
-    assert {"teacher", "train.jsonl", *(f"weights.{sha256}" for sha256 in weights)} <= names
+    assert {"train.jsonl", *(f"weights.{sha256}" for sha256 in weights)} <= names
     with service_.database.write_session() as session:
         export = Export(job_id=job_id, trial_id=healed[-1].id, format="torch")
         session.add(export)
@@ -217,8 +218,11 @@ def train(service_: Service, job_id: str, key: str, recipe: Recipe, **payload: o
     with service_.database.write_session() as session:
         create_step(session, job_id=job_id, kind="recover", key=key, queue="compute", payload=payload)
     (step,) = service_.rows(Step, job_id=job_id, key=key)
-    service_.worker.run(step.id)
-    (step,) = service_.rows(Step, job_id=job_id, key=key)
+    for _ in range(8):  # a message is a hint: the claim may find that another step of the job is due first
+        service_.worker.run(step.id)
+        (step,) = service_.rows(Step, job_id=job_id, key=key)
+        if step.state not in {"queued", "running"}:
+            break
     assert step.state == "done", step.error
     return step.output["weights"]
 
