@@ -40,7 +40,6 @@ Backend = Literal["sqlite", "postgresql"]
 
 WORKERS = {"search": "search", "compute1": "compute", "compute2": "compute", "device": "device.local-cpu"}
 """Names of the workers, and their queues."""
-TRIALS = 12
 _PATIENCE_SECONDS = 60.0
 _START_SECONDS = 120.0
 
@@ -88,9 +87,11 @@ class Cluster:
         directory: Where everything lies.
         backend: ``sqlite``: as ``paretune up`` runs it. ``postgresql``: as several hosts would; only expired leases
             tell that a worker is dead.
+        trials: Budget of each job.
     """
 
-    def __init__(self, directory: Path, backend: Backend) -> None:
+    def __init__(self, directory: Path, backend: Backend, trials: int = 12) -> None:
+        self.trials = trials
         self.directory = directory
         self.backend = backend
         self.postgresql = PostgreSQL() if backend == "postgresql" else None
@@ -194,7 +195,7 @@ class Cluster:
             lambda: self.client.submit(
                 self.model_id,
                 self.dataset_id,
-                budget_trials=TRIALS,
+                budget_trials=self.trials,
                 strategy="direct",
                 workload={"sequence_length": 16},
                 seed=rng.randrange(2**31),

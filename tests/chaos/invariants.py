@@ -19,7 +19,6 @@ from infra.garbage import collect_blobs
 from infra.garbage import needed_blobs
 from infra.store.base import copy_and_hash
 from search.lifecycle import ENDED
-from tests.chaos.cluster import TRIALS
 from tests.chaos.cluster import Cluster
 from tests.chaos.cluster import command
 from tests.chaos.operations import is_poison
@@ -35,7 +34,12 @@ def job_violations(cluster: Cluster, job_id: str) -> list[str]:
         job = session.get_one(Job, job_id)
         trials = list(session.exec(select(Trial).where(Trial.job_id == job_id).order_by(col(Trial.number))))
         steps = list(session.exec(select(Step).where(Step.job_id == job_id)))
-        found = [*_states(job, steps), *_trials(job, trials), *_events(session, job_id, trials), *_poison(trials)]
+        found = [
+            *_states(job, steps),
+            *_trials(job, trials, cluster.trials),
+            *_events(session, job_id, trials),
+            *_poison(trials),
+        ]
     shown = [point["id"] for point in cluster.patiently(lambda: cluster.client.front(job_id))["points"]]
     expected = recomputed_front(job, trials)
     if shown != expected:
@@ -53,14 +57,14 @@ def _states(job: Job, steps: Sequence[Step]) -> list[str]:
     return found
 
 
-def _trials(job: Job, trials: Sequence[Trial]) -> list[str]:
+def _trials(job: Job, trials: Sequence[Trial], budget: int) -> list[str]:
     found = [f"trial {trial.number} is {trial.state}" for trial in trials if trial.state not in _TRIAL_ENDED]
     numbers = [trial.number for trial in trials]
     if numbers != list(range(len(trials))):
         found.append(f"trial numbers are {numbers}")
     recipes = sum(trial.source != "baseline" for trial in trials)
-    if recipes > TRIALS or (job.state == "succeeded" and recipes != TRIALS):
-        found.append(f"{recipes} trials of {TRIALS}")
+    if recipes > budget or (job.state == "succeeded" and recipes != budget):
+        found.append(f"{recipes} trials of {budget}")
     if job.state == "succeeded" and len(trials) - recipes != BASELINES:
         found.append(f"{len(trials) - recipes} baselines of {BASELINES}")
     return found

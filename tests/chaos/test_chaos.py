@@ -8,13 +8,14 @@ from tests.chaos.campaign import Campaign
 from tests.chaos.cluster import Backend
 from tests.chaos.cluster import Cluster
 
-FAULTS = 5
+FAULTS = 3
+TRIALS = 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "seed"), [("sqlite", 1), ("postgresql", 2)])
 def test_nothing_is_lost(tmp_path: Path, backend: Backend, seed: int) -> None:
-    cluster = Cluster(tmp_path, backend)
+    cluster = Cluster(tmp_path, backend, TRIALS)
     said: list[str] = []
     try:
         cluster.start()
