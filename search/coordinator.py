@@ -59,6 +59,7 @@ from search.trials import create_planned
 
 __all__ = [
     "Plan",
+    "after_audit",
     "after_confirm",
     "after_evaluate",
     "after_measure",
@@ -231,6 +232,13 @@ def after_confirm(session: Session, job: Job, trial: Trial) -> None:
     job = lock_job(session, job)
     append_event(session, job.id, "trial", trial_event(trial) | {"confirmed": True})
     request_tick(session, job)
+
+
+def after_audit(session: Session, job: Job) -> None:
+    """Go on after a finalist was compared with torch's own export."""
+    job = lock_job(session, job)
+    if job.state not in ENDED:
+        request_tick(session, job)
 
 
 def trial_failed(session: Session, job: Job, trial: Trial, error: ParetuneError, now: datetime | None = None) -> None:

@@ -31,11 +31,14 @@ from search.standing import Standing
 from search.standing import standings
 from search.summary import summarise
 
+LEAST_SECONDS_FOR_AUDITS = 60.0
+"""With less time left the final measurements get all of it: tracing a model takes some seconds."""
+
 
 def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetState) -> None:
-    """Enter the stage ``finalise``: one ``confirm`` step, in which all finalists race each other.
+    """Enter the stage ``finalise``: one ``confirm`` step, in which all finalists race each other, and two audits.
 
-    Its payload gives ``trials``, the ids of the finalists, and ``max_seconds``, the time that is left.
+    The payload of ``confirm`` gives ``trials``, the ids of the finalists, and ``max_seconds``, the time that is left.
     """
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     set_stage(session, job, "finalise")
@@ -52,6 +55,19 @@ def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetSta
         queue=device_queue(session, job),
         payload={"trials": [entry.trial_id for entry in chosen], "max_seconds": left},
     )
+    if left is None or left >= LEAST_SECONDS_FOR_AUDITS:
+        for entry in audited(chosen, request.goal, request.seed):
+            key = f"audit:{entry.trial_id}"
+            create_step(session, job_id=job.id, trial_id=entry.trial_id, kind="audit", key=key, queue="compute")
+
+
+def audited(chosen: Sequence[Standing], goal: Goal, seed: int) -> list[Standing]:
+    """Return the finalists that are compared with torch's own export: the best by the goal, and one at random."""
+    models = [entry for entry in chosen if entry.baseline is None]
+    best = choose(goal, models, []).best
+    others = [entry for entry in models if entry is not best]
+    drawn = [others[int(np.random.default_rng(seed).integers(len(others)))]] if others else []
+    return ([best] if best is not None else []) + drawn
 
 
 def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) -> list[Standing]:
@@ -71,9 +87,9 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
 
 
 def finish_if_confirmed(session: Session, job: Job, trials: Sequence[Trial], now: datetime) -> None:
-    """End the job when the confirmation has ended, one way or the other."""
+    """End the job when confirmation and audits have ended, one way or the other."""
     steps = session.exec(select(Step).where(Step.job_id == job.id)).all()
-    if any(step.kind == "confirm" and step.state in {"queued", "running"} for step in steps):
+    if any(step.kind in ("confirm", "audit") and step.state in {"queued", "running"} for step in steps):
         return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     if not any(trial.state == "complete" for trial in trials):

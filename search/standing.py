@@ -60,7 +60,7 @@ def is_confirmed(trial: Trial) -> bool:
 
 
 def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
-    """Return the trial's standing, or ``None`` if it was not measured.
+    """Return the trial's standing, or ``None`` if it was not measured or its file failed the audit.
 
     Args:
         trial: The row.
@@ -70,6 +70,8 @@ def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
     confirmed = final and is_confirmed(trial)
     quality_row = trial.holdout if confirmed else trial.quality
     measurement_row = trial.final_measurement if confirmed else trial.measurement
+    if trial.facts.get("audit", {}).get("ok") is False:
+        return None  # its file computes something else than its network: no comparison with it is valid
     if trial.state != "complete" or quality_row is None or measurement_row is None or trial.size_bytes is None:
         return None
     quality, measurement = Quality.model_validate(quality_row), Measurement.model_validate(measurement_row)

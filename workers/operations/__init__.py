@@ -11,6 +11,7 @@ OPERATIONS: dict[str, str] = {
     "find_artifact": "workers.operations.build:find",
     "evaluate": "workers.operations.evaluate:evaluate",
     "measure": "workers.operations.measure:measure",
+    "audit": "workers.operations.audit:audit",
     "confirm": "workers.operations.confirm:confirm",
     "recover": "workers.operations.recover:recover",
     "export": "workers.operations.export:export",

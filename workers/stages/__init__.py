@@ -1,6 +1,7 @@
 """What is done in a step of each kind: one file a stage."""
 
 from workers.stage import Stage
+from workers.stages.audit import AuditStage
 from workers.stages.confirm import ConfirmStage
 from workers.stages.evaluate import EvaluateStage
 from workers.stages.explore import ExploreStage
@@ -23,6 +24,7 @@ _ALL: tuple[Stage, ...] = (
     EvaluateStage(),
     MeasureStage(),
     RecoverStage(),
+    AuditStage(),
     ConfirmStage(),
     ExportStage(),
 )

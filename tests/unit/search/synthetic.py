@@ -139,6 +139,7 @@ class Bench:
 
     Attributes:
         fails: Digests whose evaluation fails, and keys of trainings that fail.
+        mismatches: Digests whose file computes something else than their network.
         useless: Keys of trainings that make nothing better.
         seconds: Simulated duration of each step.
     """
@@ -146,6 +147,7 @@ class Bench:
     database: Database
     now: datetime = field(default_factory=utcnow)
     fails: set[str] = field(default_factory=set)
+    mismatches: set[str] = field(default_factory=set)
     useless: set[str] = field(default_factory=set)
     seconds: float = 1.0
     in_flight: int = 2
@@ -215,6 +217,10 @@ class Bench:
                 self.recover(session, job, step)
             elif step.kind in ("table", "options"):
                 self.learn(session, job, step)
+            elif step.kind == "audit":
+                trial.facts = trial.facts | {"audit": {"ok": trial.digest not in self.mismatches}}
+                session.add(trial)
+                coordinator.after_audit(session, job)
             elif step.kind == "confirm":
                 self.confirm(session, job, step)
             elif trial is None:

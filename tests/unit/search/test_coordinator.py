@@ -82,6 +82,23 @@ def run_until_queued(bench, job_id, kind):
         bench.execute(queued[0].id)
 
 
+def test_a_model_whose_file_fails_the_audit_is_in_no_front(bench):
+    job_id = bench.submit(goal={"max_drop": 0.02})
+    run_until_queued(bench, job_id, "audit")
+    with bench.database.read_session() as session:
+        steps = session.exec(select(Step).where(Step.job_id == job_id, Step.kind == "audit")).all()
+    assert len(steps) == 2
+    trials = {t.id: t for t in bench.trials(job_id)}
+    bench.mismatches = {trials[step.trial_id].digest for step in steps}
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
+    front = view(bench, job_id)
+    failed = {t.id for t in bench.trials(job_id) if t.facts.get("audit") == {"ok": False}}
+    assert failed == {step.trial_id for step in steps}
+    assert front.best.id not in failed
+    assert not failed & {point.id for point in front.points}
+
+
 def test_without_labels_divergence_is_the_objective(bench):
     bench.labelled = False
     job_id = bench.submit(goal={"max_drop": 0.02})

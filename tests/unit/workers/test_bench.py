@@ -15,9 +15,11 @@ from profilers.types import Workload
 from search.requests import Columns
 from tests.helpers.tiny_models import make_dataset
 from tests.helpers.tiny_models import make_tiny_model
+from workers.operations.audit import audit
 from workers.operations.bench import Bench
 from workers.operations.inputs import DataFile
 from workers.operations.inputs import JobInputs
+from workers.runner.operation import OperationContext
 
 
 def make_bench(folder: Path) -> Bench:
@@ -35,6 +37,18 @@ def make_bench(folder: Path) -> Bench:
     work = Bench(inputs)
     calibrate(work.network, work.calibration_batches()).save(inputs.calibration_file)
     return work
+
+
+def test_the_audit_compares_with_torch_and_counts_what_is_executed(tmp_path: Path) -> None:
+    work = make_bench(tmp_path)
+    layer = LayerRecipe(attention=AttentionRecipe(heads=2, bits=8), feed_forward=FeedForwardRecipe(bits=8))
+    recipe = Recipe(layers=(layer,) * len(work.network.layers))
+    arguments = {"inputs": work.inputs.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
+    found = audit(arguments, OperationContext("compute", tmp_path, lambda _: None))
+    assert found["ok"], found
+    assert found["relative_error"] <= found["tolerance"]
+    assert found["operators"]["traced"]["LayerNormalization"] >= 2 * len(work.network.layers)
+    assert any("Integer" in name for name in found["operators"]["deployed"])
 
 
 def test_a_repair_is_part_of_the_candidate_and_always_the_same(tmp_path: Path) -> None:
