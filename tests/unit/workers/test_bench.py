@@ -47,7 +47,8 @@ def test_the_audit_compares_with_torch_and_counts_what_is_executed(tmp_path: Pat
     found = audit(arguments, OperationContext("compute", tmp_path, lambda _: None))
     assert found["ok"], found
     assert found["relative_error"] <= found["tolerance"]
-    assert found["operators"]["traced"]["LayerNormalization"] >= 2 * len(work.network.layers)
+    norms = {name: count for name, count in found["operators"]["traced"].items() if "LayerNormalization" in name}
+    assert sum(norms.values()) >= 2 * len(work.network.layers)
     assert any("Integer" in name for name in found["operators"]["deployed"])
 
 
