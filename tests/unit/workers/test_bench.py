@@ -49,7 +49,7 @@ def test_the_audit_compares_with_torch_and_counts_what_is_executed(tmp_path: Pat
     assert found["relative_error"] <= found["tolerance"]
     norms = {name: count for name, count in found["operators"]["traced"].items() if "LayerNormalization" in name}
     assert sum(norms.values()) >= 2 * len(work.network.layers)
-    assert any("Integer" in name for name in found["operators"]["deployed"])
+    assert any("Quantize" in name for name in found["operators"]["deployed"])
 
 
 def test_a_repair_is_part_of_the_candidate_and_always_the_same(tmp_path: Path) -> None:
