@@ -53,6 +53,14 @@ def record_blob(session: Session, store: BlobStore, ref: BlobRef) -> None:
         raise UnavailableError(f"The blob {ref.sha256} was collected meanwhile.", hint="Try again.")
 
 
+def insert_blob(session: Session, ref: BlobRef) -> bool:
+    """Write the row of a blob unless there is one; returns whether it was written."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(Blob).values(sha256=ref.sha256, size=ref.size, created_at=utcnow())
+    written = session.execute(statement.on_conflict_do_nothing().returning(Blob.__table__.c.sha256))  # type: ignore[attr-defined]
+    return written.first() is not None
+
+
 def materialise(store: BlobStore, sha256: str, path: Path) -> Path:
     """Put a verified copy of a blob at ``path`` for programs that want a file; it must not be written to.
 

@@ -10,6 +10,7 @@ from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
 
+from infra.blobs import insert_blob
 from infra.clock import utcnow
 from infra.database.engine import Database
 from infra.database.models import Blob
@@ -18,6 +19,7 @@ from infra.database.models import Export
 from infra.database.models import JobBlob
 from infra.database.models import ModelFile
 from infra.database.models import Upload
+from infra.store import BlobRef
 from infra.store import BlobStore
 
 logger = logging.getLogger(__name__)
@@ -94,9 +96,11 @@ def _remove_strays(database: Database, store: BlobStore, grace_seconds: float) -
     for blob in store.list_blobs():
         if blob.modified_at >= cutoff:
             continue
-        with database.read_session() as session:
-            known = session.get(Blob, blob.sha256) is not None
-        if not known:
+        with database.write_session() as session:
+            # The row is ours until the commit: whoever stores the same bytes now waits, and then finds them gone.
+            if not insert_blob(session, BlobRef(blob.sha256, 0)):
+                continue
             store.delete(blob.sha256)
-            removed += 1
+            session.execute(delete(Blob).where(col(Blob.sha256) == blob.sha256))
+        removed += 1
     return removed

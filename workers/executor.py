@@ -1,6 +1,5 @@
 """Does one step: claim it, work on it, finish it, pass on what follows."""
 
-import errno
 import logging
 import os
 import socket
@@ -20,6 +19,7 @@ from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.device_lease import acquire_device
+from infra.disk import disk_full
 from infra.errors import CancelledError
 from infra.errors import InvalidInputError
 from infra.errors import ParetuneError
@@ -56,7 +56,6 @@ _AWAY_SECONDS = 5.0
 _LONGEST_AWAY_SECONDS = 60.0
 _DATABASE_SECONDS = 0.5
 """Between two attempts to write what came of a step while the database is away."""
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def lease_owner() -> str:
@@ -265,11 +264,7 @@ def _errors_in_words() -> Iterator[None]:
     except (ParetuneError, HandBack):
         raise
     except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise UnavailableError(
-                "A disk of the worker is full.", hint="Free some space; work goes on by itself."
-            ) from error
-        raise _unexpected(error) from error
+        raise (disk_full(error) or _unexpected(error)) from error
     except Exception as error:
         raise _unexpected(error) from error
 

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import IO
 
+from infra.disk import disk_full
 from infra.errors import ParetuneError
 from infra.errors import RunnerError
 from infra.json_types import JsonObject
@@ -49,7 +50,8 @@ def main(argument: str) -> None:
             send({"error": RunnerError("The work ran out of memory.", hint=_MEMORY_HINT).to_dict()})
         except Exception as error:
             traceback.print_exc()
-            send({"error": _unexpected(error).to_dict()})
+            full = disk_full(error) if isinstance(error, OSError) else None
+            send({"error": (full or _unexpected(error)).to_dict()})
 
 
 _MEMORY_HINT = "Use a smaller model, a smaller batch, or a machine with more memory."

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -109,6 +110,33 @@ def test_garbage_is_what_no_row_needs_and_is_not_young(database: Database, store
     age(database, store)
     assert collect_blobs(database, store, DAY) == 3  # the job's, the export's, and what was young
     assert known(database) == {digests["model"], digests["upload"], dataset_blob}
+
+
+def test_bytes_stored_again_while_strays_go_keep_their_row_or_lose_it(database: Database, tmp_path: Path) -> None:
+    results: list[BlobRef | UnavailableError] = []
+
+    def store_again() -> None:
+        try:
+            results.append(blobs.put_file(database, LocalStore(tmp_path / "blobs"), io.BytesIO(b"stray")))
+        except UnavailableError as error:
+            results.append(error)
+
+    class SlowStore(LocalStore):
+        """Lets another writer in between the collector's look and its delete."""
+
+        def delete(self, sha256: str) -> None:
+            writer.start()
+            writer.join(0.5)
+            super().delete(sha256)
+
+    writer = threading.Thread(target=store_again)
+    slow = SlowStore(tmp_path / "blobs")
+    sha256 = slow.put(io.BytesIO(b"stray")).sha256
+    age(database, slow)
+    assert collect_blobs(database, slow, DAY) == 1
+    writer.join()
+    assert (sha256 in known(database)) == slow.exists(sha256)
+    assert isinstance(results[0], UnavailableError) != slow.exists(sha256)
 
 
 def test_bytes_that_are_stored_again_are_not_garbage(database: Database, store: LocalStore) -> None:

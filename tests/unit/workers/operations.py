@@ -22,6 +22,7 @@ OPERATIONS = {
         "noisy",
         "refuse",
         "break_down",
+        "fill_disk",
         "not_json",
         "die",
         "crash",
@@ -66,6 +67,11 @@ def refuse(_arguments: JsonObject, _context: OperationContext) -> JsonObject:
 
 def break_down(_arguments: JsonObject, _context: OperationContext) -> JsonObject:
     raise KeyError("surprise")
+
+
+def fill_disk(_arguments: JsonObject, _context: OperationContext) -> JsonObject:
+    Path("/dev/full").write_text("x", encoding="utf-8")
+    return {}
 
 
 def not_json(_arguments: JsonObject, _context: OperationContext) -> JsonObject:

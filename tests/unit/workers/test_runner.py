@@ -14,6 +14,7 @@ import pytest
 from infra.errors import CancelledError
 from infra.errors import InvalidModelError
 from infra.errors import RunnerError
+from infra.errors import UnavailableError
 from infra.settings import Settings
 from infra.settings import load_settings
 from tests.helpers.processes import gone
@@ -87,6 +88,13 @@ def test_an_error_raised_on_purpose_arrives_whole_and_the_runner_lives_on(start:
         runner.call("refuse", {})
     assert caught.value.hint == "Upload it again."
     assert caught.value.errors == [{"field": "f", "message": "m"}]
+    assert runner.call("count", {})["calls"] == 1
+
+
+def test_a_full_disk_is_waited_for_and_costs_no_runner(start: Start) -> None:
+    runner = start()
+    with pytest.raises(UnavailableError, match="full"):
+        runner.call("fill_disk", {})
     assert runner.call("count", {})["calls"] == 1
 
 
