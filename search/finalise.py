@@ -74,14 +74,19 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
     """Choose what is confirmed: the goal's best model, the baselines, and at most ``size`` points of the front.
 
     A candidate that the guard might still pass with a sharper measurement is a finalist as well. The front is thinned
-    so that it keeps as much hypervolume as possible where the goal looks.
+    so that it keeps as much hypervolume as possible where the goal looks. Places that are left go to what only the
+    front dominates, and so on: the quality of a front's best is partly luck, and on other examples what was just
+    behind it is often better.
     """
     baselines = [entry for entry in entries if entry.baseline is not None]
     candidates = [entry for entry in entries if entry.baseline is None and _may_pass(entry, baselines)]
-    front = pareto_front(candidates)
-    best = choose(goal, front, baselines).best
-    interesting = [entry for entry in front if _interesting(entry, goal)] or front
-    chosen = _thin(interesting, size)
+    best = choose(goal, pareto_front(candidates), baselines).best
+    left = [entry for entry in candidates if _interesting(entry, goal)] or candidates
+    chosen: list[Standing] = []
+    while left and len(chosen) < size:
+        layer = pareto_front(left)
+        chosen += _thin(layer, size - len(chosen))
+        left = [entry for entry in left if entry not in layer]
     ordered = ([best] if best else []) + baselines + chosen
     return list({entry.trial_id: entry for entry in ordered}.values())
 

@@ -133,6 +133,14 @@ def test_finalists_are_few_and_contain_what_matters():
     assert all(e.drop.value <= 0.02 for e in chosen)
 
 
+def test_a_lucky_winner_does_not_keep_others_from_being_confirmed():
+    lucky = entry("lucky", 0.05, -0.01, size=10)
+    behind = [entry(f"t{i}", 0.06 + 0.02 * i, 0.004 - 0.001 * i) for i in range(4)]
+    chosen = finalists([lucky, *behind, *BASELINES], Goal(max_drop=0.01))
+    assert chosen[0].trial_id == "lucky"
+    assert {"t0", "t1", "t2", "t3"} <= {e.trial_id for e in chosen}
+
+
 def test_noise_is_confirmed_again_and_named_as_the_reason():
     noisy = entry("noisy", 0.3, 0.005, status="noisy")
     slow = entry("given up", 0.3, 0.005, status="slower_than_front")
