@@ -31,6 +31,7 @@ from api.models.endpoints import router as models
 from api.openapi import describe
 from api.problems import add_problem_handlers
 from api.rate_limit import RateLimiter
+from api.reports.endpoints import router as reports
 from api.services import Services
 from api.shutdown import on_stop_signal
 from api.staging import remove_abandoned
@@ -44,7 +45,22 @@ from infra.settings import load_settings
 from infra.store.open import open_store
 from infra.tracing import configure_tracing
 
-ROUTERS = (models, datasets, uploads, devices, jobs, trials, front, best, exports, events, keys, audit_log, health)
+ROUTERS = (
+    models,
+    datasets,
+    uploads,
+    devices,
+    jobs,
+    trials,
+    front,
+    best,
+    reports,
+    exports,
+    events,
+    keys,
+    audit_log,
+    health,
+)
 
 
 @asynccontextmanager

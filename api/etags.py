@@ -1,6 +1,7 @@
 """Strong ETags of JSON answers, and the conditions that clients attach to them (RFC 9110, section 13)."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Header
@@ -26,10 +27,17 @@ def _candidates(header: str) -> set[str]:
 def conditional(view: BaseModel, if_none_match: str | None) -> Response:
     """Answer with the view and its ETag, or with 304 if the client has it already."""
     body = view.model_dump_json().encode()
-    headers = {"ETag": etag_of(body), "Cache-Control": "private, no-cache"}
-    if if_none_match is not None and _candidates(if_none_match) & {headers["ETag"], "*"}:
+    return unless_known(etag_of(body), if_none_match, lambda: Response(body, media_type=JSONResponse.media_type))
+
+
+def unless_known(etag: str, if_none_match: str | None, answer: Callable[[], Response]) -> Response:
+    """Answer with what ``answer`` makes, or with 304 and without making it if the client has it already."""
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if if_none_match is not None and _candidates(if_none_match) & {etag, "*"}:
         return Response(status_code=304, headers=headers)
-    return Response(body, media_type=JSONResponse.media_type, headers=headers)
+    response = answer()
+    response.headers.update(headers)
+    return response
 
 
 def check_unchanged(view: BaseModel, if_match: str | None) -> None:

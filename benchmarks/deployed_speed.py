@@ -25,7 +25,6 @@ from benchmarks.contenders import encode_test
 from benchmarks.contenders import judge
 from benchmarks.contenders import print_comparison
 from benchmarks.contenders import print_promises
-from examples.plot_front import plot_front
 from examples.service import running_service
 from paretune.cli.durations import parse_duration
 from profilers.quality.examples import read_examples
@@ -88,7 +87,8 @@ def _run_job(client: Any, device: str, arguments: argparse.Namespace) -> list[Co
     wall = time.monotonic() - started
     front, report, trials = client.front(job), client.report(job), list(client.trials(job))
     (arguments.output / f"{device}.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    plot_front(front, trials, arguments.output / f"{device}.png", f"{arguments.model.name} on {device}")
+    (arguments.output / f"{device}.html").write_text(client.report_html(job), encoding="utf-8")
+    (arguments.output / f"{device}.png").write_bytes(client.report_png(job))
     print(f"\n{device}: {wall:.0f} s from submit to the end; {len(trials)} trials; {front['message']}")
     print(
         "wall time by phase (s):",

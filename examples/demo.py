@@ -23,7 +23,6 @@ from rich.table import Table
 import paretune
 from examples.demo_text import sentences
 from examples.demo_text import write_texts
-from examples.plot_front import plot_front
 from examples.service import running_service
 from examples.verify import Verification
 from examples.verify import verify
@@ -48,10 +47,10 @@ def main() -> int:
     with running_service(output / "home") as client:
         job = submit(client, evaluation, calibration, arguments.device, arguments.budget)
         follow(client, job)
-        front, trials = client.front(job), list(client.trials(job))
+        front = client.front(job)
         (output / "front.json").write_text(json.dumps(front, indent=2), encoding="utf-8")
-        title = f"all-MiniLM-L6-v2 on {arguments.device}, 1 x 128 tokens, one thread"
-        plot_front(front, trials, output / "front.png", title)
+        (output / "report.html").write_text(client.report_html(job), encoding="utf-8")
+        (output / "front.png").write_bytes(client.report_png(job))
         show(front)
         best = choose(front)
         if best is None:
@@ -164,7 +163,7 @@ def report(result: Verification, best: dict[str, Any], output: Path) -> None:
     console.print(f"  ONNX loaded with plain ONNX Runtime: cosine to the dense model {result.onnx_cosine:.4f}")
     console.print(f"  torch loaded with paretune.load():   cosine to the dense model {result.torch_cosine:.4f}")
     console.print(f"  timed here, interleaved with the dense export: {result.speedup:.2f} x")
-    console.print(f"results: {output}/front.json, front.png, onnx/, torch/")
+    console.print(f"results: {output}/report.html, front.json, front.png, onnx/, torch/")
 
 
 if __name__ == "__main__":

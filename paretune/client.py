@@ -269,6 +269,14 @@ class Client:
         """Everything about a job in one object."""
         return self._transport.json("GET", f"/v1/jobs/{_id(job)}/report")
 
+    def report_html(self, job: Job | str, *, trial: int | None = None) -> str:
+        """The report as a page that needs nothing else; of the job, or of one model by the number of its trial."""
+        return self._transport.request("GET", _report_path(job, trial, "html")).text
+
+    def report_png(self, job: Job | str, *, trial: int | None = None) -> bytes:
+        """A picture of the front with the baselines in it, or of what was removed from one model."""
+        return self._transport.request("GET", _report_path(job, trial, "png")).content
+
     def watch(self, job: Job | str, *, after: int = 0) -> Iterator[Event]:
         """Go through the events of a job as they happen, from the first one, until the job is over.
 
@@ -381,6 +389,11 @@ class Client:
 
 def _id(job: Job | str) -> str:
     return job if isinstance(job, str) else job.id
+
+
+def _report_path(job: Job | str, trial: int | None, form: str) -> str:
+    about = f"/v1/jobs/{_id(job)}" if trial is None else f"/v1/jobs/{_id(job)}/trials/{trial}"
+    return f"{about}/report.{form}"
 
 
 def job_failure(job: Job) -> JobFailedError:

@@ -35,6 +35,8 @@ from search.views import QualityView
 from search.views import TrialView
 
 ONE_LINER = "int8_one_liner"
+REFERENCE = "fp32"
+"""Latency is a fraction of its time already."""
 
 
 class Presenter:
@@ -53,7 +55,8 @@ class Presenter:
         self._final = job.state == "succeeded" or job.summary is not None
         self._entries = {entry.trial_id: entry for entry in standings(trials, labelled=labelled, final=self._final)}
         self._front, self._rulings = guarded_front(self._entries.values())
-        self._int8 = next((entry for entry in self._entries.values() if entry.baseline == ONE_LINER), None)
+        named = {entry.baseline: entry for entry in self._baselines if entry.baseline is not None}
+        self._rivals = {name: entry for name, entry in named.items() if name != REFERENCE}
 
     def choice(self, goal: Goal | None = None) -> Choice:
         """Return the best model for ``goal``, by default the job's own."""
@@ -136,10 +139,12 @@ class Presenter:
             return None
         measurement = Measurement.model_validate(row)
         predicted: Mapping[str, float] = trial.predicted or {}
+        against = {name: quotient(rival.ratio, measurement.ratio) for name, rival in self._rivals.items()}
         return LatencyView(
             ratio=measurement.ratio,
             speedup=inverse(measurement.ratio),
-            speedup_vs_int8=quotient(self._int8.ratio, measurement.ratio) if self._int8 else None,
+            speedup_vs_int8=against.get(ONE_LINER),
+            speedup_vs=against,
             latency_ms=measurement.latency_ms,
             reference_ms=measurement.reference_ms,
             predicted_ratio=predicted.get("ratio"),

@@ -3,6 +3,8 @@
 from sqlmodel import Session
 from sqlmodel import select
 
+from compressors.usage import onnx_inputs
+from compressors.usage import onnx_usage
 from infra.database.models import Dataset
 from infra.database.models import Device
 from infra.database.models import Job
@@ -16,6 +18,7 @@ from infra.errors import NotFoundError
 from infra.events import append_event
 from infra.steps import create_step
 from profilers.types import Capabilities
+from search.agreement import agreement
 from search.goals import check_sane
 from search.lifecycle import cancel_job
 from search.lifecycle import job_trials
@@ -116,16 +119,21 @@ def trial(session: Session, job: Job, trial_id: str) -> TrialView:
 
 def report(session: Session, job: Job) -> ReportView:
     """Return everything about a job's outcome so far."""
-    presenter = Presenter(job, job_trials(session, job.id))
-    prepared = job.prepared or {}
+    trials = job_trials(session, job.id)
+    presenter = Presenter(job, trials)
+    dense = (job.prepared or {}).get("anatomy") or {}
     return ReportView(
         job_id=job.id,
         name=job.name,
+        model=session.get_one(Model, job.model_id).name,
+        dataset=session.get_one(Dataset, job.dataset_id).name,
         request=job.request,
-        dense=prepared.get("anatomy") or {},
+        dense=dense,
         front=presenter.front(),
         summary=job.summary,
         others=presenter.others(),
+        agreement=agreement(trials),
+        usage=list(onnx_usage(onnx_inputs(token_types=dense["has_token_types"]))) if dense else [],
         error=job.error,
     )
 

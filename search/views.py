@@ -23,6 +23,7 @@ class LatencyView(_View):
         ratio: Fraction of the dense reference's time, with its 95 % interval.
         speedup: Reference / model: 2.0 is twice as fast as the dense fp32 model.
         speedup_vs_int8: Against int8 in one line; ``None`` while that is not measured.
+        speedup_vs: Against every measured baseline but fp32, by name.
         latency_ms: At the workload, for orientation.
         reference_ms: Of the dense reference in the same blocks.
         predicted_ratio: What the latency model expected before measuring.
@@ -34,6 +35,7 @@ class LatencyView(_View):
     ratio: Estimate
     speedup: Estimate
     speedup_vs_int8: Estimate | None
+    speedup_vs: dict[str, Estimate]
     latency_ms: float
     reference_ms: float
     predicted_ratio: float | None
@@ -149,20 +151,45 @@ class FrontView(_View):
     trials: dict[str, int]
 
 
+class AgreementView(_View):
+    """How well a number that is known early ranks the models by a number that is known late.
+
+    Attributes:
+        early: What is known early: ``divergence`` or ``drop`` on the search split, ``predicted_latency``.
+        late: What it stands for: ``drop``, ``holdout_drop`` or ``latency``.
+        rank_correlation: Spearman's, from -1 to 1; ``None`` for fewer than three models, or if all are equal.
+        models: Number of compressed models that both numbers are known of.
+    """
+
+    early: Literal["divergence", "drop", "predicted_latency"]
+    late: Literal["drop", "holdout_drop", "latency"]
+    rank_correlation: float | None
+    models: int
+
+
 class ReportView(_View):
     """Everything about a job's outcome.
 
     Attributes:
+        model: Name of the dense model.
+        dataset: Name of the data that quality was judged on.
         front: The front.
         summary: ``job.summary`` as the finish wrote it; ``None`` before.
         others: Measured trials that are not on the front, fastest first.
+        agreement: How well the stages of the search rank the models.
+        usage: Three lines of Python that run the ONNX download of any of these models from inside its folder; empty
+            before the model is inspected.
     """
 
     job_id: str
     name: str | None
+    model: str
+    dataset: str
     request: dict[str, Any]
     dense: dict[str, Any]
     front: FrontView
     summary: dict[str, Any] | None
     others: list[TrialView]
+    agreement: list[AgreementView]
+    usage: list[str]
     error: dict[str, Any] | None

@@ -18,10 +18,9 @@ from api.pagination import Limit
 from api.pagination import Page
 from api.problems import responses
 from api.services import ReadSession
+from api.trials.repository import trial_by_number
 from infra.database.models import Job
 from infra.database.models import Trial
-from infra.errors import NotFoundError
-from search import service as search
 from search.lifecycle import job_trials
 from search.presenter import Presenter
 from search.views import TrialView
@@ -65,7 +64,4 @@ def get_trial(
 ) -> Response:
     """Read one candidate: its recipe, its measurements, its quality, its place."""
     job = get_owned(session, Job, job_id, principal)
-    trial = session.exec(select(Trial).where(Trial.job_id == job_id, Trial.number == number)).one_or_none()
-    if trial is None:
-        raise NotFoundError(f"The job has no trial {number}.", hint=f"GET /v1/jobs/{job_id}/trials lists them.")
-    return conditional(search.trial(session, job, trial.id), if_none_match)
+    return conditional(trial_by_number(session, job, number), if_none_match)

@@ -29,8 +29,9 @@ from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.recipe import RecipeCandidate
 from compressors.recipe import candidate_digest
-
-ONNX_FILE = "model.onnx"
+from compressors.usage import ONNX_FILE
+from compressors.usage import onnx_inputs
+from compressors.usage import onnx_usage
 
 
 def export_onnx_folder(
@@ -116,7 +117,7 @@ def _finish(
         output=output_name(network),
         labels=tuple(network.labels),
         max_sequence_length=network.max_sequence_length,
-        usage=_usage(inputs),
+        usage=onnx_usage(inputs),
         notes=notes,
         check=check,
         files=file_entries(directory),
@@ -130,20 +131,9 @@ def _finish(
 
 def input_names(network: EncoderNetwork) -> tuple[str, ...]:
     """Names of the model's inputs, in order."""
-    names = ("input_ids", "attention_mask")
-    return (*names, "token_type_ids") if has_token_types(network.embeddings) else names
+    return onnx_inputs(token_types=has_token_types(network.embeddings))
 
 
 def output_name(network: EncoderNetwork) -> str:
     """Name of the model's only output."""
     return "logits" if isinstance(network.head, ClassificationHead) else "sentence_embedding"
-
-
-def _usage(inputs: tuple[str, ...]) -> tuple[str, ...]:
-    fields = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-    feeds = ", ".join(f'"{name}": [text.{fields[name]}]' for name in inputs)
-    return (
-        "import onnxruntime, tokenizers",
-        'text = tokenizers.Tokenizer.from_file("tokenizer.json").encode("Some text.")',
-        f'output = onnxruntime.InferenceSession("{ONNX_FILE}").run(None, {{{feeds}}})[0]',
-    )

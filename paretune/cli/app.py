@@ -10,6 +10,7 @@ from paretune.cli.best import best
 from paretune.cli.doctor import doctor
 from paretune.cli.jobs import cancel
 from paretune.cli.jobs import jobs
+from paretune.cli.report import report
 from paretune.cli.submit import submit
 from paretune.cli.up import up
 from paretune.cli.watch import watch
@@ -35,6 +36,7 @@ app.command()(submit)
 app.command()(watch)
 app.command()(jobs)
 app.command()(best)
+app.command()(report)
 app.command()(cancel)
 app.add_typer(devices.app, name="devices")
 app.add_typer(keys.app, name="keys")

@@ -16,7 +16,7 @@ from api.staging import remove_abandoned
 from infra.settings import load_settings
 from tests.unit.api.conftest import World
 
-HEAVY = ("torch", "transformers", "onnxruntime", "optuna", "openvino", "onnx", "celery", "pyarrow")
+HEAVY = ("torch", "matplotlib", "transformers", "onnxruntime", "optuna", "openvino", "onnx", "celery", "pyarrow")
 
 
 @pytest.mark.parametrize("module", ["api.app", "search.service", "paretune", "paretune.client", "paretune.cli.app"])

@@ -175,6 +175,34 @@ def test_best_downloads_into_a_folder(world: World, run: Run, folder: Path, data
     assert (out / "model.onnx").read_bytes() == source.read_bytes()
 
 
+def test_reports_are_written_or_printed(
+    world: World, run: Run, folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = parsed(run("submit", folder, "--data", data, "--json"))["id"]
+    write_outcome(world, job)
+    assert run("report", "latest").exit_code == 0
+    assert f"Job {job}" in (tmp_path / f"report-{job}.html").read_text()
+    assert len(parsed(run("report", job, "--json"))["front"]["points"]) == 2
+    assert parsed(run("report", job, "--trial", "2", "--json"))["number"] == 2
+    assert run("report", job, "-o", "new/front.png").exit_code == 0
+    assert (tmp_path / "new/front.png").read_bytes().startswith(b"\x89PNG")
+    several = run("report", job, "--trial", "2", "--html", "--png", "--json", "-o", "reports")
+    base = tmp_path / "reports" / f"report-{job}-trial-2"
+    sizes = {name: Path(f"{base}.{name}").stat().st_size for name in ("html", "png", "json")}
+    assert [file["size"] for file in parsed(several)["files"]] == list(sizes.values())
+    assert json.loads(Path(f"{base}.json").read_text())["number"] == 2
+    assert "trial-2" in Path(f"{base}.html").read_text()
+    for wrong in (
+        ["--trial", "77"],
+        ["--trial", "0", "--png"],
+        ["--html", "--png", "-o", "a.html"],
+        ["--png", "--json"],
+    ):
+        assert run("report", job, *wrong).exit_code == 2
+    assert not (tmp_path / "a.html").exists()
+
+
 def test_devices_and_keys(run: Run) -> None:
     assert "local-cpu" in run("devices").output
     added = run("devices", "add", "four", "--profiler", "onnxruntime", "--option", "affinity=[0,1]", "--json")
@@ -231,6 +259,7 @@ def test_usage_mistakes_are_exit_code_2() -> None:
         "watch",
         "jobs",
         "best",
+        "report",
         "cancel",
         "devices",
         "doctor",

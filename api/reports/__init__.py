@@ -1,0 +1,1 @@
+"""Reports of jobs and of single models as pages and pictures."""

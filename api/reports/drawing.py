@@ -1,0 +1,112 @@
+"""Pictures as PNG. Matplotlib is loaded by the first picture, not with the service."""
+
+from __future__ import annotations
+
+import io
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from api.reports.chart import Chart
+from api.reports.chart import Mark
+from api.reports.heatmap import KINDS
+from api.reports.heatmap import Cell
+from profilers.types import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ACCENT = "#0f766e"
+_BASELINE = "#b45309"
+_QUIET = "#94a3b8"
+_INK = "#0f172a"
+_LONGEST_TITLE = 90
+_DRAWING = Lock()
+"""Matplotlib's caches of fonts and text are not made for several threads."""
+
+
+def draw_front(chart: Chart, title: str) -> bytes:
+    """Return a picture of a front with the baselines in it, as PNG."""
+    with _DRAWING:
+        figure, axes = _figure(9, 5.5)
+        tried = chart.tried
+        if tried:
+            points = [mark.speedup.value for mark in tried], [mark.drop.value for mark in tried]
+            axes.scatter(*points, s=16, color=_QUIET, label=f"tried ({len(tried)})", zorder=2)
+        if chart.most_drop is not None:
+            axes.axhline(chart.most_drop, color=_INK, linestyle=":", linewidth=1, label="goal: largest loss")
+        corners = chart.staircase
+        axes.plot([x for x, _ in corners], [y for _, y in corners], color=_ACCENT, linewidth=1.2, zorder=3)
+        _draw_marks(axes, chart.front, _ACCENT, "o", "front")
+        _draw_marks(axes, chart.baselines, _BASELINE, "s", "baselines")
+        for mark in chart.front:
+            if mark.best:
+                place = [mark.speedup.value], [mark.drop.value]
+                axes.scatter(*place, s=170, facecolors="none", edgecolors=_ACCENT, linewidths=1.6, label="best")
+        if not (chart.front or chart.baselines or tried):
+            axes.text(0.5, 0.5, "Nothing has been measured yet.", transform=axes.transAxes, ha="center")
+        axes.set_xlim(chart.speedup.low, chart.speedup.high)
+        axes.set_ylim(chart.drop.high, chart.drop.low)  # better models are further up
+        axes.set_xlabel("speed-up over the dense fp32 model, measured on the device")
+        axes.set_ylabel("loss of quality against the dense model, points")
+        axes.grid(alpha=0.25)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
+        return _png(figure, axes, title)
+
+
+def draw_heatmap(rows: Sequence[Sequence[Cell]], title: str) -> bytes:
+    """Return a picture of what was removed from the layers of a model, as PNG."""
+    with _DRAWING:
+        figure, axes = _figure(9, 1.9 + 0.34 * len(rows))
+        shares = [[cell.removed for cell in row] for row in rows]
+        image = axes.imshow(shares, cmap="GnBu", vmin=0, vmax=1.25, aspect="auto")
+        for y, row in enumerate(rows):
+            for x, cell in enumerate(row):
+                axes.text(x, y, cell.text, ha="center", va="center", fontsize=8, color=_INK)
+        names = [f"{branch}\n{kind}" for branch, kinds in KINDS for kind in kinds]
+        axes.set_xticks(range(len(names)), names, fontsize=8)
+        axes.set_yticks(range(len(rows)), [f"layer {index}" for index in range(len(rows))], fontsize=8)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.axvline(len(KINDS[0][1]) - 0.5, color="white", linewidth=4)
+        bar = figure.colorbar(image, ax=axes, pad=0.02, boundaries=[index / 50 for index in range(51)])
+        bar.set_ticks([0, 0.5, 1], labels=["0 %", "50 %", "100 %"])
+        bar.set_label("removed", fontsize=8)
+        return _png(figure, axes, title)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of its own; pyplot would keep it for the life of the process."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Figure, axes: Axes, title: str) -> bytes:
+    short = title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 1] + "…"
+    axes.set_title(short, fontsize=10, parse_math=False)  # names of users are no formulas
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def _draw_marks(axes: Axes, marks: Sequence[Mark], color: str, shape: str, label: str) -> None:
+    if not marks:
+        return
+    x, y = [mark.speedup.value for mark in marks], [mark.drop.value for mark in marks]
+    across = _bars([mark.speedup for mark in marks])
+    along = _bars([mark.drop for mark in marks])
+    axes.errorbar(x, y, xerr=across, yerr=along, fmt=shape, color=color, capsize=2, linewidth=1, label=label, zorder=4)
+    for mark in marks:
+        text = mark.name if label == "baselines" else str(mark.number)
+        place = (mark.speedup.value, mark.drop.value)
+        axes.annotate(text, place, textcoords="offset points", xytext=(7, 6), fontsize=8, color=color, parse_math=False)
+
+
+def _bars(estimates: Sequence[Estimate]) -> list[list[float]]:
+    below = [max(0.0, estimate.value - estimate.low) for estimate in estimates]
+    return [below, [max(0.0, estimate.high - estimate.value) for estimate in estimates]]

@@ -1,0 +1,131 @@
+"""Reports as HTML: one file without script and without anything from elsewhere."""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment
+from jinja2 import PackageLoader
+from jinja2 import StrictUndefined
+
+from api.reports.chart import chart_of
+from api.reports.chart import scaled
+from api.reports.heatmap import KINDS
+from api.reports.heatmap import heatmap
+from profilers.types import Estimate
+from search.views import ReportView
+from search.views import TrialView
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Content security policy of a page, in the page itself: it holds for a saved file as well."""
+
+PHASES = ("queued", "prepare", "learn", "search", "recover", "finalise")
+HEADLINES = {
+    "better_model": "There is a better model",
+    "leave_it_alone": "Leave it alone",
+    "goal_out_of_reach": "The goal is out of reach",
+    "nothing_measured": "Nothing has been measured yet",
+}
+EARLY = {
+    "divergence": "divergence from the dense model, search part",
+    "drop": "loss, search part",
+    "predicted_latency": "predicted latency",
+}
+LATE = {"drop": "loss, search part", "holdout_drop": "loss, held-out part", "latency": "measured latency"}
+
+
+def subject_of(report: ReportView) -> str:
+    """Return what a report is about: the model, the device and the workload."""
+    workload = report.request["workload"]
+    shape = f"{workload['batch']} × {workload['sequence_length']} tokens"
+    threads = "one thread" if workload["threads"] == 1 else f"{workload['threads']} threads"
+    return f"{report.model} on {report.request['device']}, {shape}, {threads}"
+
+
+def job_page(report: ReportView) -> str:
+    """Return the page about a job's outcome so far."""
+    phases = (report.summary or {}).get("wall_seconds") or {}
+    return (
+        _environment()
+        .get_template("job.html")
+        .render(
+            report=report,
+            title=report.name or report.model,
+            subject=subject_of(report),
+            chart=chart_of(report),
+            headline=HEADLINES[report.front.verdict],
+            models=[*report.front.points, *report.front.baselines],
+            rivals=_rivals(report),
+            phases=[(name, phases[name]) for name in PHASES if phases.get(name, 0) > 0],
+            wall=phases,
+        )
+    )
+
+
+def model_page(report: ReportView, trial: TrialView) -> str:
+    """Return the page about one model."""
+    return (
+        _environment()
+        .get_template("model.html")
+        .render(
+            report=report,
+            title=f"{report.name or report.model}: trial {trial.number}",
+            subject=subject_of(report),
+            trial=trial,
+            rivals=_rivals(report),
+        )
+    )
+
+
+def _rivals(report: ReportView) -> list[str]:
+    """Names of the baselines that models are held against, in the order of the report."""
+    models = [*report.front.points, *report.front.baselines]
+    compared = {name for view in models if view.latency for name in view.latency.speedup_vs}
+    return [view.name for view in report.front.baselines if view.name in compared]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("api.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(heatmap=heatmap, KINDS=KINDS, POLICY=POLICY, EARLY=EARLY, LATE=LATE)
+    environment.filters.update(
+        size=_size, signed=_signed, points=scaled, seconds=_seconds, milliseconds=_milliseconds, predicted=_predicted
+    )
+    return environment
+
+
+def _signed(value: float) -> str:
+    """Return a number with its sign and two decimals; what rounds to zero is positive."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "–"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def _seconds(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def _milliseconds(trial: TrialView) -> Estimate:
+    """Return the latency with the interval of its ratio: the reference is taken as exact."""
+    latency = trial.latency
+    assert latency is not None
+    return scaled(latency.ratio, latency.latency_ms / latency.ratio.value)
+
+
+def _predicted(trial: TrialView) -> dict[str, Any] | None:
+    """Return the latency that was predicted before measuring (ms), and its relative error."""
+    latency = trial.latency
+    if latency is None or latency.predicted_ratio is None:
+        return None
+    ratio = latency.predicted_ratio / latency.ratio.value
+    return {"ms": ratio * latency.latency_ms, "error": ratio - 1.0}
