@@ -22,6 +22,8 @@ _ACCENT = "#0f766e"
 _BASELINE = "#b45309"
 _QUIET = "#94a3b8"
 _INK = "#0f172a"
+_DARK = 0.9
+"""Share removed from which on a cell is so dark that its text is white."""
 _LONGEST_TITLE = 90
 _DRAWING = Lock()
 """Matplotlib's caches of fonts and text are not made for several threads."""
@@ -65,7 +67,15 @@ def draw_heatmap(rows: Sequence[Sequence[Cell]], title: str) -> bytes:
         image = axes.imshow(shares, cmap="GnBu", vmin=0, vmax=1.25, aspect="auto")
         for y, row in enumerate(rows):
             for x, cell in enumerate(row):
-                axes.text(x, y, cell.text, ha="center", va="center", fontsize=8, color=_INK)
+                axes.text(
+                    x,
+                    y,
+                    cell.text,
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=_INK if cell.removed < _DARK else "white",
+                )
         names = [f"{branch}\n{kind}" for branch, kinds in KINDS for kind in kinds]
         axes.set_xticks(range(len(names)), names, fontsize=8)
         axes.set_yticks(range(len(rows)), [f"layer {index}" for index in range(len(rows))], fontsize=8)
@@ -102,9 +112,20 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark], color: str, shape: str, label
     along = _bars([mark.drop for mark in marks])
     axes.errorbar(x, y, xerr=across, yerr=along, fmt=shape, color=color, capsize=2, linewidth=1, label=label, zorder=4)
     for mark in marks:
-        text = mark.name if label == "baselines" else str(mark.number)
         place = (mark.speedup.value, mark.drop.value)
-        axes.annotate(text, place, textcoords="offset points", xytext=(7, 6), fontsize=8, color=color, parse_math=False)
+        text, offset, align = (
+            (mark.name, (0, -15), "center") if label == "baselines" else (str(mark.number), (7, 6), "left")
+        )
+        axes.annotate(
+            text,
+            place,
+            xytext=offset,
+            textcoords="offset points",
+            ha=align,
+            fontsize=8,
+            color=color,
+            parse_math=False,
+        )
 
 
 def _bars(estimates: Sequence[Estimate]) -> list[list[float]]:

@@ -61,12 +61,11 @@ def report(
             content = _content(client, identifier, trial, form)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    files = [{"path": str(path), "size": path.stat().st_size} for path in paths.values()]
     if as_json:
-        print_json({"files": files})
+        print_json({"files": [{"path": str(path), "size": path.stat().st_size} for path in paths.values()]})
         return
-    for file in files:
-        console.print(f"{file['path']}  {format_size(int(file['size']))}", markup=False, soft_wrap=True)
+    for path in paths.values():
+        console.print(f"{path}  {format_size(path.stat().st_size)}", markup=False, soft_wrap=True)
 
 
 def _by_suffix(output: Path | None) -> list[str]:
