@@ -16,11 +16,14 @@ from compressors.export.checks import onnx_runner
 from compressors.export.defaults import default_graph
 from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
+from compressors.recipe import AttentionRecipe
 from compressors.recipe import GraphRecipe
+from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.torch_module import to_module
 from infra.errors import InvalidInputError
+from tests.unit.export.candidates import cut
 from tests.unit.export.conftest import in_bits
 
 BERT = ("bert", "sequence-classification")
@@ -118,6 +121,21 @@ def test_three_products_share_one_rounding_of_their_input(networks: Networks, tm
     artifact = write_onnx(in_bits(networks[BERT], 8), recipe, tmp_path / "model.onnx")
     assert artifact.operators["MatMulIntegerToFloat"] == 3 * 6
     assert artifact.operators["DynamicQuantizeLinear"] == 3 * 4
+
+
+@pytest.mark.parametrize("removed", [(), (0,), (0, 2), (0, 1, 2)])
+def test_fused_attention_is_there_once_for_each_surviving_branch(
+    networks: Networks, tmp_path: Path, removed: tuple[int, ...]
+) -> None:
+    dense = Recipe.dense(3).model_copy(update={"graph": GraphRecipe(fused_attention=True, first_token_head=False)})
+    layers = tuple(
+        LayerRecipe(attention=AttentionRecipe(heads=0 if index in removed else 1), feed_forward=layer.feed_forward)
+        for index, layer in enumerate(dense.layers)
+    )
+    recipe = dense.model_copy(update={"layers": layers})
+    artifact = write_onnx(cut(networks[BERT], recipe), recipe, tmp_path / "model.onnx")
+    fused = sum(count for name, count in artifact.operators.items() if name.endswith("Attention"))
+    assert fused == 3 - len(removed)
 
 
 def test_standard_graphs_have_no_operator_of_a_runtime(networks: Networks, tmp_path: Path) -> None:
