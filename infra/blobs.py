@@ -7,6 +7,7 @@ from typing import BinaryIO
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 from sqlmodel import Session
+from sqlmodel import col
 
 from infra.clock import utcnow
 from infra.database.engine import Database
@@ -44,8 +45,7 @@ def record_blob(session: Session, store: BlobStore, ref: BlobRef) -> None:
         UnavailableError: The garbage collection was faster; store the bytes again.
     """
     session.flush()
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(Blob).values(sha256=ref.sha256, size=ref.size, created_at=utcnow())
+    statement = _insert(session, ref)
     session.execute(
         statement.on_conflict_do_update(index_elements=["sha256"], set_={"created_at": statement.excluded.created_at})
     )
@@ -55,10 +55,13 @@ def record_blob(session: Session, store: BlobStore, ref: BlobRef) -> None:
 
 def insert_blob(session: Session, ref: BlobRef) -> bool:
     """Write the row of a blob unless there is one; returns whether it was written."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(Blob).values(sha256=ref.sha256, size=ref.size, created_at=utcnow())
-    written = session.execute(statement.on_conflict_do_nothing().returning(Blob.__table__.c.sha256))  # type: ignore[attr-defined]
+    written = session.execute(_insert(session, ref).on_conflict_do_nothing().returning(col(Blob.sha256)))
     return written.first() is not None
+
+
+def _insert(session: Session, ref: BlobRef) -> sqlite.Insert | postgresql.Insert:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    return insert(Blob).values(sha256=ref.sha256, size=ref.size, created_at=utcnow())
 
 
 def materialise(store: BlobStore, sha256: str, path: Path) -> Path:

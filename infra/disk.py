@@ -7,8 +7,13 @@ from infra.errors import UnavailableError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_disk_full(error: OSError) -> bool:
+    """Whether ``error`` says that a disk or a quota is used up."""
+    return error.errno in _FULL
+
+
 def disk_full(error: OSError) -> UnavailableError | None:
-    """Return the error to raise instead if ``error`` says that a disk or a quota is used up, else ``None``."""
-    if error.errno not in _FULL:
+    """Return the error that a worker raises instead if ``error`` says that a disk is full, else ``None``."""
+    if not is_disk_full(error):
         return None
     return UnavailableError("A disk of the worker is full.", hint="Free some space; work goes on by itself.")

@@ -96,6 +96,9 @@ def _remove_strays(database: Database, store: BlobStore, grace_seconds: float) -
     for blob in store.list_blobs():
         if blob.modified_at >= cutoff:
             continue
+        with database.read_session() as session:
+            if session.get(Blob, blob.sha256) is not None:
+                continue  # nearly all: they need no write
         with database.write_session() as session:
             # The row is ours until the commit: whoever stores the same bytes now waits, and then finds them gone.
             if not insert_blob(session, BlobRef(blob.sha256, 0)):

@@ -1,6 +1,5 @@
 """Artifact store in a directory."""
 
-import errno
 import os
 import tempfile
 import uuid
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from typing import BinaryIO
 from typing import cast
 
+from infra.disk import is_disk_full
 from infra.errors import InvalidInputError
 from infra.errors import NotFoundError
 from infra.errors import UnavailableError
@@ -22,8 +22,6 @@ from infra.store.base import StoredBlob
 from infra.store.base import blob_key
 from infra.store.base import copy_and_hash
 from infra.store.section import FileSection
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class LocalStore:
@@ -141,7 +139,7 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_disk_full(error):
             raise UnavailableError(
                 "The disk of the artifact store is full.",
                 hint="Free some space or delete old jobs; work goes on by itself.",
