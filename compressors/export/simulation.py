@@ -10,6 +10,7 @@ from compressors.export.onnx.linear import to_numpy
 from compressors.export.onnx.quantization import quantize_in_blocks
 from compressors.export.onnx.quantization import quantize_per_channel
 from compressors.export.onnx.quantization import quantize_rows
+from compressors.forward import round_activations
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
 from compressors.recipe import QuantizationRecipe
@@ -67,8 +68,5 @@ def _round_weight(weight: Tensor, bits: int, quantization: QuantizationRecipe) -
 
 
 def _round_activation(values: Tensor) -> Tensor:
-    """The grid of ``DynamicQuantizeLinear``: 256 steps between the extremes, which include 0."""
-    low, high = values.min().clamp(max=0.0), values.max().clamp(min=0.0)
-    scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
-    zero = torch.round(-low / scale)
-    return (torch.clamp(torch.round(values / scale) + zero, 0, 255) - zero) * scale
+    """The grid of ``DynamicQuantizeLinear``: 256 steps between the extremes of the whole tensor, which include 0."""
+    return round_activations(values[None])[0]

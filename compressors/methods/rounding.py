@@ -16,13 +16,13 @@ _BLOCK = 128
 def channel_scale(weight: Tensor, bits: int) -> Tensor:
     """Return ``max|w| / (2^(bits - 1) - 1)`` of every output channel, ``[out, 1]``; 1 for a channel of zeros."""
     largest = weight.abs().amax(1, keepdim=True)
-    return torch.where(largest > 0, largest / _levels(bits), torch.ones_like(largest))
+    return torch.where(largest > 0, largest / largest_value(bits), torch.ones_like(largest))
 
 
 def round_to_nearest(weight: Tensor, bits: int) -> Tensor:
     """Round ``weight [out, in]`` to the symmetric per-channel grid of ``bits`` bits. Same dtype."""
     scale = channel_scale(weight, bits)
-    return _round(weight, scale, _levels(bits))
+    return _round(weight, scale, largest_value(bits))
 
 
 def gptq(
@@ -42,7 +42,7 @@ def gptq(
         that the channel still reaches the end of the grid.
     """
     current = weight.double().clone()
-    scale, levels = channel_scale(current, bits)[:, 0], _levels(bits)
+    scale, levels = channel_scale(current, bits)[:, 0], largest_value(bits)
     anchored = current.abs() >= scale[:, None] * (levels * (1 - 1e-9))
     original = current.clone()
     upper = upper_inverse_factor(centred.double(), relative)
@@ -62,7 +62,8 @@ def gptq(
     return current
 
 
-def _levels(bits: int) -> int:
+def largest_value(bits: int) -> int:
+    """Return the end of the symmetric integer grid of ``bits`` bits."""
     return (1 << (bits - 1)) - 1
 
 

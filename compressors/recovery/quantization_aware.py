@@ -15,6 +15,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn.utils import parametrize
 
+from compressors.forward import round_activations
+from compressors.methods.rounding import largest_value
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.prepare import PreparedData
 from compressors.recovery.recover import RecoveryResult
@@ -81,7 +83,7 @@ def fake_quantization(module: CompressedEncoder, grid_bits: int = 8) -> Iterator
     for layer in layers:
         hooks.append(layer.register_forward_pre_hook(lambda _, inputs: (quantize_activation(inputs[0]), *inputs[1:])))
         for name in _matrices(layer):
-            step = LearnedStep(getattr(layer, name).shape[0], (1 << (grid_bits - 1)) - 1)
+            step = LearnedStep(getattr(layer, name).shape[0], largest_value(grid_bits))
             parametrize.register_parametrization(layer, name, step)
     try:
         yield
@@ -167,11 +169,4 @@ def quantize_activation(values: Tensor) -> Tensor:
     Args:
         values: ``[B, ...]``; every text (row of the batch) has a range of its own.
     """
-    rows = values.detach().float().flatten(1)
-    low, high = rows.amin(1).clamp_max(0), rows.amax(1).clamp_min(0)
-    step = ((high - low) / 255).clamp_min(torch.finfo(torch.float32).tiny)
-    shape = [-1] + [1] * (values.dim() - 1)
-    zero = (-low / step).round().view(shape)
-    step = step.view(shape)
-    rounded = ((values.detach() / step).round() + zero).clamp(0, 255).sub(zero) * step
-    return values + (rounded - values).detach()
+    return values + (round_activations(values.detach().float()) - values).detach()

@@ -9,7 +9,7 @@ import numpy as np
 from compressors.export.onnx.builder import MICROSOFT
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.linear import quantize_at_run_time
-from compressors.export.onnx.quantization import largest_value
+from compressors.methods.rounding import largest_value
 
 _UNIT_STEP = np.float32(1.0 / 255.0)
 """Step of the uint8 grid of attention weights, which lie between 0 and 1."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compressors.methods.rounding import largest_value
+
 Float = NDArray[np.float32]
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -46,11 +48,6 @@ def quantize_per_channel(weight: Float, bits: int = 8) -> tuple[NDArray[np.int8]
     limit = largest_value(bits)
     scale = _scale(np.abs(weight).max(axis=1, initial=0.0), limit)
     return _round(weight, scale[:, None], limit).astype(np.int8), scale
-
-
-def largest_value(bits: int) -> int:
-    """Return the end of the symmetric grid of ``bits`` bits."""
-    return (1 << (bits - 1)) - 1
 
 
 @dataclass(frozen=True)
