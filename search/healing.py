@@ -10,7 +10,6 @@ from statistics import median
 
 from pydantic import BaseModel
 from sqlmodel import Session
-from sqlmodel import col
 from sqlmodel import select
 
 from compressors.recipe import Recipe
@@ -20,6 +19,7 @@ from infra.database.models import Step
 from infra.database.models import Trial
 from infra.events import append_event
 from infra.steps import create_step
+from search.durations import step_seconds
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
 from search.outcomes import outcome_of
@@ -113,9 +113,8 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
         healing = _begin(session, job, healing, wanted, space, shapes)
     steps = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "recover")).all()
     records = job_records(session, job.id, labelled=prepared.labelled)
-    healed = {record.trial_id for record in records if record.source == SOURCE}
     if any(step.state in {"queued", "running"} for step in steps) or any(
-        record.outcome == "running" for record in records if record.trial_id in healed
+        record.outcome == "running" for record in records if record.source == SOURCE
     ):
         return False
     left = wanted.seconds - healing.elapsed(now) - _evaluation_seconds(session, job, 1, space)
@@ -247,11 +246,5 @@ def _finish(
 def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:
     """Return the expected time to evaluate and measure so many trained models in every number format."""
     variants = len(in_formats(space.dense_recipe(), space))
-    total = 0.0
-    for kind in ("evaluate", "measure"):
-        statement = select(Step.started_at, Step.finished_at).where(
-            Step.job_id == job.id, Step.kind == kind, col(Step.state) == "done"
-        )
-        durations = [(end - begin).total_seconds() for begin, end in session.exec(statement) if begin and end]
-        total += median(durations) if durations else 0.0
-    return models * variants * total
+    durations = step_seconds(session, job.id, ("evaluate", "measure"))
+    return models * variants * sum(median(seconds) for seconds in durations.values())

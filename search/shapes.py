@@ -121,8 +121,8 @@ def _gradual(
     target = min(uniform_shapes, key=lambda shape: shape.ratio).recipe
     members: dict[str, Shape] = {}
     for recipe in ramp(space.anatomy, target, MEMBERS, granularity=request.space.ffn_step):
-        plain = structure(recipe, space)
-        members.setdefault(plain.digest, _shape(plain, "gradual", space, model))
+        shape = _shape(recipe, "gradual", space, model)
+        members.setdefault(shape.recipe.digest, shape)
     return list(members.values())
 
 
