@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.hand_recipe import FP32
 from benchmarks.hand_recipe import INT8
+from benchmarks.latency_table import real_tokens
 from benchmarks.tables import print_table
 from compressors.export.baselines import build_baseline
 from infra.errors import ParetuneError
@@ -95,7 +93,7 @@ def judge(contenders: Sequence[Contender], encoded: EncodedTexts, test: Examples
 
     What a runtime refuses on this machine (bf16 without the instructions) is said and left out.
     """
-    feeds = _full_feeds(encoded)
+    feeds = real_tokens(encoded, WORKLOAD)
     sessions = {
         name: get_profiler(name).open(DeviceProfile(name=name, profiler=name), WORKLOAD, feeds=feeds)
         for name in {contender.profiler for contender in contenders}
@@ -167,12 +165,6 @@ def print_promises(verdicts: Sequence[Verdict]) -> None:
         print_table(rows)
 
 
-def _full_feeds(encoded: EncodedTexts) -> dict[str, NDArray[np.int64]]:
-    """Real tokens without padding."""
-    ids = np.resize(np.concatenate(encoded.input_ids), (WORKLOAD.batch, WORKLOAD.sequence_length))
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-
-
-def encode_test(model: Path, test: Examples) -> EncodedTexts:
+def encode(model: Path, examples: Examples) -> EncodedTexts:
     """Tokenise as the service does."""
-    return TextEncoder(model, WORKLOAD.sequence_length).encode(test)
+    return TextEncoder(model, WORKLOAD.sequence_length).encode(examples)

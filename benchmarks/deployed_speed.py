@@ -21,7 +21,7 @@ from benchmarks.contenders import TASK
 from benchmarks.contenders import Contender
 from benchmarks.contenders import baselines
 from benchmarks.contenders import by_hand
-from benchmarks.contenders import encode_test
+from benchmarks.contenders import encode
 from benchmarks.contenders import judge
 from benchmarks.contenders import print_comparison
 from benchmarks.contenders import print_promises
@@ -58,10 +58,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         test = read_examples(arguments.data / "test.jsonl", text_column="text", label_column="label")
         train = read_examples(arguments.data / "train.jsonl", text_column="text")
-        calibration = encode_test(arguments.model, train.select(np.arange(CALIBRATION_TEXTS, dtype=np.int64)))
+        calibration = encode(arguments.model, train.select(np.arange(CALIBRATION_TEXTS, dtype=np.int64)))
         others = baselines(arguments.model, Path(scratch), calibration)
         others += by_hand(arguments.hand) if arguments.hand else []
-        verdicts = judge([*others, *ours], encode_test(arguments.model, test), test, arguments.seconds)
+        verdicts = judge([*others, *ours], encode(arguments.model, test), test, arguments.seconds)
     print_comparison(verdicts)
     print_promises(verdicts)
 

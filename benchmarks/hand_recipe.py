@@ -30,6 +30,7 @@ from compressors.recipe import Recipe
 from compressors.recovery.config import Augmentation
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import model_inputs
 from compressors.recovery.data import sequential_batches
 from compressors.recovery.prepare import prepare
 from compressors.recovery.recover import recover
@@ -69,8 +70,7 @@ def train(arguments: argparse.Namespace) -> torch.nn.Module:
     encoder = TextEncoder(arguments.model, 128)
     data, dev = (encode(encoder, arguments.data / f"{name}.jsonl") for name in ("train", "dev"))
     some = data.subset(range(0, len(data), max(1, len(data) // IMPORTANCE_TEXTS)))
-    batches = [{"input_ids": b.input_ids, "attention_mask": b.attention_mask} for b in sequential_batches(some, 32)]
-    calibration = calibrate(network, batches)
+    calibration = calibrate(network, map(model_inputs, sequential_batches(some, 32)))
     add_taylor_orders(calibration, taylor_importance(network, some))
     layer = LayerRecipe(
         attention=AttentionRecipe(heads=arguments.heads),

@@ -37,6 +37,7 @@ from compressors.recovery.config import Augmentation
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import TrainingData
+from compressors.recovery.data import model_inputs
 from compressors.recovery.data import sequential_batches
 from compressors.recovery.objective import state_layers_for
 from compressors.recovery.precision import resolve_precision
@@ -144,10 +145,7 @@ def load(arguments: argparse.Namespace) -> Bench:
     encoder = TextEncoder(arguments.model, 128)
     train, dev, test = (encode(encoder, path) for path in (arguments.train, arguments.dev, arguments.test))
     some = train.subset(range(0, len(train), max(1, len(train) // 1024)))
-    batches = [
-        {"input_ids": one.input_ids, "attention_mask": one.attention_mask} for one in sequential_batches(some, 32)
-    ]
-    calibration = calibrate(network, batches)
+    calibration = calibrate(network, map(model_inputs, sequential_batches(some, 32)))
     add_taylor_orders(calibration, taylor_importance(network, some))
     layer = LayerRecipe(
         attention=AttentionRecipe(heads=arguments.heads),

@@ -28,6 +28,7 @@ from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.recovery.data import TrainingData
+from compressors.recovery.data import model_inputs
 from compressors.recovery.data import sequential_batches
 from compressors.repair.sequential import repair_sequentially
 from compressors.torch_module import to_module
@@ -51,10 +52,7 @@ def main() -> None:
     encoder = TextEncoder(arguments.model, 128)
     train, test = (encode(encoder, arguments.data / f"{name}.jsonl") for name in ("train", "test"))
     texts = train.subset(np.linspace(0, len(train) - 1, arguments.texts).astype(int).tolist())
-    batches = [
-        {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        for batch in sequential_batches(texts, BATCH)
-    ]
+    batches = [model_inputs(batch) for batch in sequential_batches(texts, BATCH)]
     calibration = calibrate(network, batches)
     print(f"dense: test accuracy {accuracy(to_module(network), test):.2f}")
     rows = []

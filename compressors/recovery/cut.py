@@ -5,6 +5,7 @@ from compressors.calibration import calibrate
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
 from compressors.recovery.data import TrainingData
+from compressors.recovery.data import model_inputs
 from compressors.recovery.data import sequential_batches
 from compressors.recovery.taylor import add_taylor_orders
 from compressors.recovery.taylor import taylor_importance
@@ -24,12 +25,7 @@ def cut(network: EncoderNetwork, recipe: Recipe, texts: TrainingData) -> Encoder
     Raises:
         InvalidInputError: the recipe does not fit the network.
     """
-    batches = [
-        {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        | ({} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids})
-        for batch in sequential_batches(texts, _BATCH)
-    ]
-    calibration = calibrate(network, batches)
+    calibration = calibrate(network, map(model_inputs, sequential_batches(texts, _BATCH)))
     if recipe.criterion == "taylor":
         add_taylor_orders(calibration, taylor_importance(network, texts, batch_size=_BATCH))
     present = {layer.index for layer in network.layers}

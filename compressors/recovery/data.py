@@ -140,6 +140,12 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     return batches
 
 
+def model_inputs(batch: Batch) -> dict[str, Tensor]:
+    """Return what the dense model takes of a batch, by the names of its inputs."""
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    return inputs if batch.token_type_ids is None else inputs | {"token_type_ids": batch.token_type_ids}
+
+
 def sequential_batches(data: TrainingData, batch_size: int) -> Iterator[Batch]:
     """Yield every text once, by length: for evaluation and for the dense model's outputs."""
     order = sorted(range(len(data)), key=lambda index: len(data.input_ids[index]))
