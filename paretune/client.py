@@ -222,7 +222,7 @@ class Client:
             budget_trials: Limit of tried candidates.
             recover: Recovery training after the search, such as ``{"seconds": 1200}``, on top of the budget.
             fields: Any other field of the request as in the API: ``workload``, ``columns``, ``space``, ``strategy``,
-                ``sampler``, ``seed``, ``name``, ``priority``.
+                ``sampler``, ``seed``, ``name``, ``priority``, ``repair_share``.
         """
         goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms}
         body: JsonObject = {

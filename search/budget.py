@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from search.requests import Budget
-
 FINALISTS = 8
 LARGEST_RESERVE = 0.4
 """Part of the total time that the final measurements may take."""
@@ -61,22 +59,27 @@ class BudgetState:
 
 
 def budget_state(
-    budget: Budget, elapsed: float, sources: Sequence[str], durations: Mapping[str, Sequence[float]]
+    seconds: float | None,
+    trials: int | None,
+    elapsed: float,
+    sources: Sequence[str],
+    durations: Mapping[str, Sequence[float]],
 ) -> BudgetState:
     """Return the state of a budget.
 
     Args:
-        budget: The request's budget.
-        elapsed: Seconds since the job started.
+        seconds: Time for search and final measurements; ``None``: no limit.
+        trials: The request's limit.
+        elapsed: Seconds since the job started, without those of recovery training.
         sources: Source of each trial so far.
         durations: Seconds that finished ``evaluate`` and ``measure`` steps took.
     """
     remaining, reserve = float("inf"), 0.0
     baselines = sum(source == "baseline" for source in sources)
-    if budget.seconds is not None:
-        remaining = budget.seconds - elapsed
-        reserve = min((FINALISTS + baselines) * confirm_seconds(durations), LARGEST_RESERVE * budget.seconds)
-    return BudgetState(elapsed, remaining, reserve, len(sources) - baselines, budget.trials)
+    if seconds is not None:
+        remaining = seconds - elapsed
+        reserve = min((FINALISTS + baselines) * confirm_seconds(durations), LARGEST_RESERVE * seconds)
+    return BudgetState(elapsed, remaining, reserve, len(sources) - baselines, trials)
 
 
 def confirm_seconds(durations: Mapping[str, Sequence[float]]) -> float:

@@ -123,7 +123,7 @@ def commit(
     if not waiting and (budget.search_is_over or plan.exhausted):
         if job.stage == "baselines" and not budget.search_is_over:
             learn(session, job)
-        elif request.recover is not None:
+        elif request.training is not None:
             healing.start(session, job, now)
         else:
             finalise.start(session, job, job_trials(session, job.id), budget)

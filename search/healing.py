@@ -105,7 +105,7 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
         Whether the stage is over.
     """
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-    healing, wanted = Healing.load(job), request.recover
+    healing, wanted = Healing.load(job), request.training
     if healing is None or wanted is None or healing.finished_at is not None:
         return True
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
@@ -139,9 +139,12 @@ def trained(session: Session, job: Job, step: Step, output: JsonObject) -> None:
     variants = [recipe] if finish else in_formats(recipe, space)
     planned = [PlannedTrial(recipe=variant, source=SOURCE) for variant in variants]
     known = set(session.exec(select(Trial.digest).where(Trial.job_id == job.id)))
+    wanted = request.training
+    assert wanted is not None
     facts = {name: output[name] for name in ("seconds", "steps", "texts", "start_score", "best_score", "precision")}
     for trial in create_planned(session, job, planned, known, len(planned)):
-        trial.facts = trial.facts | {"recovery": {"step": step.key, "quantized_finish": finish} | facts}
+        origin = {"step": step.key, "quantized_finish": finish, "use_labels": wanted.use_labels}
+        trial.facts = trial.facts | {"recovery": origin | facts}
         session.add(trial)
 
 
@@ -151,7 +154,7 @@ def _begin(
     """Write down what is trained, and for how long."""
     total = wanted.seconds
     if not shapes:
-        append_event(session, job.id, "notice", {"message": "No shape is worth recovery training."})
+        append_event(session, job.id, "notice", {"message": "No shape is worth training."})
     models = len(shapes) if wanted.mode == "gradual" else min(len(shapes), EXPECTED_TRAININGS) + 1
     evaluation = _evaluation_seconds(session, job, models, space)
     seconds = max(total - evaluation, (1 - EVALUATION_SHARE) * total)
@@ -172,7 +175,7 @@ def _train_next(
     finishes: bool,
 ) -> bool:
     """Begin the next training; return whether there is one."""
-    shapes, wanted = healing.shapes or (), request.recover
+    shapes, wanted = healing.shapes or (), request.training
     assert wanted is not None
     if finishes and wanted.quantized_finish:
         left -= FINISH_SHARE * wanted.seconds
@@ -213,7 +216,8 @@ def _create(
         payload["parent"] = shapes[parent].recipe.model_copy(update={"weights": weights}).model_dump(mode="json")
     key = f"recover:{number}:{index}"
     create_step(session, job_id=job.id, kind="recover", key=key, queue="compute", payload=payload)
-    message = f"Recovery training {number + 1}: shape {index + 1} of {len(shapes)}, for {seconds:.0f} s."
+    what = "Recovery training" if wanted.use_labels else "Repair without labels"
+    message = f"{what} {number + 1}: shape {index + 1} of {len(shapes)}, for {seconds:.0f} s."
     append_event(session, job.id, "notice", {"message": message, "predicted_ratio": shape.ratio, "step": key})
 
 
@@ -226,7 +230,7 @@ def _finish(
     left: float,
 ) -> bool:
     """Begin the quantisation-aware finish of the best int8 model, if it is needed; return whether it was begun."""
-    wanted = request.recover
+    wanted = request.training
     assert wanted is not None
     if not wanted.quantized_finish or any(step.payload.get("finish") for step in steps):
         return False

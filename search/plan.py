@@ -107,11 +107,11 @@ def job_budget(
     durations = step_seconds(session, job.id, ("evaluate", "measure"))
     elapsed = max(0.0, (now - (job.started_at or job.created_at)).total_seconds() - recovery_seconds(job, now))
     sources = [record.source for record in records]
-    return budget_state(request.budget, elapsed, sources, durations)
+    return budget_state(request.search_seconds, request.budget.trials, elapsed, sources, durations)
 
 
 def recovery_seconds(job: Job, now: datetime) -> float:
-    """Return the time that recovery training has taken so far; it has a budget of its own."""
+    """Return the time that recovery training or repair has taken so far: it has a budget of its own."""
     recovery = (job.prepared or {}).get("recovery")
     if recovery is None:
         return 0.0

@@ -19,6 +19,9 @@ Strategy = Literal["guided", "direct", "random"]
 Sampler = Literal["tpe", "nsga2", "gp", "random"]
 Kind = Literal["heads", "ffn", "depth", "rank", "sparsity", "bits"]
 
+LEAST_REPAIR_SECONDS = 60.0
+"""With less time the dense model's outputs, the training and the evaluation of what comes out leave nothing to win."""
+
 
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +89,8 @@ class Recover(_Request):
     """Peak of the learning rate; default: that of :class:`compressors.recovery.config.RecoveryConfig`."""
     losses: LossWeights | None = None
     """Weights of the loss terms; default: those of :class:`compressors.recovery.config.LossWeights`."""
+    use_labels: bool = True
+    """Whether labels of the training text are used, where it has some."""
     quantized_finish: bool = True
     """Train the best model for a few hundred steps as int8, where plain int8 loses more than its share."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
@@ -111,12 +116,37 @@ class JobRequest(_Request):
     budget: Budget = Budget()
     recover: Recover | None = None
     """Recovery training after the search; ``None``: none."""
+    repair_share: Annotated[float, Field(ge=0, le=0.8)] = 0.35
+    """Part of ``budget.seconds`` in which ``guided`` repairs faster shapes by global reconstruction: their weights are
+    fitted to what the dense model computes on the calibration text, without labels. Not beside recovery training, and
+    not where that part is shorter than a minute."""
     space: Space = Space()
     strategy: Strategy = "guided"
     sampler: Sampler = "tpe"
     seed: int = 0
     name: Annotated[str, Field(max_length=200)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+
+    @property
+    def training(self) -> Recover | None:
+        """The recovery training that was asked for, else the repair without labels, if there is time for it."""
+        if self.recover is not None or not self.repair_seconds:
+            return self.recover
+        return Recover(seconds=self.repair_seconds, use_labels=False, quantized_finish=False)
+
+    @property
+    def repair_seconds(self) -> float:
+        """Seconds of the budget that belong to the repair without labels; 0: there is none."""
+        narrows = bool({"heads", "ffn", "depth"} & set(self.space.kinds))
+        if self.recover is not None or self.strategy != "guided" or self.budget.seconds is None or not narrows:
+            return 0.0
+        seconds = self.repair_share * self.budget.seconds
+        return seconds if seconds >= LEAST_REPAIR_SECONDS else 0.0
+
+    @property
+    def search_seconds(self) -> float | None:
+        """Seconds of the budget without the repair: for preparation, search and final measurements."""
+        return None if self.budget.seconds is None else self.budget.seconds - self.repair_seconds
 
     @model_validator(mode="after")
     def _training_text_is_used(self) -> "JobRequest":

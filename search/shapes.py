@@ -104,7 +104,7 @@ def choose_shapes(request: JobRequest, prepared: Prepared, study: StudyState, co
     families: dict[str, list[Shape]] = {}
     for shape in found.values():
         families.setdefault(shape.family, []).append(shape)
-    if request.recover is not None and request.recover.mode == "gradual":
+    if request.training is not None and request.training.mode == "gradual":
         return _gradual(families.get("uniform", []), request, space, model)
     chosen = []
     for family, shapes in families.items():

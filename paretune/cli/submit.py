@@ -80,6 +80,16 @@ def submit(
             help="race (default) or gradual: a family of models, each cut from the last.", rich_help_panel=_GOAL
         ),
     ] = None,
+    ignore_labels: Annotated[
+        bool, typer.Option("--ignore-labels", help="Train with --recover on the text alone.", rich_help_panel=_GOAL)
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            help="Without --recover: spend a third of the budget on fitting faster shapes to the dense model.",
+            rich_help_panel=_GOAL,
+        ),
+    ] = True,
     batch: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
     sequence_length: Annotated[int | None, typer.Option(min=1, help="Default: 128.", rich_help_panel=_WORKLOAD)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
@@ -112,6 +122,8 @@ def submit(
     workload = {"batch": batch, "sequence_length": sequence_length, "threads": threads}
     fields: dict[str, Any] = {"strategy": strategy, "sampler": sampler, "seed": seed, "name": name}
     fields |= {"priority": priority, "columns": _given(columns), "workload": _given(workload)}
+    if not repair:
+        fields["repair_share"] = 0
     if kinds is not None:
         fields["space"] = {"kinds": [kind.strip() for kind in kinds.split(",") if kind.strip()]}
     with connect(url, api_key, home) as client:
@@ -126,7 +138,7 @@ def submit(
             max_latency_ms=max_latency,
             budget_seconds=parse_duration(budget) if budget else None,
             budget_trials=trials,
-            recover=_recover(recover, recover_mode),
+            recover=_recover(recover, recover_mode, ignore_labels=ignore_labels),
             **_given(fields),
         )
         if not as_json:
@@ -182,9 +194,10 @@ def _dataset_id(client: Client, data: str) -> str:
     return data if _is_id(data) else client.upload_dataset(data).id
 
 
-def _recover(duration: str | None, mode: str | None) -> dict[str, Any] | None:
+def _recover(duration: str | None, mode: str | None, *, ignore_labels: bool) -> dict[str, Any] | None:
     if duration is None:
-        if mode is not None:
-            raise typer.BadParameter("--recover-mode needs a time: give --recover 20m as well")
+        for option, given in (("--recover-mode", mode is not None), ("--ignore-labels", ignore_labels)):
+            if given:
+                raise typer.BadParameter(f"{option} needs a time: give --recover 20m as well")
         return None
-    return {"seconds": parse_duration(duration)} | _given({"mode": mode})
+    return {"seconds": parse_duration(duration), "use_labels": not ignore_labels} | _given({"mode": mode})

@@ -91,7 +91,9 @@ def _training(
 ) -> tuple[RecoveryConfig, PreparedData, int]:
     """Return the config, the data, and how many texts these were made of; all recoveries of a job share the data."""
     found = context.state.get("training")
-    texts, augmentation = found[0] if found else training_data(work.inputs, work.anatomy, request.seconds)
+    texts, augmentation = (
+        found[0] if found else training_data(work.inputs, work.anatomy, request.seconds, use_labels=request.use_labels)
+    )
     config = RecoveryConfig(
         seconds=seconds,
         losses=request.losses or default_losses(work.anatomy, texts, augmentation),

@@ -45,19 +45,22 @@ def training_examples(inputs: JobInputs, anatomy: Anatomy) -> Examples:
     return given.select(without_overlap(given, evaluation))
 
 
-def training_data(inputs: JobInputs, anatomy: Anatomy, seconds: float) -> tuple[TrainingData, Augmentation]:
+def training_data(
+    inputs: JobInputs, anatomy: Anatomy, seconds: float, *, use_labels: bool = True
+) -> tuple[TrainingData, Augmentation]:
     """Return as many training texts as a recovery of so many seconds can use, and how to make more of them.
 
     Args:
         inputs: The job.
         anatomy: Shape of the dense model.
         seconds: Time for all recoveries of the job.
+        use_labels: Whether to keep labels.
     """
     examples = training_examples(inputs, anatomy)
     encoded = TextEncoder(inputs.model, inputs.workload.sequence_length).encode(examples)
     data = TrainingData(
         [ids.tolist() for ids in encoded.input_ids],
-        None if examples.labels is None else examples.labels.tolist(),
+        None if examples.labels is None or not use_labels else examples.labels.tolist(),
         [types.tolist() for types in encoded.token_type_ids] if anatomy.has_token_types else None,
     )
     tokens = affordable_tokens(anatomy, seconds)

@@ -67,7 +67,7 @@ class ExploreStage:
 def start_guided(session: Session, job: Job) -> None:
     """Enter the search stage and explore beside it."""
     coordinator.start_search(session, job)
-    seconds = JobRequest.model_validate(job.request).budget.seconds
+    seconds = JobRequest.model_validate(job.request).search_seconds
     payload = {
         "positions": list(POSITIONS),
         "max_seconds": MOST_SECONDS if seconds is None else min(MOST_SECONDS, BUDGET_SHARE * seconds),

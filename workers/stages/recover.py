@@ -35,7 +35,7 @@ class RecoverStage:
         """Return the digest of the trained weights, the learning curve, and what else the operation says."""
         inputs, payload = prepared_inputs(context), context.step.payload
         with context.read_session() as session:
-            request = JobRequest.model_validate(get_job(session, context.step.job_id).request).recover
+            request = JobRequest.model_validate(get_job(session, context.step.job_id).request).training
         assert request is not None
         parent = payload.get("parent")
         for recipe in (payload["recipe"], parent):

@@ -36,7 +36,7 @@ class TableStage(JobStage):
         with context.read_session() as session:
             job = get_job(session, context.step.job_id)
             prepared, known = job.prepared or {}, _known(session, job)
-            budget = JobRequest.model_validate(job.request).budget.seconds
+            budget = JobRequest.model_validate(job.request).search_seconds
         if known is not None:
             return {"latency_table": known.table, "table_seconds": 0.0}
         inputs = prepared_inputs(context).model_dump(mode="json")

@@ -21,6 +21,8 @@ from search.race import Outcome
 from search.race import next_training
 from search.race import scouts
 from search.requests import Goal
+from search.requests import JobRequest
+from search.requests import Recover
 from search.study import TrialRecord
 from tests.unit.search.synthetic import truth
 
@@ -272,7 +274,44 @@ def test_only_what_loses_more_than_its_share_is_finished():
 
 
 def test_training_text_needs_a_training():
-    from search.requests import JobRequest
-
     with pytest.raises(ValueError, match="give recover as well"):
         JobRequest(model_id="m", dataset_id="d", train_id="t")
+
+
+def test_guided_repairs_without_labels_within_its_budget(bench):
+    job_id = bench.submit(strategy="guided", goal=GOAL, budget={"seconds": 600})
+    job = bench.run(job_id)
+    assert job.state == "succeeded", job.error
+    assert stages(bench, job_id)[-3:] == ["search", "recover", "finalise"]
+    wall = job.summary["wall_seconds"]
+    assert 100 < wall["recover"] <= 0.35 * 600 + 10
+    assert wall["total"] <= 610
+    repaired = [trial for trial in bench.trials(job_id) if trial.source == "recovery"]
+    assert repaired
+    assert not any(trial.facts["recovery"]["use_labels"] for trial in repaired)
+    assert not any(step.payload.get("finish") for step in recoveries(bench, job_id))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"repair_share": 0},
+        {"strategy": "direct"},
+        {"budget": {"seconds": 120}},
+        {"budget": {"seconds": None, "trials": 9}},
+        {"space": {"kinds": ["bits"]}},
+    ],
+)
+def test_no_repair_where_it_was_refused_or_has_no_time_or_nothing_to_do(fields):
+    request = JobRequest.model_validate({"model_id": "m", "dataset_id": "d"} | fields)
+    assert request.training is None
+    assert request.search_seconds == request.budget.seconds
+
+
+def test_recovery_training_takes_the_place_of_the_repair():
+    request = JobRequest(model_id="m", dataset_id="d", recover=Recover(seconds=300))
+    assert request.training == Recover(seconds=300)
+    assert request.search_seconds == 600
+    alone = JobRequest(model_id="m", dataset_id="d")
+    assert alone.training == Recover(seconds=210, use_labels=False, quantized_finish=False)
+    assert alone.search_seconds == 390
