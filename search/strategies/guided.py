@@ -124,6 +124,7 @@ class _Turn:
         explored: Sequence[Explored] = (),
     ) -> None:
         self._space, self._study, self._goal = space, study, study.goal
+        self._trains_later = request.training is not None
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
         self._weights = self._fit_weights()
@@ -165,8 +166,8 @@ class _Turn:
     def _repaired(self, taken: set[str]) -> Recipe | None:
         """Return one of the best models with a repair that was not tried yet: it takes seconds, so only late."""
         before = sum(trial.recipe is not None and trial.recipe.repair != "none" for trial in self._study.trials)
-        if self._study.progress < REPAIR_AFTER or before >= MOST_REPAIRS:
-            return None
+        if self._trains_later or self._study.progress < REPAIR_AFTER or before >= MOST_REPAIRS:
+            return None  # training does the same, and more
         for parent in self._parents():
             assert parent.record.recipe is not None
             update = {"repair": "sequential"}

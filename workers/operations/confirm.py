@@ -21,6 +21,8 @@ from workers.runner.operation import OperationContext
 PROCESSES = 3
 LEAST_SECONDS = 5.0
 """Time that a measuring process needs to be of any use."""
+STARTING_SECONDS = 2.5
+"""Starting a fresh process and loading a model in it; each model's memory is measured in one of its own."""
 MEASURING_SHARE = 0.2
 """Part of the remaining time for each process: noise may make it five."""
 
@@ -49,7 +51,7 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
         inputs.workload,
         Artifact(path=inputs.reference_file),
         artifacts,
-        _effort(left, arguments["process_seconds"]),
+        _effort(left, arguments["process_seconds"], len(artifacts)),
         inputs.seed,
         processes=PROCESSES,
         feeds=load_timing_feeds(inputs),
@@ -63,9 +65,12 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     return {"results": results}
 
 
-def _effort(left: float | None, process_seconds: float) -> Effort:
+def _effort(left: float | None, process_seconds: float, models: int) -> Effort:
     """Return what fits into the time that is left for the job."""
-    total = process_seconds if left is None else min(process_seconds, max(LEAST_SECONDS, MEASURING_SHARE * left))
+    total = process_seconds
+    if left is not None:
+        measuring = left - STARTING_SECONDS * (models + PROCESSES)
+        total = min(process_seconds, max(LEAST_SECONDS, MEASURING_SHARE * measuring))
     return Effort(half_width=0.01, seconds=total, total_seconds=total, retreats=1)
 
 

@@ -150,12 +150,13 @@ class Problem:
         }
         return Prepared(**(values | changes))
 
-    def strategy(self, name="guided", sampler="tpe", **changes):
+    def strategy(self, name="guided", sampler="tpe", repair_share=0.0, **changes):
         request = JobRequest(
             model_id="m",
             dataset_id="d",
             strategy=name,
             sampler=sampler,
+            repair_share=repair_share,
             space={"kinds": ["heads", "ffn", "depth", "bits"], "ffn_step": 128},
         )
         prepared = self.prepared(**changes)

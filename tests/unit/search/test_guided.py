@@ -52,6 +52,12 @@ def test_guided_improves_on_its_own_first_spread():
     assert origins == {"spread", "surrogate", "refine", "probe", "optuna", "repair"}
 
 
+def test_no_quick_repair_where_a_better_one_follows():
+    problem = Problem(seed=4)
+    study = problem.search(problem.strategy("guided", repair_share=0.35), 40, goal=Goal(max_drop=0.03))
+    assert all(trial.recipe.repair == "none" for trial in study.trials)
+
+
 def test_the_best_models_are_tried_repaired_late():
     problem = Problem(seed=4)
     study = problem.search(problem.strategy("guided"), 40, goal=Goal(max_drop=0.03))
