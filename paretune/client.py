@@ -202,6 +202,7 @@ class Client:
         device: str = "local-cpu",
         max_drop: float | None = None,
         max_latency_ms: float | None = None,
+        objective: str = "p50",
         budget_seconds: float | None = None,
         budget_trials: int | None = None,
         recover: JsonObject | None = None,
@@ -218,6 +219,8 @@ class Client:
             device: Name of a registered device.
             max_drop: Largest allowed loss of quality: 0.01 is one point.
             max_latency_ms: Latency ceiling; give one of the two, or neither for the whole front.
+            objective: What is made small: ``p50``, ``p90`` or ``p99`` latency, the mean time (``throughput``), or
+                ``peak_memory``.
             budget_seconds: Time limit of the whole job; default: the service's (ten minutes).
             budget_trials: Limit of tried candidates.
             recover: Recovery training after the search, such as ``{"seconds": 1200}``, on top of the budget.
@@ -232,6 +235,7 @@ class Client:
             "train_id": train.id if isinstance(train, Dataset) else train,
             "task": task,
             "device": device,
+            "objective": objective,
             "recover": recover,
             "goal": {name: value for name, value in goal.items() if value is not None},
             **fields,

@@ -24,8 +24,6 @@ from infra.errors import InvalidInputError
 from profilers import results
 from profilers.blocks import Block
 from profilers.blocks import Contestant
-from profilers.blocks import burst_runs
-from profilers.blocks import lead_in_runs
 from profilers.blocks import run_block
 from profilers.protocol import Handle
 from profilers.protocol import Health
@@ -118,7 +116,7 @@ class _Race:
         seconds = _WARM_UP_SHARE * self._limit / len(handles)
         for name, handle in handles.items():
             median = warm_up(self._session, handle, seconds)
-            self._contestants[name] = Contestant(name, handle, burst_runs(median), lead_in_runs(median))
+            self._contestants[name] = Contestant.of(name, handle, median, self._effort.statistic)
         self._contestants[CONTROL] = replace(self._contestants[REFERENCE], name=CONTROL)
 
     def run(self) -> None:
@@ -198,7 +196,7 @@ class _Race:
 
     def _estimate(self, name: str) -> Estimate | None:
         """Return the ratio over clean blocks; ``None`` while there are too few to judge."""
-        return results.clean_estimate(self._blocks, name, self._seed)
+        return results.clean_estimate(self._blocks, name, self._seed, self._effort.statistic)
 
     def _precise(self, estimate: Estimate) -> bool:
         return half_width(estimate) <= self._effort.half_width

@@ -12,11 +12,14 @@ from profilers.blocks import Block
 from profilers.protocol import Health
 from profilers.samples import PairedSamples
 from profilers.samples import paired_samples
+from profilers.pooled import level
+from profilers.pooled import pooled_ratio
 from profilers.statistics import Floats
 from profilers.statistics import ratio_estimate
 from profilers.types import Effort
 from profilers.types import Estimate
 from profilers.types import Measurement
+from profilers.types import Statistic
 
 REFERENCE = "@reference"
 CONTROL = "@control"
@@ -67,10 +70,27 @@ def log_ratios(blocks: Sequence[Block], name: str) -> Floats:
     return np.array(values, dtype=np.float64)
 
 
-def clean_estimate(blocks: Sequence[Block], name: str, seed: int) -> Estimate | None:
+def estimate(blocks: Sequence[Block], name: str, seed: int, statistic: Statistic) -> Estimate:
+    """Return the ratio of ``name`` to the reference over the blocks in which it ran, at least two, with its interval.
+
+    ``p50`` is the median of the ratios of the blocks: it cancels drift completely. For the mean and the tails the runs
+    of all blocks are pooled, because a tail is seldom met in a single block.
+    """
+    if statistic == "p50":
+        return ratio_estimate(log_ratios(blocks, name), seed)
+    return pooled_ratio(visits(blocks, name, name), visits(blocks, REFERENCE, name), statistic, seed)
+
+
+def visits(blocks: Sequence[Block], name: str, beside: str) -> Floats:
+    """Return the times of ``name`` in the blocks in which ``beside`` ran as well, ``[blocks, visits]``, nanoseconds."""
+    return np.array([block.visits_of(name) for block in blocks if beside in block.names], dtype=np.float64)
+
+
+def clean_estimate(blocks: Sequence[Block], name: str, seed: int, statistic: Statistic) -> Estimate | None:
     """Return the ratio over clean blocks with its interval; ``None`` with fewer than :data:`MIN_JUDGED` of them."""
-    values = log_ratios([block for block in blocks if block.clean], name)
-    return ratio_estimate(values, seed) if len(values) >= MIN_JUDGED else None
+    clean = [block for block in blocks if block.clean]
+    judged = sum(name in block.names for block in clean) >= MIN_JUDGED
+    return estimate(clean, name, seed, statistic) if judged else None
 
 
 def summarise(
@@ -86,14 +106,16 @@ def summarise(
     if all_blocks:
         usable = list(run.blocks)
     mask = np.ones(len(samples.clean), dtype=np.bool_) if all_blocks else samples.clean
-    candidate, reference = samples.candidate_ns[mask], samples.reference_ns[mask]
+    candidate, reference = samples.candidate_visits_ns[mask], samples.reference_visits_ns[mask]
+    statistic = run.effort.statistic
     measurement = Measurement(
         status=status,
-        ratio=ratio_estimate(log_ratios(usable, name), run.seed),
-        latency_ms=float(np.median(candidate)) / 1e6,
-        reference_ms=float(np.median(reference)) / 1e6,
-        p90_ratio=float(np.quantile(candidate, 0.9) / np.quantile(reference, 0.9)),
-        control_ratio=ratio_estimate(log_ratios(usable, CONTROL), run.seed),
+        objective="throughput" if statistic == "mean" else statistic,
+        ratio=estimate(usable, name, run.seed, statistic),
+        latency_ms=level(candidate, statistic) / 1e6,
+        reference_ms=level(reference, statistic) / 1e6,
+        p90_ratio=level(candidate, "p90") / level(reference, "p90"),
+        control_ratio=estimate(usable, CONTROL, run.seed, statistic),
         blocks=int(mask.sum()),
         dropped_blocks=int((~samples.clean).sum()),
         seconds=round(seconds, 3),

@@ -18,7 +18,7 @@ class PairedSamples:
     """Every block in which the candidate ran, clean or not; arrays of shape ``[blocks]``.
 
     Attributes:
-        candidate_ns: time of one run of the candidate, nanoseconds, float64.
+        candidate_ns: mean time of one run of the candidate, nanoseconds, float64.
         reference_ns: time of one run of the reference.
         control_ns: time of the reference's second run in the block; NaN in blocks without one.
         candidate_cpu_ns: CPU time of one run of the candidate.
@@ -27,6 +27,9 @@ class PairedSamples:
         preempted: involuntary switches in the block, int32.
         clean: whether the block counted, bool.
         process: number of the fresh process that the block belongs to, int16; 0 with one process.
+        candidate_visits_ns: time of one run of the candidate in each of its visits, ``[blocks, visits]``; where
+            processes differ in their number of visits, the rest is NaN.
+        reference_visits_ns: the same of the reference.
     """
 
     candidate_ns: NDArray[np.float64]
@@ -38,6 +41,8 @@ class PairedSamples:
     preempted: NDArray[np.int32]
     clean: NDArray[np.bool_]
     process: NDArray[np.int16]
+    candidate_visits_ns: NDArray[np.float64]
+    reference_visits_ns: NDArray[np.float64]
 
     def to_npz(self) -> bytes:
         """Return the arrays as a compressed ``.npz`` file."""
@@ -60,7 +65,7 @@ class PairedSamples:
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Join the samples of several processes; ``process`` numbers them in the given order."""
-        joined = {field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
+        joined = {field.name: _join([getattr(part, field.name) for part in parts]) for field in fields(cls)}
         lengths = [len(part.candidate_ns) for part in parts]
         joined["process"] = np.repeat(np.arange(len(parts), dtype=np.int16), lengths)
         return cls(**joined)
@@ -86,4 +91,15 @@ def paired_samples(blocks: Sequence[Block], candidate: str, reference: str, cont
         preempted=np.array([block.preempted for block in chosen], dtype=np.int32),
         clean=np.array([block.clean for block in chosen], dtype=np.bool_),
         process=np.zeros(len(chosen), dtype=np.int16),
+        candidate_visits_ns=np.array([block.visits_of(candidate) for block in chosen], dtype=np.float64),
+        reference_visits_ns=np.array([block.visits_of(reference) for block in chosen], dtype=np.float64),
     )
+
+
+def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate along the blocks; narrower parts are filled up with NaN."""
+    if parts[0].ndim == 1:
+        return np.concatenate(parts)
+    width = max(part.shape[1] for part in parts)
+    padded = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=np.nan) for part in parts]
+    return np.concatenate(padded)

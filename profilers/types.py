@@ -29,6 +29,20 @@ class Workload(_Frozen):
 Format = Literal["onnx", "openvino_ir", "torch"]
 Precision = Literal["f32", "bf16"]
 
+Objective = Literal["p50", "p90", "p99", "throughput", "peak_memory"]
+"""What a job makes small, as a ratio to the dense reference. ``p50``, ``p90``, ``p99``: that quantile of the time of one
+run. ``throughput``: the mean time of one run, which is what samples per second follow from. ``peak_memory``: what
+loading the model and running it once adds to the resident memory of a fresh process."""
+Statistic = Literal["p50", "p90", "p99", "mean"]
+"""Which number of a distribution of times a race compares."""
+
+
+def statistic_of(objective: Objective) -> Statistic:
+    """Return what is compared of the times; where memory is what counts, times are for orientation only."""
+    if objective == "throughput":
+        return "mean"
+    return "p50" if objective == "peak_memory" else objective
+
 
 class Artifact(_Frozen):
     """A deployable model on disk."""
@@ -39,6 +53,10 @@ class Artifact(_Frozen):
     format: Format = "onnx"
     precision: Precision = "f32"
     """Arithmetic that the runtime is asked for where the graph is floating point."""
+
+
+WIDER: dict[Statistic, float] = {"p90": 1.5, "p99": 3.0}
+"""How much wider an interval may be for a tail than for the median."""
 
 
 class Effort(_Frozen):
@@ -58,6 +76,9 @@ class Effort(_Frozen):
     """Every how many blocks the reference runs twice; the control needs the same precision as the candidates."""
     retreats: int = Field(default=3, ge=0)
     """How many times to pause and try again when others disturb the measurement."""
+    statistic: Statistic = "p50"
+    """What is compared: the median of the ratios of the blocks, or the ratio of a quantile or of the mean over the runs
+    of all blocks."""
 
     @classmethod
     def search(cls, give_up_above: float | None = None) -> "Effort":
@@ -76,6 +97,11 @@ class Effort(_Frozen):
         """+-0.5 %: for what is reported."""
         return cls(half_width=0.005, seconds=120.0, total_seconds=300.0)
 
+    def by(self, statistic: Statistic) -> "Effort":
+        """Return the same effort for another statistic; tails are known less precisely from the same runs."""
+        half_width = self.half_width * WIDER.get(statistic, 1.0)
+        return self.model_copy(update={"statistic": statistic, "half_width": half_width})
+
     def limit(self, candidates: int) -> float:
         """Return the seconds that a run over so many candidates may take."""
         each = self.seconds * max(1, candidates)
@@ -91,18 +117,21 @@ class Estimate(_Frozen):
 
 
 class Measurement(_Frozen):
-    """One candidate, timed against the dense reference on one device."""
+    """One candidate, measured against the dense reference on one device."""
 
     status: Literal["ok", "noisy", "slower_than_front"]
     """``noisy``: the control or the interval missed its target, do not trust the ratio. ``slower_than_front``:
     measuring stopped early, because the interval already lies above what could matter."""
+    objective: Objective = "p50"
+    """What ``ratio`` compares."""
     ratio: Estimate
-    """candidate / reference, p50 over blocks."""
+    """candidate / reference by the objective; below 1 the candidate is better."""
     latency_ms: float
+    """Time of one run: the quantile or the mean of the objective; the median where that is memory."""
     reference_ms: float
     p90_ratio: float
     control_ratio: Estimate
-    """The reference against itself in the same blocks; must contain 1."""
+    """The reference against itself; must contain 1."""
     blocks: int
     dropped_blocks: int
     seconds: float
@@ -110,6 +139,8 @@ class Measurement(_Frozen):
     processes: int = 1
     """Fresh processes whose results are combined in the interval."""
     peak_memory_mb: float | None = None
+    """Rise of the resident memory of a fresh process that loads the model and runs it once, MiB."""
+    reference_memory_mb: float | None = None
     fusion: dict[str, int] = Field(default_factory=dict)
     """Operator histogram of the graph that the runtime really executed."""
     facts: dict[str, Any] = Field(default_factory=dict)
@@ -117,7 +148,7 @@ class Measurement(_Frozen):
 
     @property
     def speedup(self) -> float:
-        """reference / candidate: 2.0 means twice as fast as the dense reference."""
+        """reference / candidate: 2.0 means half of the dense reference's time, or memory."""
         return 1.0 / self.ratio.value
 
 
@@ -161,6 +192,8 @@ class Capabilities(_Frozen):
     sparse_speedup: bool = False
     low_rank: bool = True
     raw_samples: bool = True
+    objectives: tuple[Objective, ...] = ("p50", "p90", "p99", "throughput", "peak_memory")
+    """What the device can measure."""
     baselines: tuple[str, ...] = ("fp32", "int8_one_liner")
     """Names of :class:`compressors.recipe.BaselineCandidate` that make sense on this device."""
 

@@ -156,11 +156,21 @@ def _operations(recipe: BranchRecipe, anatomy: Anatomy, layer: int, workload: Wo
     width = _width(recipe, _full_width(anatomy, recipe, layer))
     if width == 0:
         return 0.0
+    weights = branch_weights(recipe, anatomy, layer)
+    if isinstance(recipe, FeedForwardRecipe):
+        return weights
+    return weights + 2.0 * workload.sequence_length * width * anatomy.head_size
+
+
+def branch_weights(recipe: BranchRecipe, anatomy: Anatomy, layer: int) -> float:
+    """Return the number of weights of a branch's matrices."""
+    width = _width(recipe, _full_width(anatomy, recipe, layer))
+    if width == 0:
+        return 0.0
     share = _rank_share(recipe, anatomy, layer)
     if isinstance(recipe, FeedForwardRecipe):
         return 2.0 * anatomy.hidden_size * width * share
-    rows = width * anatomy.head_size
-    return 4.0 * anatomy.hidden_size * rows * share + 2.0 * workload.sequence_length * rows
+    return 4.0 * anatomy.hidden_size * width * anatomy.head_size * share
 
 
 _Curve = tuple[list[int], list[float]]

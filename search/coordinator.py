@@ -67,6 +67,7 @@ __all__ = [
     "commit",
     "fail_job",
     "learn",
+    "needs_table",
     "propose",
     "recover_failed",
     "request_tick",
@@ -143,10 +144,20 @@ def start_trials(session: Session, job: Job) -> None:
 
 
 def learn(session: Session, job: Job) -> None:
-    """Have the latency table measured and the option database built: what ``guided`` needs for its search."""
-    set_stage(session, job, "table")
-    create_step(session, job_id=job.id, kind="table", key="table", queue=device_queue(session, job))
+    """Have the latency table measured and the option database built: what ``guided`` needs for its search.
+
+    A table of times is of no use where memory is the objective.
+    """
+    timed = needs_table(JobRequest.model_validate(job.request))
+    set_stage(session, job, "table" if timed else "options")
+    if timed:
+        create_step(session, job_id=job.id, kind="table", key="table", queue=device_queue(session, job))
     create_step(session, job_id=job.id, kind="options", key="options", queue="compute")
+
+
+def needs_table(request: JobRequest) -> bool:
+    """Whether the search of ``guided`` needs the device's latency table."""
+    return request.objective != "peak_memory"
 
 
 def start_search(session: Session, job: Job) -> None:

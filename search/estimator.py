@@ -1,4 +1,4 @@
-"""The latency model of a job, from its table and from the trials that were measured so far."""
+"""The latency (or memory) model of a job, from its table and from the trials that were measured so far."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,7 @@ from search.branch_costs import CountedCosts
 from search.branch_costs import TableCosts
 from search.latency_model import LatencyModel
 from search.latency_model import Observation
+from search.memory_costs import StoredCosts
 from search.prepared import Prepared
 from search.requests import JobRequest
 from search.study import TrialRecord
@@ -18,12 +19,8 @@ LEAST_OBSERVATIONS = 5
 
 
 def latency_model(request: JobRequest, prepared: Prepared, trials: Iterable[TrialRecord]) -> LatencyModel:
-    """Return the job's latency model, fitted to its measured trials."""
-    costs: BranchCosts
-    if prepared.latency_table is not None:
-        costs = TableCosts(prepared.latency_table, prepared.anatomy)
-    else:
-        costs = CountedCosts(prepared.anatomy, request.workload)
+    """Return the model of the ratio that the job's objective compares, fitted to its measured trials."""
+    costs = branch_costs(request, prepared)
     observations = [
         Observation(trial.recipe, trial.ratio, trial.digest)
         for trial in trials
@@ -32,6 +29,19 @@ def latency_model(request: JobRequest, prepared: Prepared, trials: Iterable[Tria
     return LatencyModel(costs, prepared.anatomy, observations)
 
 
+def branch_costs(request: JobRequest, prepared: Prepared) -> BranchCosts:
+    """Return what branches cost before anything was measured.
+
+    The latency table holds medians. Means and tails of a ratio are close to its median, and what is measured corrects
+    the rest; memory has nothing to do with times.
+    """
+    if request.objective == "peak_memory":
+        return StoredCosts(prepared.anatomy)
+    if prepared.latency_table is not None:
+        return TableCosts(prepared.latency_table, prepared.anatomy)
+    return CountedCosts(prepared.anatomy, request.workload)
+
+
 def predict_ratio(request: JobRequest, prepared: Prepared, trials: Iterable[TrialRecord], recipe: Recipe) -> Estimate:
-    """Return the expected latency ratio of ``recipe``."""
+    """Return the expected ratio of ``recipe``."""
     return latency_model(request, prepared, trials).predict(recipe)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from infra.errors import InfeasibleGoalError
+from search.objectives import WORDINGS
 from search.requests import Goal
 from search.standing import Standing
 
@@ -51,8 +52,9 @@ def meets_drop(drop: float | None, goal: Goal) -> bool:
 def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing], noisy: int = 0) -> Choice:
     """Choose the best model by the goal.
 
-    Maximum drop: the fastest model within it. Latency ceiling: the best quality below it. Without a goal: the fastest
-    model whose drop is not clearly above zero.
+    Maximum drop: the model of smallest ratio within it, which is the fastest, or by the objective the smallest in
+    memory. Latency ceiling: the best quality below it. Without a goal: the smallest ratio of all whose drop is not
+    clearly above zero.
 
     Args:
         goal: The goal.
@@ -64,7 +66,8 @@ def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing],
         return Choice("nothing_measured", None, "Nothing has been measured yet.")
     best = _preferred(goal, front)
     if best is not None:
-        return Choice("better_model", best, f"A compressed model is {1 / best.ratio.value:.2f} x as fast as fp32.")
+        unit = WORDINGS[best.objective].unit
+        return Choice("better_model", best, f"A compressed model is {1 / best.ratio.value:.2f} {unit}.")
     baseline = _preferred(goal, baselines)
     if baseline is not None:
         message = f"No compressed model that meets the goal clearly beats the baselines; use {baseline.baseline}."

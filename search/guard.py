@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from search.objectives import WORDINGS
 from search.pareto import non_dominated
 from search.standing import Standing
 
@@ -24,10 +25,10 @@ class Ruling:
 
 
 def rule(candidate: Standing, baselines: Iterable[Standing]) -> Ruling:
-    """Hold a candidate against the fastest baseline of equal or better quality.
+    """Hold a candidate against the best baseline, by the job's objective, of equal or better quality.
 
     A baseline counts as equal when its drop is not above the upper end of the candidate's interval: a difference that
-    the examples cannot show is none. The candidate passes if the latency intervals do not overlap.
+    the examples cannot show is none. The candidate passes if the intervals of the two ratios do not overlap.
     """
     if not candidate.reliable:
         return Ruling(False, None, "its measurement did not reach the required precision")
@@ -35,9 +36,10 @@ def rule(candidate: Standing, baselines: Iterable[Standing]) -> Ruling:
     rival = min(rivals, key=lambda entry: entry.ratio.value, default=None)
     if rival is None:
         return Ruling(True, None, "no baseline has equal or better quality")
+    better = WORDINGS[candidate.objective].better
     if candidate.ratio.high < rival.ratio.low:
-        return Ruling(True, rival.trial_id, f"clearly faster than {rival.baseline}, at quality that is not worse")
-    return Ruling(False, rival.trial_id, f"not clearly faster than {rival.baseline}, which is as good")
+        return Ruling(True, rival.trial_id, f"clearly {better} than {rival.baseline}, at quality that is not worse")
+    return Ruling(False, rival.trial_id, f"not clearly {better} than {rival.baseline}, which is as good")
 
 
 def guarded_front(entries: Iterable[Standing]) -> tuple[list[Standing], dict[str, Ruling]]:
@@ -60,7 +62,7 @@ def noisy_count(entries: Iterable[Standing]) -> int:
 
 
 def pareto_front(entries: Sequence[Standing]) -> list[Standing]:
-    """Return the entries that no other dominates in latency, loss and size, fastest first."""
+    """Return the entries that no other dominates in ratio, loss and size, the smallest ratio first."""
     if not entries:
         return []
     keep = non_dominated([entry.objectives for entry in entries])

@@ -113,6 +113,7 @@ def trial_event(trial: Trial) -> JsonObject:
         "source": trial.source,
         "name": trial.facts.get("name"),
         "state": trial.state,
+        "objective": measured.get("objective"),
         "ratio": (measured.get("ratio") or {}).get("value"),
         "latency_ms": measured.get("latency_ms"),
         "drop": (quality.get("drop") or {}).get("value"),

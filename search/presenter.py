@@ -22,6 +22,7 @@ from search.goals import choose
 from search.guard import Ruling
 from search.guard import guarded_front
 from search.guard import noisy_count
+from search.objectives import WORDINGS
 from search.prepared import Prepared
 from search.requests import Goal
 from search.requests import JobRequest
@@ -52,6 +53,8 @@ class Presenter:
         self._trials = {trial.id: trial for trial in trials}
         self._prepared = Prepared.load(job.prepared) if job.prepared and "anatomy" in job.prepared else None
         labelled = self._prepared is None or self._prepared.labelled
+        request = JobRequest.model_validate(job.request)
+        self._objective, self._batch = request.objective, request.workload.batch
         self._final = job.state == "succeeded" or job.summary is not None
         self._entries = {entry.trial_id: entry for entry in standings(trials, labelled=labelled, final=self._final)}
         self._front, self._rulings = guarded_front(self._entries.values())
@@ -76,6 +79,8 @@ class Presenter:
             job_id=self._job.id,
             job_state=self._job.state,
             status="confirmed" if confirmed else "provisional",
+            objective=self._objective,
+            objective_name=WORDINGS[self._objective].name,
             verdict=choice.verdict,
             message=choice.message,
             best=self.best(),
@@ -130,7 +135,7 @@ class Presenter:
             rejected: str | None = trial.facts.get("rejected")
             return rejected
         if ruling.passed and not any(entry.trial_id == trial.id for entry in self._front):
-            return "another model is at least as fast, as good and as small"
+            return f"another model is at least {WORDINGS[self._objective].equal}, as good and as small"
         return ruling.reason
 
     def _latency(self, trial: Trial) -> LatencyView | None:
@@ -140,7 +145,10 @@ class Presenter:
         measurement = Measurement.model_validate(row)
         predicted: Mapping[str, float] = trial.predicted or {}
         against = {name: quotient(rival.ratio, measurement.ratio) for name, rival in self._rivals.items()}
+        mean_ms = measurement.latency_ms if measurement.objective == "throughput" else None
         return LatencyView(
+            objective=measurement.objective,
+            unit=WORDINGS[measurement.objective].unit,
             ratio=measurement.ratio,
             speedup=inverse(measurement.ratio),
             speedup_vs_int8=against.get(ONE_LINER),
@@ -150,7 +158,9 @@ class Presenter:
             predicted_ratio=predicted.get("ratio"),
             status=measurement.status,
             processes=measurement.processes,
+            samples_per_second=1000.0 * self._batch / mean_ms if mean_ms else None,
             peak_memory_mb=measurement.peak_memory_mb,
+            reference_memory_mb=measurement.reference_memory_mb,
         )
 
     def _size_ratio(self, trial: Trial) -> float | None:

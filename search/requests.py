@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic import model_validator
 
 from compressors.recovery.config import LossWeights
+from profilers.types import Objective
 from profilers.types import Workload
 
 Task = Literal["sequence-classification", "embedding"]
@@ -34,7 +35,8 @@ class Goal(_Request):
     """Largest allowed loss of quality against the dense model, as a fraction: 0.01 is one point. The fastest such
     model is best."""
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None
-    """Latency ceiling at the workload; the model of highest quality below it is best."""
+    """Latency ceiling at the workload, for the quantile or mean that the objective names; the model of highest quality
+    below it is best."""
 
     @model_validator(mode="after")
     def _one_goal(self) -> "Goal":
@@ -113,6 +115,9 @@ class JobRequest(_Request):
     columns: Columns = Columns()
     workload: Workload = Workload()
     goal: Goal = Goal()
+    objective: Objective = "p50"
+    """What is made small, and what every ratio, front and guard is about: a quantile of the latency, the mean time of a
+    run (``throughput``), or the memory that the loaded model takes (``peak_memory``)."""
     budget: Budget = Budget()
     recover: Recover | None = None
     """Recovery training after the search; ``None``: none."""
@@ -152,4 +157,10 @@ class JobRequest(_Request):
     def _training_text_is_used(self) -> "JobRequest":
         if self.train_id is not None and self.recover is None:
             raise ValueError("train_id is for recovery training: give recover as well")
+        return self
+
+    @model_validator(mode="after")
+    def _ceiling_is_of_the_objective(self) -> "JobRequest":
+        if self.goal.max_latency_ms is not None and self.objective == "peak_memory":
+            raise ValueError("max_latency_ms limits time, which the objective peak_memory does not: give max_drop")
         return self

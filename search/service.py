@@ -55,7 +55,7 @@ def create_job(session: Session, owner: str, request: JobRequest) -> Job:
         calibration = _owned_dataset(session, owner, request.calibration_id, "calibration_id")
         _check_column(calibration, request.columns.text_column, "text_column")
     train = _training_data(session, owner, request)
-    device = _device(session, request.device)
+    device = _device(session, request)
     check_sane(request.goal)
     longest = model.facts.get("max_sequence_length")
     if isinstance(longest, int) and request.workload.sequence_length > longest:
@@ -188,7 +188,8 @@ def _check_column(dataset: Dataset, column: str, field: str) -> None:
         raise InvalidDatasetError(message, hint=hint, errors=[{"field": f"columns.{field}", "message": message}])
 
 
-def _device(session: Session, name: str) -> Device:
+def _device(session: Session, request: JobRequest) -> Device:
+    name = request.device
     device = session.exec(select(Device).where(Device.name == name)).one_or_none()
     if device is None:
         known = ", ".join(sorted(session.exec(select(Device.name)))) or "none"
@@ -198,6 +199,9 @@ def _device(session: Session, name: str) -> Device:
         if not capabilities.available:
             message = f"Device {name!r} is not available: {capabilities.reason}"
             raise _invalid("device", message, "Choose another device.")
+        if request.objective not in capabilities.objectives:
+            message = f"Device {name!r} does not measure {request.objective}."
+            raise _invalid("objective", message, f"Use one of: {', '.join(capabilities.objectives)}.")
     return device
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from infra.database.models import Trial
 from profilers.types import Estimate
 from profilers.types import Measurement
+from profilers.types import Objective
 from profilers.types import Quality
 from search.candidates import baseline_of
 from search.drop_model import DropModel
@@ -25,8 +26,8 @@ class Standing:
     Attributes:
         trial_id: The trial.
         baseline: Name of the baseline, ``None`` for recipes.
-        ratio: Latency as a fraction of the dense reference's, with its interval.
-        latency_ms: Latency at the workload.
+        ratio: What the objective measures, as a fraction of the dense reference's, with its interval.
+        latency_ms: Latency at the workload: the quantile or the mean of the objective.
         loss: Quality objective, smaller is better.
         drop: Drop of the metric against the dense model, with its interval.
         expected_drop: What is to be expected of more examples (:class:`search.drop_model.DropModel`).
@@ -34,6 +35,7 @@ class Standing:
         confirmed: Whether the numbers are final: held-out quality, latency from fresh processes.
         status: Of the measurement: ``ok``, ``noisy`` or ``slower_than_front``.
         reliable: Whether the measurement may be compared with others.
+        objective: What ``ratio`` compares; the same for all trials of a job.
     """
 
     trial_id: str
@@ -47,10 +49,11 @@ class Standing:
     confirmed: bool
     status: str
     reliable: bool
+    objective: Objective = "p50"
 
     @property
     def objectives(self) -> tuple[float, float, float]:
-        """(latency ratio, loss, bytes), all minimised."""
+        """(ratio, loss, bytes), all minimised."""
         return self.ratio.value, self.loss, float(self.size_bytes)
 
 
@@ -87,6 +90,7 @@ def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
         confirmed=confirmed,
         status=measurement.status,
         reliable=is_reliable(measurement),
+        objective=measurement.objective,
     )
 
 

@@ -28,9 +28,9 @@ def summarise(
     """Return the summary of a job whose final measurements are complete.
 
     Returns:
-        ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial ids, fastest
-        first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by kind of
-        step), ``prediction`` (error of the latency model), ``notes`` (what was not searched and why).
+        ``objective``, ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial
+        ids, best first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by
+        kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why).
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
@@ -38,6 +38,7 @@ def summarise(
     choice = choose(request.goal, front, baselines, noisy_count(entries))
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     return {
+        "objective": request.objective,
         "verdict": choice.verdict,
         "message": choice.message,
         "hint": choice.hint,

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 from compressors.recipe import Recipe
 from profilers.types import Estimate
+from profilers.types import Objective
 from search.goals import Verdict
 
 
@@ -17,21 +18,27 @@ class _View(BaseModel):
 
 
 class LatencyView(_View):
-    """Latency of one model.
+    """Latency of one model, or its memory where that is the job's objective.
 
     Attributes:
-        ratio: Fraction of the dense reference's time, with its 95 % interval.
-        speedup: Reference / model: 2.0 is twice as fast as the dense fp32 model.
+        objective: What ``ratio`` and all factors compare: ``p50``, ``p90``, ``p99``, ``throughput``, ``peak_memory``.
+        unit: What follows a factor in words, such as ``x as fast as fp32``.
+        ratio: Fraction of the dense reference's time or memory, with its 95 % interval.
+        speedup: Reference / model: 2.0 is half the time, or half the memory, of the dense fp32 model.
         speedup_vs_int8: Against int8 in one line; ``None`` while that is not measured.
         speedup_vs: Against every measured baseline but fp32, by name.
-        latency_ms: At the workload, for orientation.
+        latency_ms: At the workload, for orientation: the quantile or the mean of the objective, else the median.
         reference_ms: Of the dense reference in the same blocks.
         predicted_ratio: What the latency model expected before measuring.
         status: ``ok``, ``noisy`` or ``slower_than_front``.
         processes: Fresh processes that the measurement was repeated in.
-        peak_memory_mb: Resident memory of the loaded model.
+        samples_per_second: Where throughput is the objective: batch / mean time.
+        peak_memory_mb: What loading and running the model adds to the resident memory of a fresh process, at most.
+        reference_memory_mb: The same of the dense reference, where memory is the objective.
     """
 
+    objective: Objective
+    unit: str
     ratio: Estimate
     speedup: Estimate
     speedup_vs_int8: Estimate | None
@@ -41,7 +48,9 @@ class LatencyView(_View):
     predicted_ratio: float | None
     status: str
     processes: int
+    samples_per_second: float | None
     peak_memory_mb: float | None
+    reference_memory_mb: float | None
 
 
 class QualityView(_View):
@@ -132,10 +141,12 @@ class FrontView(_View):
 
     Attributes:
         status: ``provisional`` while numbers of the search are shown, ``confirmed`` when they are final.
+        objective: What the models are ordered by and held against the baselines with.
+        objective_name: The same in words, such as ``p99 latency``.
         verdict: See :class:`search.goals.Choice`.
         message: The verdict in words.
         best: The model that the job's goal wants.
-        points: The front, fastest first; every point clearly beats the baselines of equal or better quality.
+        points: The front, the best by the objective first; every point clearly beats the baselines of equal or better quality.
         baselines: What the user could have had in one line.
         trials: Number of trials by state.
     """
@@ -143,6 +154,8 @@ class FrontView(_View):
     job_id: str
     job_state: str
     status: Literal["provisional", "confirmed"]
+    objective: Objective
+    objective_name: str
     verdict: Verdict
     message: str
     best: TrialView | None

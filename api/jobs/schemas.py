@@ -40,7 +40,7 @@ class BestSoFar(BaseModel):
     """The verdict in words."""
     confirmed: bool
     speedup: float | None
-    """Against the dense fp32 model: 2.0 is twice as fast."""
+    """Against the dense fp32 model, by the job's objective: 2.0 is half the time, or half the memory."""
     speedup_vs_int8: float | None
     latency_ms: float | None
     drop: float | None

@@ -6,6 +6,8 @@ from typing import Literal
 
 from api.reports.axes import Axis
 from profilers.types import Estimate
+from search.objectives import WORDINGS
+from search.objectives import Wording
 from search.views import ReportView
 from search.views import TrialView
 
@@ -21,7 +23,7 @@ class Mark:
         kind: Of the front, a baseline, or tried without getting into the front.
         number: The trial's number.
         name: The model's name.
-        speedup: Against fp32, with its interval.
+        speedup: Against fp32 by the job's objective, with its interval.
         drop: In points, with its interval.
         best: Whether it is the best model by the job's goal.
     """
@@ -39,6 +41,7 @@ class Chart:
     """Speed-up to the right, loss of quality downwards: the better a model is, the further up and right it is.
 
     Attributes:
+        objective: What the speed-up is about.
         front: Fastest first.
         baselines: What could be had in one line.
         tried: Other measured models that lie within the range.
@@ -48,6 +51,7 @@ class Chart:
         most_drop: The goal's limit in points, if it has one.
     """
 
+    objective: Wording
     front: tuple[Mark, ...]
     baselines: tuple[Mark, ...]
     tried: tuple[Mark, ...]
@@ -75,7 +79,7 @@ class Chart:
         """The picture in words, for those who do not see it."""
         count = f"{len(self.front)} models on the front, {len(self.baselines)} baselines"
         models = ", ".join(
-            f"{mark.name}: {mark.speedup.value:.2f} times as fast as fp32, {mark.drop.value:+.2f} points of loss"
+            f"{mark.name}: {mark.speedup.value:.2f} {self.objective.unit}, {mark.drop.value:+.2f} points of loss"
             for mark in (*self.front, *self.baselines)
         )
         return f"{count}. {models}" if models else count
@@ -94,7 +98,7 @@ def chart_of(report: ReportView) -> Chart:
     drops = [value for mark in shown for value in (mark.drop.low, mark.drop.high)]
     drop = Axis.over([*drops, 0.0, most_drop or 0.0])
     inside = tuple(mark for mark in tried if speedup.shows(mark.speedup.value) and drop.shows(mark.drop.value))
-    return Chart(front, baselines, inside, len(tried) - len(inside), speedup, drop, most_drop)
+    return Chart(WORDINGS[report.front.objective], front, baselines, inside, len(tried) - len(inside), speedup, drop, most_drop)
 
 
 def _marks(

@@ -51,7 +51,7 @@ def draw_front(chart: Chart, title: str) -> bytes:
             axes.text(0.5, 0.5, "Nothing has been measured yet.", transform=axes.transAxes, ha="center")
         axes.set_xlim(chart.speedup.low, chart.speedup.high)
         axes.set_ylim(chart.drop.high, chart.drop.low)  # better models are further up
-        axes.set_xlabel("speed-up over the dense fp32 model, measured on the device")
+        axes.set_xlabel(f"{chart.objective.axis}, measured on the device")
         axes.set_ylabel("loss of quality against the dense model, points")
         axes.grid(alpha=0.25)
         if axes.get_legend_handles_labels()[0]:

@@ -12,6 +12,8 @@ from api.reports.chart import scaled
 from api.reports.heatmap import KINDS
 from api.reports.heatmap import heatmap
 from profilers.types import Estimate
+from search.objectives import WORDINGS
+from search.views import LatencyView
 from search.views import ReportView
 from search.views import TrialView
 
@@ -51,6 +53,7 @@ def job_page(report: ReportView) -> str:
             report=report,
             title=report.name or report.model,
             subject=subject_of(report),
+            objective=WORDINGS[report.front.objective],
             chart=chart_of(report),
             headline=HEADLINES[report.front.verdict],
             models=[*report.front.points, *report.front.baselines],
@@ -70,6 +73,7 @@ def model_page(report: ReportView, trial: TrialView) -> str:
             report=report,
             title=f"{report.name or report.model}: trial {trial.number}",
             subject=subject_of(report),
+            objective=WORDINGS[report.front.objective],
             trial=trial,
             rivals=_rivals(report),
         )
@@ -94,7 +98,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(heatmap=heatmap, KINDS=KINDS, POLICY=POLICY, EARLY=EARLY, LATE=LATE)
     environment.filters.update(
-        size=_size, signed=_signed, points=scaled, seconds=_seconds, milliseconds=_milliseconds, predicted=_predicted
+        size=_size, signed=_signed, points=scaled, seconds=_seconds, measured=_measured, predicted=_predicted
     )
     return environment
 
@@ -115,17 +119,22 @@ def _seconds(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
-def _milliseconds(trial: TrialView) -> Estimate:
-    """Return the latency with the interval of its ratio: the reference is taken as exact."""
+def _measured(trial: TrialView) -> Estimate:
+    """Return the latency (ms) or memory (MB) with the interval of its ratio: the reference is taken as exact."""
     latency = trial.latency
     assert latency is not None
-    return scaled(latency.ratio, latency.latency_ms / latency.ratio.value)
+    return scaled(latency.ratio, _value(latency) / latency.ratio.value)
+
+
+def _value(latency: LatencyView) -> float:
+    """Return what the objective measures: milliseconds, or megabytes."""
+    return (latency.peak_memory_mb or 0.0) if latency.objective == "peak_memory" else latency.latency_ms
 
 
 def _predicted(trial: TrialView) -> dict[str, Any] | None:
-    """Return the latency that was predicted before measuring (ms), and its relative error."""
+    """Return the latency (ms) or memory (MB) that was predicted before measuring, and its relative error."""
     latency = trial.latency
     if latency is None or latency.predicted_ratio is None:
         return None
     ratio = latency.predicted_ratio / latency.ratio.value
-    return {"ms": ratio * latency.latency_ms, "error": ratio - 1.0}
+    return {"value": ratio * _value(latency), "error": ratio - 1.0}

@@ -94,9 +94,9 @@ def _numbers(view: dict[str, Any]) -> str:
     latency, quality = view.get("latency"), view.get("quality")
     parts = []
     if latency:
-        parts.append(f"{latency['speedup']['value']:.2f} x as fast as fp32")
+        parts.append(f"{latency['speedup']['value']:.2f} {latency['unit']}")
         if latency.get("speedup_vs_int8"):
-            parts.append(f"{latency['speedup_vs_int8']['value']:.2f} x as fast as int8")
+            parts.append(f"{latency['speedup_vs_int8']['value']:.2f} x int8 in one line")
     if quality:
         drop = quality["drop"]
         parts.append(f"{quality['metric']} {quality['value']['value']:.4f} (drop {100 * drop['value']:+.2f} points)")

@@ -62,6 +62,13 @@ def submit(
     device: Annotated[str, typer.Option(help="Name of a registered device: `paretune devices`.")] = "local-cpu",
     max_drop: options.MaxDrop = None,
     max_latency: options.MaxLatency = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What to make small: p50, p90 or p99 latency, the mean time (throughput), or peak_memory.",
+            rich_help_panel=_GOAL,
+        ),
+    ] = "p50",
     budget: Annotated[
         str | None, typer.Option(help="Time for the whole job, such as 10m.", metavar="DURATION", rich_help_panel=_GOAL)
     ] = None,
@@ -115,6 +122,7 @@ def submit(
     Examples:
       paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --budget 10m --watch
       paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --recover 20m --train train.jsonl
+      paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --objective p99 --batch 8
       paretune submit ./embedder --data texts.jsonl --task embedding --device local-openvino
       JOB=$(paretune submit ./my-model --data dev.csv --label-column stars --json | jq -r .id)
     """
@@ -136,6 +144,7 @@ def submit(
             device=device,
             max_drop=max_drop,
             max_latency_ms=max_latency,
+            objective=objective,
             budget_seconds=parse_duration(budget) if budget else None,
             budget_trials=trials,
             recover=_recover(recover, recover_mode, ignore_labels=ignore_labels),

@@ -8,6 +8,17 @@ from rich.table import Table
 JsonObject = dict[str, Any]
 
 _WIDE_COLUMNS = 110
+_FACTORS = {
+    "p90": "x fp32 at p90",
+    "p99": "x fp32 at p99",
+    "throughput": "x fp32 in throughput",
+    "peak_memory": "x less memory than fp32",
+}
+
+
+def factor(objective: str | None) -> str:
+    """What follows a factor over fp32, as short as a line on a terminal wants it."""
+    return _FACTORS.get(objective or "p50", "x fp32")
 
 
 def format_size(size: float | None) -> str:
@@ -28,12 +39,13 @@ def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
     """Return the cells of one model by column; 95 % intervals and the metric only where there is room."""
     latency, quality = view.get("latency") or {}, view.get("quality") or {}
     against_int8 = latency.get("speedup_vs_int8")
+    in_memory = latency.get("objective") == "peak_memory"
     cells = {
         "#": str(view["number"]),
         "model": escape(str(view["name"])),
         "x fp32": _interval(latency.get("speedup"), ".2f", wide=wide),
         "x int8": f"{against_int8['value']:.2f}" if against_int8 else "–",
-        "ms": f"{latency['latency_ms']:.2f}" if latency else "–",
+        ("MB" if in_memory else "ms"): _absolute(latency, in_memory=in_memory),
         "quality": f"{quality['value']['value']:.4f}" if quality else "–",
         "drop, points": _interval(quality.get("drop"), "+.2f", scale=100.0, wide=wide),
         "size": format_size(view.get("size_bytes")),
@@ -41,8 +53,14 @@ def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
     return cells if wide else {name: cell for name, cell in cells.items() if name != "quality"}
 
 
+def _absolute(latency: JsonObject, *, in_memory: bool) -> str:
+    if not latency:
+        return "–"
+    return f"{latency['peak_memory_mb']:.1f}" if in_memory else f"{latency['latency_ms']:.2f}"
+
+
 def front_table(front: JsonObject, width: int) -> Table:
-    """The front and its baselines, fastest first; the best model of the goal is marked.
+    """The front and its baselines, the best by the objective first; the best model of the goal is marked.
 
     Args:
         front: Answer of ``GET /v1/jobs/{id}/front``.
@@ -50,7 +68,8 @@ def front_table(front: JsonObject, width: int) -> Table:
     """
     wide = width >= _WIDE_COLUMNS
     models = [(view, None) for view in front["points"]] + [(view, "dim") for view in front["baselines"]]
-    table = Table(title=f"Front of job {front['job_id']} ({front['status']})", title_justify="left")
+    title = f"Front of job {front['job_id']} ({front['status']}) by {front['objective_name']}"
+    table = Table(title=title, title_justify="left")
     for name in model_cells(models[0][0], wide=wide) if models else ():
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=name != "model")
     best = (front.get("best") or {}).get("id")

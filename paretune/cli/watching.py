@@ -11,6 +11,7 @@ from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
 
 from paretune.cli.durations import format_duration
+from paretune.cli.tables import factor
 from paretune.client import Client
 from paretune.types import Event
 from paretune.types import Job
@@ -27,7 +28,7 @@ def describe_best(job: Job) -> str:
         return "nothing measured yet"
     drop = best.get("drop")
     quality = f", drop {100 * drop:+.2f}" if drop is not None else ""
-    return f"{best['speedup']:.2f} x fp32{quality}"
+    return f"{best['speedup']:.2f} {factor(job.request.get('objective'))}{quality}"
 
 
 def fraction(job: Job) -> float:
@@ -97,7 +98,8 @@ def _line(event: Event) -> str:
     moment = event.created_at.astimezone().strftime("%H:%M:%S")
     payload = event.payload
     if event.kind == "trial":
-        speed = f"{1 / payload['ratio']:.2f} x fp32" if payload.get("ratio") else "not measured"
+        unit = factor(payload.get("objective"))
+        speed = f"{1 / payload['ratio']:.2f} {unit}" if payload.get("ratio") else "not measured"
         drop = f", drop {100 * payload['drop']:+.2f} points" if payload.get("drop") is not None else ""
         name = payload.get("name") or payload.get("source", "")
         text = f"trial {payload.get('number')} {name}: {payload.get('state')}, {speed}{drop}"

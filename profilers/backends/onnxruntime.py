@@ -89,6 +89,10 @@ class OnnxRuntimeProfiler:
 class OnnxRuntimeSession(InProcessSession):
     """Loads ``.onnx`` files."""
 
+    def __init__(self, device: DeviceProfile, workload: Workload, feeds: Feeds | None, *, pinned: bool) -> None:
+        super().__init__(device, workload, feeds, pinned=pinned)
+        import onnxruntime  # noqa: F401  # here, so that its own memory is not taken for that of the first model
+
     def load(self, artifact: Artifact, *, static: bool = True) -> "OnnxRuntimeHandle":
         """Create an inference session; shapes stay dynamic, whatever ``static`` says, as they do for users.
 

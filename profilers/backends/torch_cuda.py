@@ -68,6 +68,7 @@ class TorchCudaProfiler:
             bits=(32,),
             precisions=("f32", "bf16"),
             schemes=(),
+            objectives=("p50", "p90", "p99", "throughput"),  # resident memory of the host says nothing about the GPU's
             baselines=("fp32",),
         )
 

@@ -20,7 +20,13 @@ def test_kills_lose_and_repeat_nothing(service: Service, model_folder: Path, dat
     with service.client() as client:
         model, data = client.upload_model(model_folder), client.upload_dataset(dataset_file)
         job = client.submit(
-            model, data, budget_trials=TRIALS, budget_seconds=None, workload=WORKLOAD, strategy="direct"
+            model,
+            data,
+            budget_trials=TRIALS,
+            budget_seconds=None,
+            workload=WORKLOAD,
+            strategy="direct",
+            objective="p99",
         )
         for count, victim in enumerate(("workers.runner", "--queues compute", "valkey-server"), start=1):
             wait_for(lambda count=count: _ended(client, job) >= count, 120)
@@ -39,7 +45,9 @@ def test_kills_lose_and_repeat_nothing(service: Service, model_folder: Path, dat
         assert set(before) <= set(digests)
         assert {trial["state"] for trial in trials} <= {"complete", "rejected"}
         assert sum(trial["kind"] == "recipe" for trial in trials) == TRIALS
-        assert client.front(finished)["status"] == "confirmed"
+        front = client.front(finished)
+        assert (front["status"], front["objective_name"]) == ("confirmed", "p99 latency")
+        assert {trial["latency"]["objective"] for trial in trials if trial["latency"]} == {"p99"}
 
 
 def test_ctrl_c_stops_everything(service: Service) -> None:

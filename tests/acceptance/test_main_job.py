@@ -67,6 +67,27 @@ def test_downloads_load_and_agree(client: paretune.Client, finished: paretune.ty
     np.testing.assert_allclose(from_onnx, from_torch, atol=tolerance)
 
 
+def test_memory_is_measured_and_named_where_it_is_the_objective(
+    client: paretune.Client, model_folder: Path, dataset_file: Path
+) -> None:
+    """Other jobs of these tests have p50; that which is killed has p99, that which trains has throughput."""
+    model, data = client.upload_model(model_folder), client.upload_dataset(dataset_file)
+    job = client.submit(
+        model, data, objective="peak_memory", budget_trials=2, budget_seconds=None, workload=WORKLOAD, strategy="guided"
+    )
+    assert client.wait(job, timeout=240).state == "succeeded"
+    front = client.front(job)
+    assert front["objective"] == client.report(job)["summary"]["objective"] == "peak_memory"
+    measured = [trial["latency"] for trial in client.trials(job) if trial["latency"]]
+    assert {latency["objective"] for latency in measured} == {"peak_memory"}
+    dense = next(entry["latency"] for entry in front["baselines"] if entry["name"] == "fp32")
+    assert dense["ratio"]["low"] * 0.9 <= 1.0 <= dense["ratio"]["high"] * 1.1
+    for latency in measured:
+        ratio = latency["peak_memory_mb"] / latency["reference_memory_mb"]
+        assert ratio == pytest.approx(latency["ratio"]["value"], rel=0.1)
+    assert "peak memory, MB" in client.report_html(job)
+
+
 def test_the_command_line_speaks_json(service: Service, finished: paretune.types.Job) -> None:
     command = [sys.executable, "-m", "paretune.cli.app", "best", finished.id, "--json", "--home", str(service.home)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

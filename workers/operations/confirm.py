@@ -2,19 +2,29 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from compressors.description import Anatomy
 from infra.database.models import JsonObject
+from profilers.fresh import by_memory
 from profilers.fresh import measure_in_fresh_processes
+from profilers.fresh import reference_memory
+from profilers.fresh import repeat_peak_memory
+from profilers.protocol import Feeds
 from profilers.quality.evaluate import evaluate as judge
 from profilers.registry import get_profiler
 from profilers.types import Artifact
 from profilers.types import Effort
+from profilers.types import Measurement
+from profilers.types import Objective
+from profilers.types import statistic_of
 from workers.operations.data import JobData
 from workers.operations.data import load_dense_outputs
 from workers.operations.data import load_timing_feeds
 from workers.operations.inputs import JobInputs
+from workers.operations.measure import MEMORY_PROCESSES
+from workers.operations.measure import reference_artifact
 from workers.operations.measure import samples_path
 from workers.runner.operation import OperationContext
 
@@ -34,7 +44,8 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     ``{"results": {trial_id: {"holdout", "measurement", "samples": path}}}``.
 
     Quality is taken at the workload's shape, padded as it was when latency was measured: dynamic int8 depends on it.
-    All finalists share the blocks of the race, so that their ratios can be compared with each other.
+    All finalists share the blocks of the race, so that their ratios can be compared with each other. Where memory is the
+    objective, it is taken in fresh processes as well.
     """
     inputs = JobInputs.model_validate(arguments["inputs"])
     artifacts = {name: Artifact.model_validate(value) for name, value in arguments["finalists"].items()}
@@ -46,32 +57,53 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
         holdout[name] = _holdout(inputs, artifact, data)
     left = arguments["max_seconds"] and arguments["max_seconds"] - (time.monotonic() - started)
     context.progress({"doing": f"measuring {len(artifacts)} models in fresh processes"})
+    feeds = load_timing_feeds(inputs)
     timed = measure_in_fresh_processes(
         inputs.device,
         inputs.workload,
-        Artifact(path=inputs.reference_file),
+        reference_artifact(inputs),
         artifacts,
-        _effort(left, arguments["process_seconds"], len(artifacts)),
+        _effort(left, arguments["process_seconds"], len(artifacts), inputs.objective),
         inputs.seed,
         processes=PROCESSES,
-        feeds=load_timing_feeds(inputs),
+        feeds=feeds,
+        memory=inputs.objective != "peak_memory",
     )
+    measured = {name: found.measurement for name, found in timed.items()}
+    if inputs.objective == "peak_memory":
+        context.progress({"doing": f"measuring the memory of {len(artifacts)} models in fresh processes"})
+        measured = _compare_memory(inputs, artifacts, measured, feeds)
     results = {}
     for name, found in timed.items():
         path = samples_path(inputs, artifacts[name])
         path.write_bytes(found.samples.to_npz())
-        measurement = found.measurement.model_dump(mode="json")
+        measurement = measured[name].model_dump(mode="json")
         results[name] = {"holdout": holdout[name], "measurement": measurement, "samples": str(path)}
     return {"results": results}
 
 
-def _effort(left: float | None, process_seconds: float, models: int) -> Effort:
+def _compare_memory(
+    inputs: JobInputs, artifacts: Mapping[str, Artifact], timed: Mapping[str, Measurement], feeds: Feeds
+) -> dict[str, Measurement]:
+    device, workload = inputs.device, inputs.workload
+    reference = reference_memory(device, workload, reference_artifact(inputs), MEMORY_PROCESSES, feeds=feeds)
+    taken = {
+        name: repeat_peak_memory(device, workload, artifact, MEMORY_PROCESSES, feeds=feeds)
+        for name, artifact in artifacts.items()
+    }
+    return {name: by_memory(timed[name], taken[name], reference) for name in artifacts}
+
+
+def _effort(left: float | None, process_seconds: float, models: int, objective: Objective) -> Effort:
     """Return what fits into the time that is left for the job."""
-    total = process_seconds
+    in_memory = objective == "peak_memory"
+    total = min(process_seconds, LEAST_SECONDS) if in_memory else process_seconds  # times are for orientation then
     if left is not None:
-        measuring = left - STARTING_SECONDS * (models + PROCESSES)
-        total = min(process_seconds, max(LEAST_SECONDS, MEASURING_SHARE * measuring))
-    return Effort(half_width=0.01, seconds=total, total_seconds=total, retreats=1)
+        starts = MEMORY_PROCESSES * (models + 2) if in_memory else models
+        measuring = left - STARTING_SECONDS * (starts + PROCESSES)
+        total = min(total, max(LEAST_SECONDS, MEASURING_SHARE * measuring))
+    effort = Effort(half_width=0.01, seconds=total, total_seconds=total, retreats=1)
+    return effort.by(statistic_of(objective))
 
 
 def _holdout(inputs: JobInputs, artifact: Artifact, data: JobData) -> JsonObject:

@@ -14,8 +14,8 @@ from compressors.options.scoring import ScoringSet
 from compressors.options.stitch import StitchedModel
 from compressors.recipe import Recipe
 from infra.database.models import JsonObject
-from search.branch_costs import TableCosts
 from search.branches import allowed_units
+from search.estimator import branch_costs
 from search.latency_model import LatencyModel
 from search.latency_model import Observation
 from search.options import Explored
@@ -59,12 +59,11 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
     inputs = JobInputs.model_validate(arguments["inputs"])
     request, prepared = JobRequest.model_validate(arguments["request"]), Prepared.load(arguments["prepared"])
     assert prepared.options is not None
-    assert prepared.latency_table is not None
     seen = [
         Observation(recipe := Recipe.model_validate(entry["recipe"]), entry["ratio"], recipe.digest)
         for entry in arguments["observations"]
     ]
-    model = LatencyModel(TableCosts(prepared.latency_table, prepared.anatomy), prepared.anatomy, seen)
+    model = LatencyModel(branch_costs(request, prepared), prepared.anatomy, seen)
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     solver = GuidedSpace(allowed_units(prepared.options, space), space, model)
     precision = prepared.graph_defaults.precision

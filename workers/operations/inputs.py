@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic import ConfigDict
 
 from profilers.types import DeviceProfile
+from profilers.types import Objective
 from profilers.types import Workload
 from search.requests import Columns
 from search.requests import Task
@@ -44,6 +45,7 @@ class JobInputs(BaseModel):
     columns: Columns
     workload: Workload
     device: DeviceProfile
+    objective: Objective = "p50"
     seed: int = 0
 
     @property

@@ -75,6 +75,7 @@ def job_inputs(context: StageContext) -> JobInputs:
         columns=request.columns,
         workload=request.workload,
         device=profile,
+        objective=request.objective,
         seed=request.seed,
     )
 

@@ -4,6 +4,7 @@ from sqlmodel import Session
 
 from infra.database.models import JsonObject
 from infra.database.models import Step
+from search import coordinator
 from search.lifecycle import ENDED
 from search.requests import JobRequest
 from workers.stage import StageContext
@@ -40,5 +41,6 @@ class OptionsStage(JobStage):
             return
         job.prepared = (job.prepared or {}) | output
         session.add(job)
-        if "latency_table" in job.prepared:
+        request = JobRequest.model_validate(job.request)
+        if "latency_table" in job.prepared or not coordinator.needs_table(request):
             start_guided(session, job)

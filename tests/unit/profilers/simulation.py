@@ -25,6 +25,9 @@ from profilers.types import Artifact
 class SimulatedModel:
     milliseconds: float
     visits: int = 0
+    slow_share: float = 0.0
+    """Share of runs that take ``slow_factor`` times as long."""
+    slow_factor: float = 1.0
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -68,7 +71,10 @@ class SimulatedSession:
             assert isinstance(model, SimulatedModel)
             model.visits += 1
             noise = self.noise * self._rng.standard_t(4) / np.sqrt(2)
-            elapsed[index] = visit.runs * model.milliseconds * 1e6 * slow * np.exp(noise)
+            runs = np.ones(visit.runs)
+            if model.slow_share:
+                runs[self._rng.random(visit.runs) < model.slow_share] = model.slow_factor
+            elapsed[index] = runs.sum() * model.milliseconds * 1e6 * slow * np.exp(noise)
         cpu = elapsed.astype(np.int64)
         waited = np.zeros(len(plan), dtype=np.int64)
         preempted = np.zeros(len(plan), dtype=np.int64)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,22 @@ def test_guard_asks_for_a_clear_win_over_the_best_baseline_of_no_worse_quality()
     # The same with examples that cannot tell the two apart: int8 is the rival.
     assert not rule(entry("d", 0.6, 0.0, drop_noise=0.01), BASELINES).passed
     assert not rule(entry("e", 0.1, 0.0, status="noisy"), BASELINES).passed
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason", "message"),
+    [
+        ("p50", "clearly faster than int8_one_liner", "4.00 x as fast as fp32."),
+        ("p99", "clearly faster at p99 than int8_one_liner", "4.00 x as fast as fp32 at p99."),
+        ("throughput", "clearly higher in throughput than int8_one_liner", "4.00 x fp32 in throughput."),
+        ("peak_memory", "clearly smaller in memory than int8_one_liner", "4.00 x smaller in memory than fp32."),
+    ],
+)
+def test_rulings_and_verdicts_name_the_objective(objective, reason, message):
+    entries = [replace(known, objective=objective) for known in [*BASELINES, entry("a", 0.25, 0.005)]]
+    front, rulings = guarded_front(entries)
+    assert rulings["a"].reason.startswith(reason)
+    assert choose(Goal(), front, entries[:2]).message.endswith(message)
 
 
 @st.composite

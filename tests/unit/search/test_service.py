@@ -13,6 +13,7 @@ from infra.errors import InfeasibleGoalError
 from infra.errors import InvalidDatasetError
 from infra.errors import InvalidInputError
 from infra.errors import NotFoundError
+from profilers.types import Capabilities
 from search import service
 from search.requests import Goal
 from search.requests import JobRequest
@@ -52,6 +53,27 @@ def test_bad_requests_are_refused_with_a_way_out(bench, changes, error, words):
     with pytest.raises(error, match=words) as caught:
         create(bench, **changes)
     assert caught.value.hint
+
+
+def test_an_objective_that_the_device_does_not_measure_is_refused(bench):
+    with bench.database.write_session() as session:
+        device = session.exec(select(Device)).first()
+        assert device is not None
+        device.capabilities = Capabilities(
+            profiler="torch_cuda", available=True, objectives=("p50", "throughput")
+        ).model_dump(mode="json")
+        session.add(device)
+    with pytest.raises(InvalidInputError, match="does not measure peak_memory") as caught:
+        create(bench, objective="peak_memory")
+    assert "throughput" in caught.value.hint
+    assert JobRequest.model_validate(create(bench, objective="throughput").request).objective == "throughput"
+
+
+def test_a_ceiling_on_time_does_not_go_with_memory():
+    fields = {"model_id": "m", "dataset_id": "d", "objective": "peak_memory"}
+    with pytest.raises(ValueError, match="give max_drop"):
+        JobRequest.model_validate(fields | {"goal": {"max_latency_ms": 5.0}})
+    assert JobRequest.model_validate(fields | {"goal": {"max_drop": 0.01}}).objective == "peak_memory"
 
 
 def test_others_do_not_exist(bench):

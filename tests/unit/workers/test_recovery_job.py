@@ -154,6 +154,7 @@ def test_a_job_heals_shapes_and_survives_a_kill(service_: Service, tmp_path: Pat
         tmp_path,
         train_id="train",
         strategy="direct",
+        objective="throughput",
         goal={"max_drop": 0.2},
         budget={"seconds": None, "trials": 2},
         workload={"batch": 1, "sequence_length": 64, "threads": 1},
@@ -173,6 +174,7 @@ def test_a_job_heals_shapes_and_survives_a_kill(service_: Service, tmp_path: Pat
     assert job.state == "succeeded", job.error
 
     trials = service_.rows(Trial, job_id=job_id)
+    assert {trial.measurement["objective"] for trial in trials if trial.measurement} == {"throughput"}
     healed = [trial for trial in trials if trial.source == "recovery"]
     assert healed
     assert {trial.state for trial in healed} <= {"complete", "rejected"}
