@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from profilers.blocks import Block
+from profilers.pooled import level
+from profilers.pooled import pooled_ratio
 from profilers.protocol import Health
 from profilers.samples import PairedSamples
 from profilers.samples import paired_samples
-from profilers.pooled import level
-from profilers.pooled import pooled_ratio
 from profilers.statistics import Floats
 from profilers.statistics import ratio_estimate
 from profilers.types import Effort

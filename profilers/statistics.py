@@ -70,7 +70,7 @@ def resampled(count: int, length: int, rng: np.random.Generator, resamples: int 
 
 def block_length(count: int) -> int:
     """Return how many consecutive values are drawn together."""
-    return max(1, round(count ** (1 / 3)))
+    return max(1, round(math.cbrt(count)))
 
 
 def stretch(count: int) -> float:

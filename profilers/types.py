@@ -30,9 +30,9 @@ Format = Literal["onnx", "openvino_ir", "torch"]
 Precision = Literal["f32", "bf16"]
 
 Objective = Literal["p50", "p90", "p99", "throughput", "peak_memory"]
-"""What a job makes small, as a ratio to the dense reference. ``p50``, ``p90``, ``p99``: that quantile of the time of one
-run. ``throughput``: the mean time of one run, which is what samples per second follow from. ``peak_memory``: what
-loading the model and running it once adds to the resident memory of a fresh process."""
+"""What a job makes small, as a ratio to the dense reference. ``p50``, ``p90``, ``p99``: that quantile of the time of
+one run. ``throughput``: the mean time of one run, which samples per second follow from. ``peak_memory``: what loading
+the model and running it once adds to the resident memory of a fresh process."""
 Statistic = Literal["p50", "p90", "p99", "mean"]
 """Which number of a distribution of times a race compares."""
 

@@ -146,7 +146,8 @@ class FrontView(_View):
         verdict: See :class:`search.goals.Choice`.
         message: The verdict in words.
         best: The model that the job's goal wants.
-        points: The front, the best by the objective first; every point clearly beats the baselines of equal or better quality.
+        points: The front, the best by the objective first; every point clearly beats the baselines of equal or better
+            quality.
         baselines: What the user could have had in one line.
         trials: Number of trials by state.
     """

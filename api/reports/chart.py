@@ -98,7 +98,9 @@ def chart_of(report: ReportView) -> Chart:
     drops = [value for mark in shown for value in (mark.drop.low, mark.drop.high)]
     drop = Axis.over([*drops, 0.0, most_drop or 0.0])
     inside = tuple(mark for mark in tried if speedup.shows(mark.speedup.value) and drop.shows(mark.drop.value))
-    return Chart(WORDINGS[report.front.objective], front, baselines, inside, len(tried) - len(inside), speedup, drop, most_drop)
+    return Chart(
+        WORDINGS[report.front.objective], front, baselines, inside, len(tried) - len(inside), speedup, drop, most_drop
+    )
 
 
 def _marks(

@@ -1,7 +1,6 @@
 """Peak memory of several models against the reference, each in processes of its own."""
 
 import math
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -44,8 +44,8 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     ``{"results": {trial_id: {"holdout", "measurement", "samples": path}}}``.
 
     Quality is taken at the workload's shape, padded as it was when latency was measured: dynamic int8 depends on it.
-    All finalists share the blocks of the race, so that their ratios can be compared with each other. Where memory is the
-    objective, it is taken in fresh processes as well.
+    All finalists share the blocks of the race, so that their ratios can be compared with each other. Where memory is
+    the objective, it is taken in fresh processes as well.
     """
     inputs = JobInputs.model_validate(arguments["inputs"])
     artifacts = {name: Artifact.model_validate(value) for name, value in arguments["finalists"].items()}

@@ -21,7 +21,6 @@ from workers.operations.data import load_timing_feeds
 from workers.operations.inputs import JobInputs
 from workers.runner.operation import OperationContext
 
-
 MEMORY_PROCESSES = 3
 """Fresh processes that the memory of a model is taken in."""
 ORIENTATION = Effort(half_width=0.05, seconds=5.0, min_blocks=8, control_every=2, retreats=0)

@@ -56,7 +56,7 @@ def test_one_block_has_no_interval():
     ("objective", "truth"), [("p50", 0.5), ("p90", 0.5), ("p99", 2.0), ("throughput", 0.5 * (1 + 0.05 * 3))]
 )
 def test_every_objective_finds_its_own_truth(objective, truth):
-    """Every twentieth run of the candidate takes four times as long: the median and p90 do not know, p99 and mean do."""
+    """Every twentieth run of the candidate takes four times as long: p50 and p90 do not know, p99 and mean do."""
     candidate = SimulatedModel(15.0, slow_share=0.05, slow_factor=4.0)
     effort = Effort(half_width=0.02, seconds=5, min_blocks=40).by(statistic_of(objective))
     found = measure(SimulatedSession(noise=0.01, drift=0.1), SimulatedModel(30.0), {"c": candidate}, effort)["c"]
@@ -80,7 +80,9 @@ def test_tails_are_taken_of_single_runs_and_can_be_recomputed():
     effort = Effort(half_width=0.05, seconds=5).by("p99")
     found = measure(Recording(), SimulatedModel(10.0), {"c": SimulatedModel(2.0)}, effort)["c"]
     assert {visit.runs for visit in plans[-1]} == {1}
-    assert sum(visit.lead_in > 0 for visit in plans[-1]) == len({id(visit.handle) for visit in plans[-1]}) + 1  # control
+    assert (
+        sum(visit.lead_in > 0 for visit in plans[-1]) == len({id(visit.handle) for visit in plans[-1]}) + 1
+    )  # control
     samples = PairedSamples.from_npz(found.samples.to_npz())
     assert samples.candidate_visits_ns.shape == (len(samples.clean), 20)
     again = pooled_ratio(samples.candidate_visits_ns, samples.reference_visits_ns, "p99")
