@@ -4,8 +4,10 @@
 
 Three questions, each answered by repeating whole measurements:
 
-1. *A/A*: the same model against itself, once as the same loaded handle (the control) and once loaded a second time:
-   how often does the 95 % interval contain 1?
+1. *A/A*: the same model against itself: how often does the 95 % interval contain 1? Once as the same loaded handle
+   (the control), once loaded a second time for each run, and in fresh processes, as the final numbers of a job are
+   taken. Where a model's memory lies changes its speed by up to a few per cent for as long as it is loaded: no
+   measurement inside one process sees that, which is why the final numbers come from several.
 2. *Width against time*: how wide is the interval after how many seconds, for each effort?
 3. *Ranking*: two models of which one is known to be slower by a few per cent: how often does each protocol name the
    right one? The usual way is 10 warm-up runs, then the mean of 20 runs, one model after the other.
@@ -31,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
+from profilers.fresh import measure_in_fresh_processes
 from profilers.measure import measure
 from profilers.protocol import Handle
 from profilers.protocol import Session
@@ -44,6 +47,7 @@ from profilers.types import Effort
 from profilers.types import Measurement
 from profilers.types import Workload
 
+PROCESSES = 3
 USUAL_WARM_UP = 10
 USUAL_REPEATS = 20
 _HIDDEN = 384
@@ -73,23 +77,48 @@ def main() -> None:
         device = DeviceProfile(name="benchmark", profiler=arguments.profiler, options=_options(arguments))
         workload = Workload(batch=arguments.batch, sequence_length=arguments.sequence_length)
         session = stack.enter_context(get_profiler(arguments.profiler).open(device, workload))
-        first, again, other = (session.load(Artifact(path=path)) for path in (model, model, slower))
-        rows = self_comparison(session, first, again, arguments.runs, _efforts(arguments))
+        first, other = (session.load(Artifact(path=path)) for path in (model, slower))
+        rows = self_comparison(session, first, Artifact(path=model), arguments.runs, _efforts(arguments))
+        rows += fresh_processes(device, workload, Artifact(path=model), arguments)
         rows += ranking(session, first, other, arguments.runs, _efforts(arguments)[0])
         _print(rows)
         if arguments.json:
             arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
 
 
-def self_comparison(session: Session, first: Handle, again: Handle, runs: int, efforts: list[Effort]) -> list[Row]:
+def self_comparison(session: Session, first: Handle, model: Artifact, runs: int, efforts: list[Effort]) -> list[Row]:
     """Measure a model against itself, ``runs`` times with each effort."""
     rows = []
     for effort in efforts:
-        found = [measure(session, first, {"again": again}, effort, seed)["again"].measurement for seed in range(runs)]
+        found = []
+        for seed in range(runs):
+            again = session.load(model)
+            found.append(measure(session, first, {"again": again}, effort, seed)["again"].measurement)
+            session.unload(again)
         name = f"+-{effort.half_width:.1%}"
         rows.append(_self_row(f"A/A, same handle, {name}", found, [m.control_ratio for m in found]))
         rows.append(_self_row(f"A/A, loaded twice, {name}", found, [m.ratio for m in found]))
     return rows
+
+
+def fresh_processes(
+    device: DeviceProfile, workload: Workload, model: Artifact, arguments: argparse.Namespace
+) -> list[Row]:
+    """Measure a model against itself in fresh processes, as a job does with its finalists."""
+    found = []
+    for seed in range(arguments.fresh):
+        measured = measure_in_fresh_processes(
+            device,
+            workload,
+            model,
+            {"again": model},
+            _efforts(arguments)[0],
+            seed * PROCESSES,
+            processes=PROCESSES,
+            memory=False,
+        )
+        found.append(measured["again"].measurement)
+    return [_self_row(f"A/A, {PROCESSES} fresh processes", found, [m.ratio for m in found])] if found else []
 
 
 def _self_row(what: str, found: list[Measurement], ratios: list) -> Row:
@@ -167,6 +196,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--fresh", type=int, default=20, help="A/A runs in fresh processes")
     parser.add_argument("--seconds", type=float, default=20.0, help="time limit of one measurement")
     parser.add_argument("--precision", type=float, nargs="+", default=[0.01, 0.03], help="target half-widths")
     parser.add_argument("--load", type=int, default=0, help="busy processes beside the measurement")

@@ -53,6 +53,7 @@ from compressors.torch_module import to_module
 from paretune.artifact.encoder import CompressedEncoder
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import read_examples
+from workers.runner.active_clock import ActiveClock
 
 SECTIONS = ("starts", "losses", "labels", "precision", "teacher", "memory")
 
@@ -335,7 +336,8 @@ def heal(
     """Run one recovery on a fresh student."""
     student = make()
     teacher = bench.teacher(student, config)
-    return recover(student, teacher, prepare(bench.train, config), config), student
+    with ActiveClock() as clock:  # counts no time in which the process was stopped for the sake of a measurement
+        return recover(student, teacher, prepare(bench.train, config), config, clock=clock), student
 
 
 @torch.no_grad()
