@@ -31,6 +31,7 @@ from search import healing
 from search.candidates import recipe_of
 from search.estimator import predict_ratio
 from search.goals import check_reachable
+from search.job_context import job_context
 from search.lifecycle import ENDED
 from search.lifecycle import IN_FLIGHT
 from search.lifecycle import cancel_trial_steps
@@ -48,7 +49,6 @@ from search.plan import Plan
 from search.plan import free_places
 from search.plan import job_budget
 from search.plan import propose
-from search.prepared import Prepared
 from search.promote import give_up_above
 from search.promote import rejection
 from search.records import job_records
@@ -110,10 +110,11 @@ def commit(
         return
     if job.stage not in TRIAL_STAGES:
         return
-    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-    known = set(session.exec(select(Trial.digest).where(Trial.job_id == job.id)))
-    create_baselines(session, job, prepared.capabilities.baselines, known)
+    context = job_context(job)
+    request, prepared = context.request, context.prepared
     records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
+    if create_baselines(session, job, prepared.capabilities.baselines, {record.digest for record in records}):
+        records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
     budget = job_budget(session, job, request, records, now)
     if budget.overdue:
         _give_up_trials(session, records, now)
@@ -171,7 +172,8 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
     job = lock_job(session, job)
     if trial.state != "queued" or job.state in ENDED:
         return
-    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+    context = job_context(job)
+    request, prepared = context.request, context.prepared
     quality = Quality.model_validate(trial.quality)
     session.flush()
     records = job_records(session, job.id, labelled=prepared.labelled)
@@ -278,7 +280,8 @@ def trial_failed(session: Session, job: Job, trial: Trial, error: ParetuneError,
 def _continue_recovery(session: Session, job: Job, plan: Plan, now: datetime) -> None:
     """Begin the next training, or go on to the finish."""
     if healing.advance(session, job, plan.shapes, now):
-        request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+        context = job_context(job)
+        request, prepared = context.request, context.prepared
         records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
         finalise.start(session, job, job_trials(session, job.id), job_budget(session, job, request, records, now))
 

@@ -56,19 +56,26 @@ class DropModel:
             evidence: Its evaluations on different examples, at least one; they are pooled.
         """
         if len(evidence) == 1:
-            return self._weighed(evidence[0].changed, evidence[0].drop, evidence[0].examples)
+            return self.each(evidence)[0]
         examples = sum(item.examples for item in evidence)
         drop = sum(item.drop * item.examples for item in evidence) / examples
         changed = sum(item.changed * item.examples for item in evidence) / examples
-        return self._weighed(changed, drop, examples)
+        return self.each([Evidence(changed, drop, examples)])[0]
 
-    def _weighed(self, changed: float, drop: float, examples: int) -> float:
-        if self._curve is None or changed <= 0.0 or changed > LARGEST_CHANGE:
-            return drop
+    def each(self, evidence: Sequence[Evidence]) -> list[float]:
+        """Return the expected drop of each of several candidates that were evaluated once."""
+        changed, drop, examples = (
+            np.array([getattr(item, name) for item in evidence], dtype=np.float64)
+            for name in ("changed", "drop", "examples")
+        )
+        if self._curve is None:
+            return [float(value) for value in drop]
         prior = self._curve[0] * changed + self._curve[1] * changed**2
-        spread = max(LEAST_SPREAD, RELATIVE_SPREAD * prior) ** 2
+        spread = np.maximum(LEAST_SPREAD, RELATIVE_SPREAD * prior) ** 2
         noise = changed / examples  # of the difference between predictions lost and won
-        return (drop * spread + prior * noise) / (spread + noise)
+        known = (changed > 0.0) & (changed <= LARGEST_CHANGE)
+        weighed: list[float] = np.where(known, (drop * spread + prior * noise) / (spread + noise), drop).tolist()
+        return weighed
 
 
 def _fit(evidence: Sequence[Evidence]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -7,9 +7,9 @@
 that hold them near 1 until the data say otherwise. A prediction decides what is worth measuring; it is never a result.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,28 @@ UNKNOWN_ERROR = 0.5
 """Relative error of counted operations before anything was measured."""
 LEAST_ERROR = 0.02
 
-_features: Remembered[dict[str, float]] = Remembered(50_000)
+
+class _Designs:
+    """Features of the recipes that a process has seen, as rows of one matrix for each context."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, int] = {}
+        self.rows: dict[str, int] = {}
+        self.matrix = np.zeros((64, 8))
+
+    def add(self, digest: str, features: Mapping[str, float]) -> None:
+        row = self.rows[digest] = len(self.rows)
+        for group in features:
+            self.groups.setdefault(group, len(self.groups))
+        rows, columns = self.matrix.shape
+        more = (rows if row >= rows else 0, columns if len(self.groups) > columns else 0)
+        if any(more):
+            self.matrix = np.pad(self.matrix, [(0, more[0]), (0, more[1])])
+        for group, time in features.items():
+            self.matrix[row, self.groups[group]] = time
+
+
+_designs: Remembered[_Designs] = Remembered(32)
 
 
 @dataclass(frozen=True)
@@ -111,11 +132,14 @@ class LatencyModel:
         return max((index for index in present if recipe.layers[index].attention.heads != 0), default=None)
 
     def _fit(self, observations: Sequence[Observation]) -> None:
-        context = self._costs.key
-        rows = [_features.get(context, o.digest, partial(self._features, o.recipe)) for o in observations]
+        designs = _designs.get(self._costs.key, "", _Designs)
+        for observation in observations:
+            if observation.digest not in designs.rows:
+                designs.add(observation.digest, self._features(observation.recipe))
+        rows = designs.matrix[[designs.rows[observation.digest] for observation in observations]]
         ratios = np.array([observation.ratio for observation in observations])
-        groups = sorted({group for row in rows for group, time in row.items() if time > 0})
-        design = np.array([[row.get(group, 0.0) for group in groups] for row in rows]) / ratios[:, None]
+        groups = sorted(group for group, column in designs.groups.items() if (rows[:, column] > 0).any())
+        design = rows[:, [designs.groups[group] for group in groups]] / ratios[:, None]
         weight = PRIOR_WEIGHT_MEASURED if self._costs.measured else PRIOR_WEIGHT_COUNTED
         factors = fit_factors(design, np.ones(len(rows)), weight)
         self._factors = dict(zip(groups, factors.tolist(), strict=True))

@@ -13,15 +13,12 @@ from infra.database.models import Job
 from search.budget import BudgetState
 from search.budget import budget_state
 from search.durations import step_seconds
-from search.prepared import Prepared
-from search.presets import FRACTIONS
-from search.presets import presets
+from search.job_context import JobContext
+from search.job_context import job_context
 from search.records import job_records
 from search.requests import JobRequest
 from search.shapes import Shape
 from search.shapes import choose_shapes
-from search.space import SearchSpace
-from search.space import build_space
 from search.study import StudyState
 from search.study import TrialRecord
 
@@ -67,23 +64,20 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
         return _shapes(session, job)
     if job.state != "running" or job.stage not in TRIAL_STAGES:
         return Plan()
-    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-    records = job_records(session, job.id, labelled=prepared.labelled)
+    context = job_context(job)
+    request = context.request
+    records = job_records(session, job.id, labelled=context.prepared.labelled)
     budget = job_budget(session, job, request, records, now or database_now(session))
     free = free_places(records, budget, in_flight)
     if free <= 0:
         return Plan()
-    space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
-    planned = planned_presets(space, request, records)[:free]
+    planned = planned_presets(context, records)[:free]
     if len(planned) == free:
         return Plan(trials=planned)
     if job.stage == "baselines":
         return Plan(trials=planned, exhausted=True)
-    from search.strategies import make_strategy  # loads Optuna
-
-    strategy = make_strategy(request, prepared, space)
     study = StudyState(job.id, request.seed, request.goal, tuple(records), budget.progress)
-    asked = strategy.ask(study, free - len(planned))
+    asked = context.strategy.ask(study, free - len(planned))
     planned += [
         PlannedTrial(recipe=p.recipe, source=p.source, params=p.params, sampler_state=p.sampler_state) for p in asked
     ]
@@ -94,10 +88,11 @@ def _shapes(session: Session, job: Job) -> Plan:
     """Choose the shapes for recovery training, unless they are chosen."""
     if (job.prepared or {}).get("recovery", {}).get("shapes") is not None:
         return Plan()
-    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-    records = job_records(session, job.id, labelled=prepared.labelled)
+    context = job_context(job)
+    request = context.request
+    records = job_records(session, job.id, labelled=context.prepared.labelled)
     study = StudyState(job.id, request.seed, request.goal, tuple(records), 1.0)
-    return Plan(shapes=choose_shapes(request, prepared, study))
+    return Plan(shapes=choose_shapes(request, context.prepared, study))
 
 
 def job_budget(
@@ -127,13 +122,12 @@ def free_places(records: Sequence[TrialRecord], budget: BudgetState, in_flight: 
     return int(min(in_flight - busy, budget.trials_left))
 
 
-def planned_presets(space: SearchSpace, request: JobRequest, records: Sequence[TrialRecord]) -> list[PlannedTrial]:
+def planned_presets(context: JobContext, records: Sequence[TrialRecord]) -> list[PlannedTrial]:
     """Return the presets that the job has not tried yet."""
     known = {record.digest for record in records}
-    # The solver of ``guided`` starts with better models than uniform ones.
-    fractions = (1.0,) if request.strategy == "guided" else FRACTIONS
+    to_params = context.space.to_params
     return [
-        PlannedTrial(recipe=preset.recipe, source="preset", name=preset.name, params=space.to_params(preset.recipe))
-        for preset in presets(space, request.space, fractions)
+        PlannedTrial(recipe=preset.recipe, source="preset", name=preset.name, params=to_params(preset.recipe))
+        for preset in context.presets
         if preset.recipe.digest not in known
     ]

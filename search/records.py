@@ -2,11 +2,15 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
 
 from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
 
+from infra.database.engine import sees_committed_rows_only
 from infra.database.models import Trial
 from profilers.types import Measurement
 from profilers.types import Quality
@@ -16,16 +20,31 @@ from search.drop_model import Evidence
 from search.study import Outcome
 from search.study import TrialRecord
 
-_KEPT = 20_000
-_Key = tuple[str, str, bool]
-_ended: OrderedDict[_Key, TrialRecord] = OrderedDict()
+_KEPT = 64
+_ROWS_AT_ONCE = 200
+"""Databases limit the number of parameters of a statement."""
+_Key = tuple[str, datetime | None]
+_histories: OrderedDict[tuple[str, bool], "_History"] = OrderedDict()
+
+
+@dataclass
+class _History:
+    """Ended trials of a job that this process has read already.
+
+    Attributes:
+        settled: The first trials of the job, all of them ended for good, by number.
+        ended: Other ended trials by id and end: in an open transaction an end may still be undone.
+    """
+
+    settled: list[TrialRecord] = field(default_factory=list)
+    ended: dict[_Key, TrialRecord] = field(default_factory=dict)
 
 
 def job_records(session: Session, job_id: str, *, labelled: bool, expected_drops: bool = True) -> list[TrialRecord]:
     """Return all trials of a job by number, with the numbers of the search.
 
-    What a trial was found to be does not change after its end, so a process reads each ended trial once; later calls
-    fetch its key only.
+    What a trial was found to be does not change after its end, so a process reads each ended trial once. Of the first
+    trials of a job, up to the oldest that is under way, later calls fetch nothing at all: numbers have no gaps.
 
     Args:
         session: Any session.
@@ -33,34 +52,43 @@ def job_records(session: Session, job_id: str, *, labelled: bool, expected_drops
         labelled: Whether quality is a labelled metric.
         expected_drops: Whether to weigh drops as :func:`with_expected_drops` does; for who looks at none, it is waste.
     """
-    statement = select(Trial.id, Trial.state).where(Trial.job_id == job_id)
-    keys = [(*row, labelled) for row in session.exec(statement.order_by(col(Trial.number)))]
-    missing = {key[0] for key in keys if key not in _ended}
+    history = _histories.pop((job_id, labelled), None) or _History()
+    _histories[job_id, labelled] = history
+    later = select(Trial.id, Trial.finished_at).where(Trial.job_id == job_id, Trial.number >= len(history.settled))
+    keys: list[_Key] = [(row[0], row[1]) for row in session.exec(later.order_by(col(Trial.number)))]
+    missing = [key[0] for key in keys if key not in history.ended]
     rows = select(Trial).where(Trial.job_id == job_id)
-    if len(missing) < 200:  # databases limit the number of parameters of a statement
+    if len(missing) < _ROWS_AT_ONCE:
         rows = rows.where(col(Trial.id).in_(missing))
     fresh = {trial.id: read_record(trial, labelled=labelled) for trial in session.exec(rows)} if missing else {}
-    records = [_ended.get(key) or fresh[key[0]] for key in keys]
+    records = [history.ended.get(key) or fresh[key[0]] for key in keys]
+    history.ended = {key: record for key, record in zip(keys, records, strict=True) if record.finished_at is not None}
+    everything = [*history.settled, *records]
+    if sees_committed_rows_only(session):
+        _settle(history, keys, records)
+    while len(_histories) > _KEPT:
+        _histories.popitem(last=False)
+    return with_expected_drops(everything) if expected_drops else everything
+
+
+def _settle(history: _History, keys: Sequence[_Key], records: Sequence[TrialRecord]) -> None:
     for key, record in zip(keys, records, strict=True):
-        if record.finished_at is not None:
-            _ended[key] = record
-    while len(_ended) > _KEPT:
-        _ended.popitem(last=False)
-    return with_expected_drops(records) if expected_drops else records
+        if key not in history.ended or record.number != len(history.settled):
+            return
+        history.settled.append(history.ended.pop(key))
 
 
 def with_expected_drops(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Replace the drops that were seen on few labelled examples by those that are to be expected of more."""
-    model = DropModel(record.evidence for record in records if record.evidence is not None)
-    return [record if record.evidence is None else _expected(record, record.evidence, model) for record in records]
+    evidence = [record.evidence for record in records if record.evidence is not None]
+    drops = iter(DropModel(evidence).each(evidence))
+    return [record if record.evidence is None else _with_drop(record, next(drops)) for record in records]
 
 
-def _expected(record: TrialRecord, evidence: Evidence, model: DropModel) -> TrialRecord:
-    drop = model.expected([evidence])
+def _with_drop(record: TrialRecord, drop: float) -> TrialRecord:
     # For every trial of a job at every tick: dataclasses.replace would take five times as long.
     changed = object.__new__(TrialRecord)
-    vars(changed).update(vars(record))
-    vars(changed).update(drop=drop, loss=drop)
+    vars(changed).update(vars(record), drop=drop, loss=drop)
     return changed
 
 

@@ -73,14 +73,14 @@ class BudgetTable:
     def _add_unit(self, unit: int, steps: NDArray[np.int64], cost: FloatArray) -> FloatArray:
         buckets = len(self._best)
         best = np.full(buckets, np.inf)
-        for option in range(len(cost)):
+        for option in reversed(efficient_options(steps, cost)):
             step = int(steps[option])
             if step >= buckets:
                 continue
             candidate = self._best[: buckets - step] + cost[option]
             better = candidate < best[step:]
-            best[step:][better] = candidate[better]
-            self._choice[unit, step:][better] = option
+            np.copyto(best[step:], candidate, where=better)
+            np.copyto(self._choice[unit, step:], option, where=better)
         return best
 
 
@@ -127,7 +127,7 @@ def total(values: Sequence[FloatArray], solution: Sequence[int]) -> float:
     return float(sum(unit[option] for unit, option in zip(values, solution, strict=True)))
 
 
-def efficient_options(time: FloatArray, cost: FloatArray) -> NDArray[np.intp]:
+def efficient_options(time: FloatArray | NDArray[np.int64], cost: FloatArray) -> NDArray[np.intp]:
     """Return the options of a unit that are not slower *and* worse than another, slowest first."""
     order = np.lexsort((cost, time))
     kept: list[int] = []

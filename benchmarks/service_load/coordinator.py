@@ -19,12 +19,10 @@ from infra.database.models import Trial
 from search import coordinator
 from search.branches import allowed_units
 from search.estimator import latency_model
+from search.job_context import JobContext
+from search.job_context import job_context
 from search.plan import PlannedTrial
 from search.plan import planned_presets
-from search.prepared import Prepared
-from search.requests import JobRequest
-from search.space import SearchSpace
-from search.space import build_space
 from search.strategies.guided_space import GuidedSpace
 from search.strategies.novelty import random_params
 from search.trials import create_planned
@@ -86,12 +84,9 @@ def _fill(database: Database, job_id: str, count: int) -> None:
     """Write finished trials as a search would have left them; the six-layer encoder exists on paper only."""
     with database.write_session() as session:
         job = session.get_one(Job, job_id)
-        prepared = Prepared.load(job.prepared)
-        request = JobRequest.model_validate(job.request)
         coordinator.tick(session, job, in_flight=0)  # creates the baselines
-        space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
         known = {trial.digest for trial in session.exec(select(Trial).where(Trial.job_id == job_id))}
-        create_planned(session, job, _candidates(request, prepared, space, count), known, count)
+        create_planned(session, job, _candidates(job_context(job), count), known, count)
     start = utcnow()
     with database.write_session() as session:
         for trial in session.exec(select(Trial).where(Trial.job_id == job_id)):
@@ -105,14 +100,15 @@ def _fill(database: Database, job_id: str, count: int) -> None:
             session.add(step)
 
 
-def _candidates(request: JobRequest, prepared: Prepared, space: SearchSpace, count: int) -> Sequence[PlannedTrial]:
+def _candidates(context: JobContext, count: int) -> Sequence[PlannedTrial]:
     """Different random recipes, with the parameters that the strategy's sampler would remember."""
     generator, choices = random.Random(0), np.random.default_rng(0)
+    request, prepared, space = context.request, context.prepared, context.space
     assert prepared.options is not None
     guided = GuidedSpace(
         allowed_units(prepared.options, space), space, latency_model(request, prepared, ()), None, None
     )
-    found = {plan.recipe.digest: plan for plan in planned_presets(space, request, ())}
+    found = {plan.recipe.digest: plan for plan in planned_presets(context, ())}
     while len(found) < count:
         params = None
         if request.strategy == "direct":

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Engine
 from sqlalchemy import create_engine
 from sqlalchemy import event
@@ -26,6 +27,7 @@ from infra.errors import UnavailableError
 _BUSY_MILLISECONDS = 10_000
 _POOL_SIZE = 20
 _POOL_OVERFLOW = 30
+_COMMITTED = "sees committed rows only"
 
 
 def database_url(url: str) -> URL:
@@ -37,7 +39,7 @@ def database_url(url: str) -> URL:
 
 
 def _sqlite_engine(url: URL, *, begin: str, query_only: bool) -> Engine:
-    engine = create_engine(url)
+    engine = create_engine(url, json_deserializer=from_json)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -59,7 +61,14 @@ def _sqlite_engine(url: URL, *, begin: str, query_only: bool) -> Engine:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    return create_engine(url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True)
+    return create_engine(
+        url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True, json_deserializer=from_json
+    )
+
+
+def sees_committed_rows_only(session: Session) -> bool:
+    """Whether nothing that a session reads can be rolled back: it is a read session."""
+    return _COMMITTED in session.info
 
 
 class Database:
@@ -104,7 +113,7 @@ class Database:
         Raises:
             UnavailableError: The database does not answer.
         """
-        with _translate_errors(), Session(self._read, expire_on_commit=False) as session:
+        with _translate_errors(), Session(self._read, expire_on_commit=False, info={_COMMITTED: True}) as session:
             yield session
 
     @contextmanager

@@ -209,6 +209,7 @@ class Step(SQLModel, table=True):
         Index("ix_step_state_dispatched", "state", "dispatched_at"),
         Index("ix_step_queue_state", "queue", "state"),
         Index("ix_step_job_queue_started", "job_id", "queue", "started_at"),
+        Index("ix_step_job_kind_state", "job_id", "kind", "state", "id"),
         Index("ix_step_finished_at", "finished_at"),
     )
     id: str = _id()

@@ -15,7 +15,6 @@ import numpy as np
 
 from compressors.recipe import Recipe
 from infra.errors import InvalidInputError
-from search.branches import UnitOptions
 from search.branches import allowed_units
 from search.estimator import latency_model
 from search.options import Explored
@@ -60,15 +59,18 @@ OFFSPRING = 32
 TRIES = 16
 WEIGHT_NOISE = 0.3
 
-_choices: Remembered[tuple[int, ...] | None] = Remembered(50_000)
+_Choice = tuple[tuple[int, ...], FloatArray]
+"""Option of each unit, and their errors."""
+_choices: Remembered[_Choice | None] = Remembered(50_000)
 
 
 @dataclass(frozen=True)
 class Located:
-    """A finished trial and the option that it uses in each unit."""
+    """A finished trial, the option that it uses in each unit, and the errors of those options."""
 
     record: TrialRecord
     choice: tuple[int, ...]
+    errors: FloatArray
     precision: Precision
     ratio: float
     divergence: float
@@ -260,7 +262,7 @@ class _Turn:
         prior = np.ones(len(self._space.units))
         if not self._located:
             return prior
-        errors = np.array([_chosen(self._space.units, found.choice) for found in self._located])
+        errors = np.array([found.errors for found in self._located])
         losses = np.array([found.divergence for found in self._located])
         return fit_weights(errors, losses, prior, PRIOR_WEIGHT)
 
@@ -269,11 +271,14 @@ def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | N
     recipe, loss = trial.recipe, trial.divergence if trial.divergence is not None else trial.loss
     if recipe is None or recipe.repair != "none" or trial.outcome != "done" or trial.ratio is None or loss is None:
         return None  # what a repair gave back would be taken for the options' merit
-    choice = _choices.get(context, trial.digest, lambda: space.locate(recipe))
+    found = _choices.get(context, trial.digest, lambda: _choice(space, recipe))
+    if found is None:
+        return None
+    return Located(trial, *found, recipe.precision, trial.ratio, loss)
+
+
+def _choice(space: GuidedSpace, recipe: Recipe) -> _Choice | None:
+    choice = space.locate(recipe)
     if choice is None:
         return None
-    return Located(trial, choice, recipe.precision, trial.ratio, loss)
-
-
-def _chosen(units: Sequence[UnitOptions], choice: Sequence[int]) -> list[float]:
-    return [float(unit.divergence[option]) for unit, option in zip(units, choice, strict=True)]
+    return choice, np.array([unit.divergence[option] for unit, option in zip(space.units, choice, strict=True)])

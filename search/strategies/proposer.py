@@ -23,8 +23,9 @@ from search.space import Params
 from search.space import Searchable
 from search.strategies.base import Proposal
 from search.strategies.base import ask_seed
+from search.strategies.elite import Elite
 from search.strategies.novelty import nearest_new
-from search.strategies.samplers import Vectors
+from search.strategies.samplers import Memory
 from search.strategies.samplers import make_sampler
 from search.study import StudyState
 from search.study import TrialRecord
@@ -40,7 +41,8 @@ class _KeptStudy:
     def __init__(self) -> None:
         self.study: Study = optuna.create_study(directions=["minimize"] * OBJECTIVES)
         self.digests: list[str] = []
-        self.vectors: Vectors = {}
+        self.memory = Memory()
+        self.elite = Elite()
 
 
 _kept: OrderedDict[tuple[str, str], _KeptStudy] = OrderedDict()
@@ -93,11 +95,16 @@ class OptunaProposer:
     def _propose(
         self, kept: _KeptStudy, study: StudyState, offset: int, seen: set[str], temporary: list[int]
     ) -> Proposal | None:
+        def is_new(drawn: dict[str, object]) -> bool:
+            return self._space.to_recipe(self._decode(drawn)).digest not in seen
+
         params: Params = {}
         seed = 0
         for attempt in range(ATTEMPTS):
             seed = ask_seed(study, offset, attempt)
-            kept.study.sampler = make_sampler(self._sampler, seed, self._distributions, kept.vectors)
+            kept.study.sampler = make_sampler(
+                self._sampler, seed, self._distributions, kept.memory, kept.elite.window(), is_new
+            )
             trial = kept.study.ask(fixed_distributions=self._distributions)
             temporary.append(trial.number)
             params = self._decode(trial.params)
@@ -117,7 +124,9 @@ class OptunaProposer:
         if kept is None or kept.digests != digests[: len(kept.digests)]:
             kept = _KeptStudy()
         for trial in finished[len(kept.digests) :]:
-            kept.study.add_trial(self._frozen(trial, study.goal))
+            frozen = self._frozen(trial, study.goal)
+            kept.elite.add(len(kept.study.get_trials(deepcopy=False)), frozen)
+            kept.study.add_trial(frozen)
         kept.digests = digests
         _kept[key] = kept
         while len(_kept) > KEPT_STUDIES:

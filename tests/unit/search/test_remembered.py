@@ -36,7 +36,7 @@ def proposals(problem: Problem, trials: int) -> list[str]:
 
 def test_jobs_of_different_models_do_not_share_what_is_remembered() -> None:
     def fresh(problem: Problem) -> list[str]:
-        for memory in (guided._choices, latency_model._features, branch_costs._times):
+        for memory in (guided._choices, latency_model._designs, branch_costs._times):
             memory._values.clear()
         return proposals(problem, 16)
 

@@ -9,6 +9,7 @@ from search.requests import Goal
 from search.requests import JobRequest
 from search.requests import Space
 from search.space import build_space
+from search.strategies import elite
 from search.strategies import make_strategy
 from search.strategies import proposer
 from search.strategies.direct import DirectStrategy
@@ -92,6 +93,47 @@ def test_a_resumed_study_proposes_what_the_undisturbed_one_does(sampler):
         study = replace(running, trials=tuple(finished(t) if t.outcome == "running" else t for t in running.trials))
     digests = [trial.digest for trial in study.trials]
     assert len(set(digests)) == len(digests) == 36
+
+
+def long_study(trials, goal=None):
+    """A study of random recipes, each of which has ended."""
+    study = empty(seed=5, goal=goal)
+    return grow(study, RandomStrategy(SPACE).ask(study, trials))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_long_study_resumes_as_well(sampler):
+    study = long_study(elite.NEWEST + 120, Goal(max_drop=0.1))
+    strategy = DirectStrategy(SPACE, sampler)
+    for _ in range(3):
+        warm = strategy.ask(study, 2)
+        proposer._kept.clear()
+        assert DirectStrategy(SPACE, sampler).ask(study, 2) == warm
+        assert not {proposal.recipe.digest for proposal in warm} & study.digests
+        study = grow(study, warm)
+
+
+def test_what_tpe_learns_from_has_the_whole_front_and_does_not_grow():
+    study = long_study(600)
+    strategy = DirectStrategy(SPACE)
+    strategy.ask(study, 1)
+    kept = next(iter(proposer._kept.values()))
+    window = kept.elite.window()
+    assert len(window) <= elite.BEST + elite.NEWEST + 50
+    front = {trial.number for trial in kept.study.best_trials}
+    assert 0 < len(front) <= elite.BEST
+    assert front <= window
+    assert set(range(600 - elite.NEWEST, 600)) <= window
+
+
+def test_tpe_proposes_its_best_candidate_that_is_new():
+    """Of its 24 candidates; were the best one taken and known already, it would have to be asked again and again."""
+    small = build_space(ANATOMY, CAPABILITIES, Space(kinds=("heads",)), prepared().graph_defaults)
+    study = search(DirectStrategy(small), 40)
+    proposer._kept.clear()  # with what was only asked
+    (proposal,) = DirectStrategy(small).ask(study, 1)
+    assert len(next(iter(proposer._kept.values())).study.trials) == len(study.trials) + 1
+    assert proposal.recipe.digest not in study.digests
 
 
 def test_gaussian_process_proposes_and_resumes():
