@@ -41,13 +41,19 @@ class Evidence:
 class DropModel:
     """The curve ``drop = a * changed + b * changed ** 2`` of a job, with non-negative coefficients.
 
+    They are rounded to three digits: more say nothing, and so one more trial among many leaves what is known of the
+    others as it is.
+
     Args:
         evidence: Evaluations of the job's candidates on the search split.
+
+    Attributes:
+        curve: The coefficients, or ``None`` while there are too few candidates. Equal curves expect the same drops.
     """
 
     def __init__(self, evidence: Iterable[Evidence]) -> None:
         useful = [item for item in evidence if 0.0 < item.changed <= LARGEST_CHANGE]
-        self._curve = tuple(_fit(useful).tolist()) if len(useful) >= FEWEST else None
+        self.curve = tuple(_rounded(value) for value in _fit(useful)) if len(useful) >= FEWEST else None
 
     def expected(self, evidence: Sequence[Evidence]) -> float:
         """Return the expected drop of a candidate.
@@ -68,14 +74,18 @@ class DropModel:
             np.array([getattr(item, name) for item in evidence], dtype=np.float64)
             for name in ("changed", "drop", "examples")
         )
-        if self._curve is None:
+        if self.curve is None:
             return [float(value) for value in drop]
-        prior = self._curve[0] * changed + self._curve[1] * changed**2
+        prior = self.curve[0] * changed + self.curve[1] * changed**2
         spread = np.maximum(LEAST_SPREAD, RELATIVE_SPREAD * prior) ** 2
         noise = changed / examples  # of the difference between predictions lost and won
         known = (changed > 0.0) & (changed <= LARGEST_CHANGE)
         weighed: list[float] = np.where(known, (drop * spread + prior * noise) / (spread + noise), drop).tolist()
         return weighed
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def _fit(evidence: Sequence[Evidence]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -1,6 +1,7 @@
 """The latency (or memory) model of a job, from its table and from the trials that were measured so far."""
 
 from collections.abc import Iterable
+from typing import TypeGuard
 
 from compressors.recipe import Recipe
 from profilers.types import Estimate
@@ -21,12 +22,11 @@ LEAST_OBSERVATIONS = 5
 def latency_model(request: JobRequest, prepared: Prepared, trials: Iterable[TrialRecord]) -> LatencyModel:
     """Return the model of the ratio that the job's objective compares, fitted to its measured trials."""
     costs = branch_costs(request, prepared)
-    observations = [
-        Observation(trial.recipe, trial.ratio, trial.digest)
-        for trial in trials
-        if trial.recipe is not None and trial.ratio is not None and trial.outcome == "done"
-    ]
-    return LatencyModel(costs, prepared.anatomy, observations)
+    return LatencyModel(costs, prepared.anatomy, [trial for trial in trials if _is_observation(trial)])
+
+
+def _is_observation(trial: TrialRecord) -> TypeGuard[Observation]:
+    return trial.recipe is not None and trial.ratio is not None and trial.outcome == "done"
 
 
 def branch_costs(request: JobRequest, prepared: Prepared) -> BranchCosts:

@@ -10,6 +10,7 @@ that hold them near 1 until the data say otherwise. A prediction decides what is
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +56,28 @@ class _Designs:
 _designs: Remembered[_Designs] = Remembered(32)
 
 
+class Observation(Protocol):
+    """A recipe with its digest, and its measured latency ratio: a trial, for example."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        ...
+
+    @property
+    def ratio(self) -> float:
+        """Measured latency as a fraction of the dense reference's."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of the recipe."""
+        ...
+
+
 @dataclass(frozen=True)
-class Observation:
-    """A recipe with its digest, and its measured latency ratio."""
+class Measured:
+    """An :class:`Observation` without a trial."""
 
     recipe: Recipe
     ratio: float

@@ -34,10 +34,14 @@ class _History:
     Attributes:
         settled: The first trials of the job, all of them ended for good, by number.
         ended: Other ended trials by id and end: in an open transaction an end may still be undone.
+        weighed: The first of ``settled`` with the drops that ``curve`` lets expect.
+        curve: See :class:`search.drop_model.DropModel`.
     """
 
     settled: list[TrialRecord] = field(default_factory=list)
     ended: dict[_Key, TrialRecord] = field(default_factory=dict)
+    weighed: list[TrialRecord] = field(default_factory=list)
+    curve: tuple[float, ...] | None = None
 
 
 def job_records(session: Session, job_id: str, *, labelled: bool, expected_drops: bool = True) -> list[TrialRecord]:
@@ -50,7 +54,8 @@ def job_records(session: Session, job_id: str, *, labelled: bool, expected_drops
         session: Any session.
         job_id: The job.
         labelled: Whether quality is a labelled metric.
-        expected_drops: Whether to weigh drops as :func:`with_expected_drops` does; for who looks at none, it is waste.
+        expected_drops: Whether to give the drops that are to be expected of more labelled examples
+            (:class:`search.drop_model.DropModel`) in place of those that were seen; for who looks at none, it is waste.
     """
     history = _histories.pop((job_id, labelled), None) or _History()
     _histories[job_id, labelled] = history
@@ -63,12 +68,12 @@ def job_records(session: Session, job_id: str, *, labelled: bool, expected_drops
     fresh = {trial.id: read_record(trial, labelled=labelled) for trial in session.exec(rows)} if missing else {}
     records = [history.ended.get(key) or fresh[key[0]] for key in keys]
     history.ended = {key: record for key, record in zip(keys, records, strict=True) if record.finished_at is not None}
-    everything = [*history.settled, *records]
+    found = _expected(history, records) if expected_drops else [*history.settled, *records]
     if sees_committed_rows_only(session):
         _settle(history, keys, records)
     while len(_histories) > _KEPT:
         _histories.popitem(last=False)
-    return with_expected_drops(everything) if expected_drops else everything
+    return found
 
 
 def _settle(history: _History, keys: Sequence[_Key], records: Sequence[TrialRecord]) -> None:
@@ -78,10 +83,24 @@ def _settle(history: _History, keys: Sequence[_Key], records: Sequence[TrialReco
         history.settled.append(history.ended.pop(key))
 
 
-def with_expected_drops(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Replace the drops that were seen on few labelled examples by those that are to be expected of more."""
-    evidence = [record.evidence for record in records if record.evidence is not None]
-    drops = iter(DropModel(evidence).each(evidence))
+def _expected(history: _History, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Replace the drops that were seen on few labelled examples by those that are to be expected of more.
+
+    Args:
+        history: The settled trials; those that were weighed before are weighed again only if the curve has changed.
+        records: The later ones.
+    """
+    everything = [*history.settled, *records]
+    model = DropModel(record.evidence for record in everything if record.evidence is not None)
+    if model.curve != history.curve:
+        history.curve = model.curve
+        history.weighed.clear()
+    history.weighed += _weighed(history.settled[len(history.weighed) :], model)
+    return [*history.weighed, *_weighed(records, model)]
+
+
+def _weighed(records: Sequence[TrialRecord], model: DropModel) -> list[TrialRecord]:
+    drops = iter(model.each([record.evidence for record in records if record.evidence is not None]))
     return [record if record.evidence is None else _with_drop(record, next(drops)) for record in records]
 
 

@@ -8,8 +8,8 @@ the trials; every proposal costs milliseconds and is new.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 
@@ -64,8 +64,7 @@ _Choice = tuple[tuple[int, ...], FloatArray]
 _choices: Remembered[_Choice | None] = Remembered(50_000)
 
 
-@dataclass(frozen=True)
-class Located:
+class Located(NamedTuple):
     """A finished trial, the option that it uses in each unit, and the errors of those options."""
 
     record: TrialRecord

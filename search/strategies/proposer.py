@@ -134,7 +134,7 @@ class OptunaProposer:
         return kept
 
     def _is_mine(self, trial: TrialRecord) -> bool:
-        return set(trial.params or ()) == set(self._distributions)
+        return trial.params is not None and trial.params.keys() == self._distributions.keys()
 
     def _frozen(self, trial: TrialRecord, goal: Goal) -> FrozenTrial:
         objectives = trial.objectives

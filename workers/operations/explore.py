@@ -17,7 +17,7 @@ from infra.database.models import JsonObject
 from search.branches import allowed_units
 from search.estimator import branch_costs
 from search.latency_model import LatencyModel
-from search.latency_model import Observation
+from search.latency_model import Measured
 from search.options import Explored
 from search.prepared import Prepared
 from search.refine import offspring
@@ -60,7 +60,7 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
     request, prepared = JobRequest.model_validate(arguments["request"]), Prepared.load(arguments["prepared"])
     assert prepared.options is not None
     seen = [
-        Observation(recipe := Recipe.model_validate(entry["recipe"]), entry["ratio"], recipe.digest)
+        Measured(recipe := Recipe.model_validate(entry["recipe"]), entry["ratio"], recipe.digest)
         for entry in arguments["observations"]
     ]
     model = LatencyModel(branch_costs(request, prepared), prepared.anatomy, seen)

@@ -43,10 +43,10 @@ def test_an_end_that_was_rolled_back_is_not_remembered(bench, job_id):
         trial = session.exec(select(Trial).where(Trial.job_id == job_id, Trial.number == 5)).one()
         trial.state, trial.finished_at = "evaluated", None
     records._histories.clear()
-    with pytest.raises(RuntimeError, match="power cut"), bench.database.write_session() as session:
+    with bench.database.write_session() as session:
         end_trial(session, session.get_one(Trial, trial.id), "failed")
         assert job_records(session, job_id, labelled=True)[5].outcome == "failed"
-        raise RuntimeError("power cut")
+        session.rollback()
     with bench.database.read_session() as session:
         assert job_records(session, job_id, labelled=True)[5].outcome == "running"
     with bench.database.write_session() as session:
