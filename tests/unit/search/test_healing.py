@@ -297,7 +297,7 @@ def test_guided_repairs_without_labels_within_its_budget(bench):
     [
         {"repair_share": 0},
         {"strategy": "direct"},
-        {"budget": {"seconds": 120}},
+        {"budget": {"seconds": 300}},
         {"budget": {"seconds": None, "trials": 9}},
         {"space": {"kinds": ["bits"]}},
     ],
