@@ -99,6 +99,9 @@ class GraphRecipe(_Frozen):
     result slightly)."""
     first_token_head: bool = True
     """Compute the last layer only where the task's head reads it (sequence classification on the first token)."""
+    merged_keys: bool = False
+    """Where ``first_token_head`` leaves a single query, multiply it with the weights of the keys rather than the hidden
+    states of all tokens, and the values likewise: the same sums in another order, in float32."""
     static_shape: bool = False
     """Write the workload's batch and sequence length into the graph; an extra artifact beside the dynamic one."""
 

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     """How long a worker stays with a job, whose model it has loaded, before other jobs of the same priority get their
     turn."""
 
+    graph_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """Longest time that equivalent graphs race for the device's best one, once for each kind of model, device and
+    workload; 0: never, the graphs that are usually best are used."""
     measure_seconds: Seconds = 20.0
     """Longest time to measure one candidate during the search; narrow intervals usually take a fraction of it."""
     confirm_seconds: Seconds = 60.0

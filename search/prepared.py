@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 from compressors.description import Anatomy
 from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
+from compressors.recipe import Recipe
 from profilers.types import Capabilities
 from search.options import BranchTable
 from search.options import Explored
@@ -21,8 +22,17 @@ class GraphDefaults(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     graph: GraphRecipe = GraphRecipe()
+    """For candidates with integers, and for all where ``float_graph`` is not given."""
+    float_graph: GraphRecipe | None = None
+    """For candidates in floating point throughout."""
     quantization: QuantizationRecipe = QuantizationRecipe()
     precision: Literal["f32", "bf16"] = "f32"
+
+    def graph_for(self, recipe: Recipe) -> GraphRecipe:
+        """Return the graph that a candidate's arithmetic runs fastest in."""
+        present = [layer for layer in recipe.layers if not layer.removed]
+        integers = any(branch.bits <= 8 for layer in present for branch in (layer.attention, layer.feed_forward))
+        return self.graph if integers or self.float_graph is None else self.float_graph
 
 
 class Prepared(BaseModel):

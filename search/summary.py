@@ -11,6 +11,8 @@ from infra.database.models import Job
 from infra.database.models import Step
 from infra.database.models import Trial
 from search.goals import choose
+from search.graph_choice import GraphChoice
+from search.graph_choice import describe
 from search.guard import guarded_front
 from search.guard import noisy_count
 from search.prepared import Prepared
@@ -30,7 +32,8 @@ def summarise(
     Returns:
         ``objective``, ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial
         ids, best first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by
-        kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why).
+        kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why), ``graphs``
+        (which form of the graph the device ran fastest, and what was tried).
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
@@ -50,7 +53,18 @@ def summarise(
         "wall_seconds": wall_seconds(job, steps, now),
         "prediction": prediction_error(trials),
         "notes": list(space.notes),
+        "graphs": graphs(job),
     }
+
+
+def graphs(job: Job) -> dict[str, Any] | None:
+    """Return what races of equivalent graphs on the device have shown, or ``None`` where there were none."""
+    prepared = job.prepared or {}
+    choices = prepared.get("graph_choices")
+    if not choices:
+        return None
+    message = describe({form: GraphChoice.model_validate(choice) for form, choice in choices.items()})
+    return {"message": message, "choices": choices, "seconds": prepared["graph_seconds"]}
 
 
 def wall_seconds(job: Job, steps: Sequence[Step], now: datetime) -> dict[str, Any]:

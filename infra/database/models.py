@@ -337,6 +337,17 @@ class LatencyTable(SQLModel, table=True):
     created_at: datetime = _created()
 
 
+class BestGraph(SQLModel, table=True):
+    """The fastest graphs as measured, shared between jobs; ``key`` names architecture, device and workload."""
+
+    __tablename__ = "best_graph"
+    id: str = _id()
+    device_id: str = _reference("device.id")
+    key: str = Field(unique=True)
+    found: JsonObject = _json()
+    created_at: datetime = _created()
+
+
 class IdempotencyKey(SQLModel, table=True):
     """The answer that was given to a POST with an ``Idempotency-Key``."""
 

@@ -5,6 +5,8 @@ OPERATIONS: dict[str, str] = {
     "prepare": "workers.operations.prepare:prepare",
     "options": "workers.operations.options:options",
     "explore": "workers.operations.explore:explore",
+    "graph_variants": "workers.operations.graphs:graph_variants",
+    "race_graphs": "workers.operations.graph_race:race_graphs",
     "table_blocks": "workers.operations.blocks:table_blocks",
     "table": "workers.operations.table:table",
     "build": "workers.operations.build:build",

@@ -6,6 +6,7 @@ from compressors.description import Anatomy
 from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
 from compressors.options.blocks import block_network
+from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from infra.database.models import JsonObject
 from profilers.types import Artifact
@@ -63,9 +64,11 @@ def write_block(
     """
     path = directory / f"{block.name}.onnx"
     blocks = block_network(network, block.attention, block.feed_forward, block.extent)
+    layer = LayerRecipe(attention=block.attention, feed_forward=block.feed_forward)
+    graph = defaults.graph_for(Recipe(layers=(layer,)))
     recipe = Recipe.dense(len(network.layers)).model_copy(
         update={
-            "graph": defaults.graph.model_copy(update={"first_token_head": block.first_token}),
+            "graph": graph.model_copy(update={"first_token_head": block.first_token}),
             "quantization": defaults.quantization,
             "precision": block.precision,
         }

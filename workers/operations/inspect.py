@@ -30,7 +30,8 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
     precision = "bf16" if "bf16" in capabilities.precisions else "f32"
     graph = default_graph(inputs.device.profiler, {8} if precision == "f32" else set())
     quantization = default_quantization(inputs.device.profiler, saturating=capabilities.saturating_int8)
-    defaults = GraphDefaults(graph=graph, quantization=quantization, precision=precision)
+    floats = default_graph(inputs.device.profiler, set())
+    defaults = GraphDefaults(graph=graph, float_graph=floats, quantization=quantization, precision=precision)
     return {
         "anatomy": anatomy.model_dump(mode="json"),
         "capabilities": capabilities.model_dump(mode="json"),

@@ -6,6 +6,7 @@ from workers.stages.confirm import ConfirmStage
 from workers.stages.evaluate import EvaluateStage
 from workers.stages.explore import ExploreStage
 from workers.stages.export import ExportStage
+from workers.stages.graphs import GraphsStage
 from workers.stages.inspect import InspectStage
 from workers.stages.measure import MeasureStage
 from workers.stages.options import OptionsStage
@@ -17,6 +18,7 @@ from workers.stages.tick import TickStage
 _ALL: tuple[Stage, ...] = (
     InspectStage(),
     PrepareStage(),
+    GraphsStage(),
     OptionsStage(),
     TableStage(),
     ExploreStage(),

@@ -5,10 +5,10 @@ from sqlmodel import Session
 from infra.database.models import JobBlob
 from infra.database.models import JsonObject
 from infra.database.models import Step
-from search import coordinator
 from search.lifecycle import ENDED
 from workers.stage import StageContext
 from workers.stages.base import JobStage
+from workers.stages.graphs import start_graphs
 from workers.stages.inputs import get_job
 from workers.stages.inputs import job_inputs
 from workers.stages.inputs import prepared_files
@@ -27,7 +27,7 @@ class PrepareStage(JobStage):
         return {"found": found, "blobs": blobs}
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
-        """Keep what was found and let the first trials begin."""
+        """Keep what was found and go on to the graphs."""
         job = get_job(session, step.job_id)
         if job.state in ENDED:
             return
@@ -35,4 +35,4 @@ class PrepareStage(JobStage):
             session.merge(JobBlob(job_id=job.id, name=name, sha256=sha256))
         job.prepared = (job.prepared or {}) | output["found"]
         session.add(job)
-        coordinator.start_trials(session, job)
+        start_graphs(session, job)

@@ -67,19 +67,22 @@ class TableStage(JobStage):
 
 def table_key(job: Job) -> str:
     """Name everything that block times depend on: device, architecture, workload, graph."""
+    return measured_key(job, {"version": VERSION, "graph": (job.prepared or {})["graph_defaults"]})
+
+
+def measured_key(job: Job, what: JsonObject) -> str:
+    """Name what was measured for any model of the job's architecture on its device, at its workload."""
     prepared = job.prepared or {}
     anatomy = Anatomy.model_validate(prepared["anatomy"]).model_dump(
         include={"model_type", "task", "layers", "hidden_size", "heads", "head_size", "intermediate_size"}, mode="json"
     )
     parts = {
-        "version": VERSION,
         "device": job.device_id,
         "anatomy": anatomy | {"labels": len(prepared["anatomy"]["labels"])},
         "capabilities": prepared["capabilities"],
-        "graph": prepared["graph_defaults"],
         "workload": JobRequest.model_validate(job.request).workload.model_dump(mode="json"),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts | what, sort_keys=True).encode()).hexdigest()
 
 
 def _known(session: Session, job: Job) -> LatencyTable | None:

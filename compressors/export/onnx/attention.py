@@ -16,6 +16,7 @@ from compressors.export.onnx.embeddings import emit_mask
 from compressors.export.onnx.embeddings import emit_sequence_length
 from compressors.export.onnx.embeddings import emit_sequence_shape
 from compressors.export.onnx.linear import emit_linear
+from compressors.export.onnx.one_query import emit_one_query
 from compressors.network import Attention
 from compressors.network import Linear
 
@@ -30,6 +31,10 @@ def emit_attention(context: Context, source: str, queries: str, attention: Atten
         attention: The branch.
         name: Prefix of the names of all values.
     """
+    if source != queries and context.graph.merged_keys and not _few_bits(attention):
+        query = emit_linear(context, queries, _scaled(attention.query, attention.head_size), f"{name}.query")
+        mixed = emit_one_query(context, source, query, attention, name)
+        return emit_linear(context, mixed, _output(attention), f"{name}.output")
     query, key, value = _project(context, source, queries, attention, name)
     if context.flat:
         mixed = _sequence_first(context, query, key, value, attention, name, one_query=source != queries)
@@ -38,6 +43,11 @@ def emit_attention(context: Context, source: str, queries: str, attention: Atten
     else:
         mixed = _batch_first(context, query, key, value, attention, name)
     return emit_linear(context, mixed, _output(attention), f"{name}.output")
+
+
+def _few_bits(attention: Attention) -> bool:
+    """Whether keys or values are stored in blocks along the inputs, as only the product over all tokens reads them."""
+    return attention.key.bits < 8 or attention.value.bits < 8
 
 
 def _project(context: Context, source: str, queries: str, attention: Attention, name: str) -> tuple[str, str, str]:

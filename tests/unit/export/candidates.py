@@ -24,6 +24,7 @@ graphs = st.builds(
     fused_skip_norm=st.booleans(),
     gelu=st.sampled_from(["erf", "fused"]),
     first_token_head=st.booleans(),
+    merged_keys=st.booleans(),
 )
 
 

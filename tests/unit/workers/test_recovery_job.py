@@ -15,12 +15,15 @@ from sqlmodel import SQLModel
 from sqlmodel import col
 from sqlmodel import select
 
+from compressors.export.graph_choices import alternatives
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import GraphRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from infra import blobs
 from infra.database.engine import Database
+from infra.database.models import BestGraph
 from infra.database.models import Dataset
 from infra.database.models import Event
 from infra.database.models import Export
@@ -37,7 +40,9 @@ from infra.steps import create_step
 from infra.store import open_store
 from search import coordinator
 from search import service
+from search.graph_choice import GraphChoice
 from search.lifecycle import ENDED
+from search.lifecycle import cancel_job
 from search.requests import JobRequest
 from search.shapes import Shape
 from tests.helpers.tiny_models import make_dataset
@@ -60,6 +65,7 @@ class Service:
             database_url=url,
             host_lock_directory=home,
             retry_seconds=0.01,
+            graph_seconds=4.0,
             measure_seconds=1.0,
             confirm_seconds=1.0,
             runner_threads=1,
@@ -82,10 +88,10 @@ class Service:
         with self.database.write_session() as session:
             register_local_devices(session)
             model_id = f"model-{task}"
-            session.add(Model(id=model_id, owner="me", name="tiny", state="ready"))
+            session.merge(Model(id=model_id, owner="me", name="tiny", state="ready"))
             session.flush()
             for name, ref in files.items():
-                session.add(ModelFile(model_id=model_id, name=name, sha256=ref.sha256, size=ref.size))
+                session.merge(ModelFile(model_id=model_id, name=name, sha256=ref.sha256, size=ref.size))
             for name, ref in sets.items():
                 row = Dataset(id=name, owner="me", name=name, format="jsonl", sha256=ref.sha256)
                 row.columns = ["text", "label"]
@@ -146,6 +152,34 @@ class Killer(threading.Thread):
 def training_progress(service_: Service, job_id: str) -> list[JsonObject]:
     events = service_.rows(Event, job_id=job_id, kind="progress")
     return [event.payload for event in sorted(events, key=lambda event: event.id) if "recovery" in event.payload]
+
+
+def test_graphs_are_raced_once_for_each_architecture_device_and_workload(service_: Service, tmp_path: Path) -> None:
+    asked = {"strategy": "direct", "budget": {"seconds": None, "trials": 1}, "workload": {"sequence_length": 32}}
+    first = service_.run(service_.submit(tmp_path / "first", **asked), until="search")
+    (step,) = service_.rows(Step, job_id=first.id, kind="graphs")
+    assert step.state == "done", step.error
+    (known,) = service_.rows(BestGraph)
+    choices = {form: GraphChoice.model_validate(choice) for form, choice in known.found["choices"].items()}
+    assert choices.keys() == {"graph", "float_graph"}
+    for form, choice in choices.items():
+        start = GraphRecipe.model_validate(first.prepared["graph_start"][form])
+        assert choice.ratios.keys() <= alternatives(start).keys()
+        assert choice.changes == () or all(choice.ratios[name].high < 1 for name in choice.changes)
+        assert first.prepared["graph_defaults"][form] == choice.graph.model_dump(mode="json")
+    notices = service_.rows(Event, job_id=first.id, kind="notice")
+    assert any("raced on this device" in event.payload["message"] for event in notices)
+
+    second = service_.run(service_.submit(tmp_path / "second", **asked), until="search")
+    assert service_.rows(Step, job_id=second.id, kind="graphs") == []
+    assert second.prepared["graph_defaults"] == first.prepared["graph_defaults"]
+    other = service_.run(
+        service_.submit(tmp_path / "other", **asked | {"workload": {"sequence_length": 16}}), until="graphs"
+    )
+    assert service_.rows(Step, job_id=other.id, kind="graphs"), "another workload has its own race"
+    for job in (first, second, other):
+        with service_.database.write_session() as session:
+            cancel_job(session, session.get_one(Job, job.id))
 
 
 @pytest.mark.slow
