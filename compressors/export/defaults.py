@@ -1,9 +1,12 @@
-"""The graph and the quantisation that each back end runs best, as measured by ``benchmarks.graph_recipes``. Light."""
+"""The graph and the quantisation that each back end usually runs best, by ``benchmarks.graph_recipes``. Light.
+
+A job races the graph against its alternatives on its own device (``workers.stages.graphs``) and starts from these.
+"""
 
 from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
 
-_ONNX_RUNTIME = GraphRecipe(operators="contrib", layout="sequence_first", packed_qkv=False, gelu="fused")
+_ONNX_RUNTIME = GraphRecipe(operators="contrib", layout="sequence_first", packed_qkv=False, gelu="fused", merged_keys=True)
 _OPENVINO = GraphRecipe(operators="standard", layout="batch_first", packed_qkv=False, gelu="fused")
 
 _BEST = {
@@ -15,7 +18,7 @@ _BEST = {
 
 
 def default_graph(profiler: str, bits_used: set[int]) -> GraphRecipe:
-    """Return the measured best graph for a device.
+    """Return the graph that is usually best on a kind of device.
 
     Args:
         profiler: Name of the profiler plugin, such as ``onnxruntime`` or ``openvino``.

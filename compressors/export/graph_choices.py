@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from compressors.recipe import GraphRecipe
 
-_FIRST = {"layout": "batch_first"}
+_FIRST: dict[str, object] = {"layout": "batch_first"}
 
 
 def alternatives(graph: GraphRecipe) -> dict[str, GraphRecipe]:

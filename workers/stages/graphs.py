@@ -157,14 +157,10 @@ class _Races:
 def _use(session: Session, job: Job, choices: JsonObject, seconds: float) -> None:
     """Make the choices the job's defaults and tell its watchers."""
     prepared = job.prepared or {}
-    start = prepared.get("graph_start", prepared["graph_defaults"])
+    start: JsonObject = prepared.get("graph_start", prepared["graph_defaults"])
     chosen = {form: choice["graph"] for form, choice in choices.items()}
-    job.prepared = prepared | {
-        "graph_start": start,
-        "graph_defaults": start | chosen,
-        "graph_choices": choices,
-        "graph_seconds": seconds,
-    }
+    found: JsonObject = {"graph_defaults": start | chosen, "graph_choices": choices, "graph_seconds": seconds}
+    job.prepared = prepared | {"graph_start": start} | found
     session.add(job)
     if choices:
         message = describe({form: GraphChoice.model_validate(choice) for form, choice in choices.items()})
