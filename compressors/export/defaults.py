@@ -6,7 +6,9 @@ A job races the graph against its alternatives on its own device (``workers.stag
 from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
 
-_ONNX_RUNTIME = GraphRecipe(operators="contrib", layout="sequence_first", packed_qkv=False, gelu="fused", merged_keys=True)
+_ONNX_RUNTIME = GraphRecipe(
+    operators="contrib", layout="sequence_first", packed_qkv=False, gelu="fused", merged_keys=True
+)
 _OPENVINO = GraphRecipe(operators="standard", layout="batch_first", packed_qkv=False, gelu="fused")
 
 _BEST = {

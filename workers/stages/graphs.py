@@ -156,11 +156,11 @@ class _Races:
 
 def _use(session: Session, job: Job, choices: JsonObject, seconds: float) -> None:
     """Make the choices the job's defaults and tell its watchers."""
-    prepared = job.prepared or {}
-    start: JsonObject = prepared.get("graph_start", prepared["graph_defaults"])
+    prepared: JsonObject = dict(job.prepared or {})
+    prepared.setdefault("graph_start", prepared["graph_defaults"])
     chosen = {form: choice["graph"] for form, choice in choices.items()}
-    found: JsonObject = {"graph_defaults": start | chosen, "graph_choices": choices, "graph_seconds": seconds}
-    job.prepared = prepared | {"graph_start": start} | found
+    prepared |= {"graph_defaults": prepared["graph_start"] | chosen, "graph_choices": choices, "graph_seconds": seconds}
+    job.prepared = prepared
     session.add(job)
     if choices:
         message = describe({form: GraphChoice.model_validate(choice) for form, choice in choices.items()})
