@@ -32,13 +32,20 @@ class Explorer:
         stages: Number of parts of the text.
         expired: Whether the time is up; asked between evaluations.
         evaluations: Scores that were computed, all stages together.
+        asked: Choices that were handed in, those that came up before included.
     """
 
     score: Score
     stages: int
     expired: Callable[[], bool]
     evaluations: int = 0
+    asked: int = 0
     _known: dict[tuple[Choice, int], float] = field(default_factory=dict)
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the choices handed in that had been scored before: many weights, one solution (SPDY)."""
+        return 1 - len({choice for choice, _ in self._known}) / max(1, self.asked)
 
     def search(
         self, starts: Sequence[Choice], offspring: Callable[[Sequence[Choice]], Iterable[Choice]]
@@ -51,12 +58,15 @@ class Explorer:
             starts: Where to begin.
             offspring: Gives neighbours of some parents within the same budget.
         """
+        self.asked += len(starts)
         finals = {starts[0]: self._full(starts[0])}
         finals |= self._tournament(starts[1:])
         idle = 0
         while not self.expired() and idle < PATIENCE:
             parents = sorted(finals, key=lambda choice: (finals[choice], choice))[:PARENTS]
-            children = [child for child in offspring(parents) if (child, 1) not in self._known]
+            drawn = list(offspring(parents))
+            self.asked += len(drawn)
+            children = [child for child in drawn if (child, 1) not in self._known]
             if not children:
                 idle += 1
                 continue

@@ -75,7 +75,8 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
     found = []
     for number, explored in enumerate(exploration.run(ratios, arguments["max_seconds"])):
         found.append(explored)
-        context.progress({"doing": "exploring", "done": number + 1, "of": len(ratios)})
+        hits = round(exploration.hit_rate, 3)
+        context.progress({"doing": "exploring", "done": number + 1, "of": len(ratios), "hit_rate": hits})
     ordered = [entry for rank in zip_longest(*found) for entry in rank if entry is not None]  # winners first
     return {"explored": [entry.model_dump(mode="json") for entry in ordered]}
 
@@ -89,6 +90,9 @@ class Exploration:
         solver: Units, their predicted times, and the solver.
         model: Predicts the ratios that are returned.
         seed: Of everything random.
+
+    Attributes:
+        hit_rate: Of the last target: share of the combinations drawn that had been scored before.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Exploration:
         self._stitched = StitchedModel(library.network, scoring)
         self._generator = np.random.default_rng(seed)
         self._scores: dict[Choice, float] = {}
+        self.hit_rate = 0.0
         self._times = solver.times(self._precision)
         self._efficient = [
             efficient_options(unit_times, unit.divergence)
@@ -117,7 +122,9 @@ class Exploration:
 
     def _search(self, ratio: float, before: Choice | None, deadline: float) -> list[tuple[Choice, float]]:
         explorer = Explorer(self._score, self._stages, lambda: time.monotonic() > deadline)
-        return explorer.search(self._starts(ratio, before), lambda parents: self._children(parents, ratio))
+        found = explorer.search(self._starts(ratio, before), lambda parents: self._children(parents, ratio))
+        self.hit_rate = explorer.hit_rate
+        return found
 
     def solve(self, ratio: float) -> Explored:
         """Return the solver's own answer, errors at face value, with its divergence."""

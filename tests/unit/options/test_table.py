@@ -18,6 +18,7 @@ from profilers.types import Estimate
 from search.branch_costs import TableCosts
 from search.canonical import canonicalise
 from search.latency_model import LatencyModel
+from search.options import BranchTable
 from search.prepared import GraphDefaults
 from workers.operations.blocks import write_block
 from workers.operations.table import Block
@@ -76,13 +77,17 @@ class Machine:
         return self.time(layers, block.first_token)
 
 
-def measured_model(noise: float = 0.0) -> LatencyModel:
+def measured_table(noise: float = 0.0) -> BranchTable:
     machine, generator = Machine(), np.random.default_rng(0)
     ratios = {}
     for block in plan(ANATOMY, CPU, GraphDefaults()):
         value = machine.block(block) * float(np.exp(generator.normal(0, noise)))
         ratios[block] = Estimate(value=value, low=value * (1 - 2 * noise), high=value * (1 + 2 * noise))
-    return LatencyModel(TableCosts(branch_table(ratios, ANATOMY), ANATOMY), ANATOMY)
+    return branch_table(ratios, ANATOMY)
+
+
+def measured_model(noise: float = 0.0) -> LatencyModel:
+    return LatencyModel(TableCosts(measured_table(noise), ANATOMY), ANATOMY)
 
 
 def random_recipe(generator: np.random.Generator) -> Recipe:
