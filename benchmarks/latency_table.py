@@ -84,8 +84,11 @@ def methods(network: EncoderNetwork) -> dict[str, Recipe]:
     anatomy, layers = describe(network), len(network.layers)
     recipes = {"dense": Recipe.dense(layers)}
     for share in SPARSITIES:
-        layer = LayerRecipe(attention=AttentionRecipe(sparsity=share), feed_forward=FeedForwardRecipe(sparsity=share))
-        recipes[f"{share:.0%} zeros"] = Recipe(layers=(layer,) * layers, mask="magnitude", compensation="none")
+        layer = LayerRecipe(
+            attention=AttentionRecipe(sparsity=share, mask="magnitude"),
+            feed_forward=FeedForwardRecipe(sparsity=share, mask="magnitude"),
+        )
+        recipes[f"{share:.0%} zeros"] = Recipe(layers=(layer,) * layers, compensation="none")
     width = max(anatomy.intermediate_size)
     break_even = width * anatomy.hidden_size // (width + anatomy.hidden_size)
     for rank in (break_even, *low_ranks(width, anatomy.hidden_size)):

@@ -1,7 +1,7 @@
 """From the dense model and a recipe to the candidate.
 
-Order: removal, least squares, low rank, masks, rounding. Deterministic: the same model, calibration and recipe give the
-same tensors.
+Order: merging of layers, removal, least squares, low rank, masks, rounding. Deterministic: the same model, calibration
+and recipe give the same tensors.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from torch import Tensor
 from compressors.anatomy.describe import describe
 from compressors.calibration.statistics import Calibration
 from compressors.calibration.statistics import Site
+from compressors.methods.merging import merge_layers
 from compressors.network import Attention
 from compressors.network import EncoderNetwork
 from compressors.network import FeedForward
@@ -57,13 +58,16 @@ def apply_recipe(
             "The recipe names trained weights, but none were given.", hint="Load the blob that recipe.weights names."
         )
     if trained is not None:  # every value is about to be replaced: only the shapes matter
-        cheap = {"criterion": "magnitude", "compensation": "none", "mask": "magnitude", "factorization": "plain"}
-        recipe = recipe.model_copy(update=cheap)
-    layers = [
-        _Builder(layer, plan, calibration, recipe).build()
-        for layer, plan in zip(network.layers, recipe.layers, strict=True)
-        if not is_dropped(plan)
-    ]
+        cheap = {"criterion": "magnitude", "compensation": "none", "factorization": "plain"}
+        recipe = recipe.model_copy(update={"layers": tuple(map(_without_zeros, recipe.layers)), **cheap})
+    layers = []
+    for position, plan in enumerate(recipe.layers):
+        if is_dropped(plan):
+            continue
+        layer = network.layers[position]
+        if plan.merged:
+            layer = merge_layers(network.layers[position : position + 1 + plan.merged])
+        layers.append(_Builder(layer, plan, calibration, recipe).build())
     candidate = EncoderNetwork(
         model_type=network.model_type,
         embeddings=network.embeddings,
@@ -73,6 +77,13 @@ def apply_recipe(
         max_sequence_length=network.max_sequence_length,
     )
     return candidate if trained is None else with_tensors(candidate, trained)
+
+
+def _without_zeros(layer: LayerRecipe) -> LayerRecipe:
+    branches = {"attention": layer.attention, "feed_forward": layer.feed_forward}
+    return layer.model_copy(
+        update={name: branch.model_copy(update={"sparsity": 0.0}) for name, branch in branches.items()}
+    )
 
 
 def _check_widths(network: EncoderNetwork, calibration: Calibration) -> None:
@@ -151,8 +162,11 @@ class _Builder:
 
     def _input(self, site: Site, kept: Tensor | None) -> MatrixInput:
         statistics = self.calibration.at(self.layer.index, site)
+        width = statistics.width if kept is None else len(kept)
         return MatrixInput(
             lambda: statistics.moments() if kept is None else statistics.moments().restrict(kept),
+            self.calibration.cache,
+            f"{self.layer.index}.{site}.{self.recipe.criterion}.{width}",
         )
 
     def _refine(

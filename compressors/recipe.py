@@ -14,6 +14,8 @@ from pydantic import ConfigDict
 from pydantic import Field
 
 Bits = Literal[4, 8, 16, 32]
+Mask = Literal["wanda", "magnitude", "sparsegpt"]
+Pattern = Literal["unstructured", "2:4"]
 
 
 class _Frozen(BaseModel):
@@ -29,6 +31,10 @@ class AttentionRecipe(_Frozen):
     """Rank of the query, key, value and output projections; ``None``: full."""
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the surviving weights that is set to zero."""
+    mask: Mask = "wanda"
+    """How the zeros are chosen where ``sparsity`` > 0."""
+    pattern: Pattern = "unstructured"
+    """``2:4``: two of every four consecutive weights stay; ``sparsity`` is 0.5 then."""
     bits: Bits = 32
     """Weight bit-width of the branch's linear layers."""
 
@@ -40,6 +46,8 @@ class FeedForwardRecipe(_Frozen):
     """Channels that are kept; ``None``: all; ``0``: the branch and its output bias are removed."""
     rank: Annotated[int, Field(ge=1)] | None = None
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mask: Mask = "wanda"
+    pattern: Pattern = "unstructured"
     bits: Bits = 32
 
 
@@ -50,6 +58,9 @@ class LayerRecipe(_Frozen):
     feed_forward: FeedForwardRecipe = FeedForwardRecipe()
     removed: bool = False
     """The whole layer, normalisations included, is dropped."""
+    merged: Annotated[int, Field(ge=0)] = 0
+    """So many of the following layers, which are ``removed``, are merged into this one: what their weights differ by
+    from this layer's is added to it (LaCo). Such a layer keeps all heads and channels; ``0``: nothing is merged."""
 
 
 class QuantizationRecipe(_Frozen):
@@ -116,9 +127,6 @@ class Recipe(_Frozen):
     """The order in which heads and channels are removed."""
     compensation: Literal["least_squares", "none"] = "least_squares"
     """Whether the surviving weights are re-solved against the calibration Gram matrix."""
-    mask: Literal["wanda", "magnitude", "sparsegpt"] = "wanda"
-    """How the zeros are chosen where ``sparsity`` > 0."""
-    pattern: Literal["unstructured", "2:4"] = "unstructured"
     factorization: Literal["whitened", "plain"] = "whitened"
     """``whitened``: activation-aware SVD on the Gram matrix; ``plain``: SVD of the weights."""
     quantization: QuantizationRecipe = QuantizationRecipe()

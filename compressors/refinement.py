@@ -11,6 +11,7 @@ from functools import cached_property
 from torch import Tensor
 
 from compressors.calibration.cache import ByteCache
+from compressors.linear_algebra import upper_inverse_factor
 from compressors.methods.least_squares import refit_bias
 from compressors.methods.low_rank import Basis
 from compressors.methods.low_rank import factorise
@@ -29,14 +30,31 @@ from compressors.recipe import Recipe
 
 @dataclass
 class MatrixInput:
-    """The input of one matrix, whose moments are only computed when a method asks for them."""
+    """The input of one matrix, whose moments are only computed when a method asks for them.
+
+    Attributes:
+        compute: Computes them.
+        cache: Where the factor of the sweeps is kept for other recipes of the same matrix.
+        key: Its name there.
+    """
 
     compute: Callable[[], Moments]
+    cache: ByteCache | None = None
+    key: str = ""
 
     @cached_property
     def moments(self) -> Moments:
         """Moments of the input."""
         return self.compute()
+
+    @property
+    def sweep(self) -> Tensor:
+        """Upper triangular factor of the inverse, float64 ``[in, in]``."""
+
+        def factor() -> Tensor:
+            return upper_inverse_factor(self.moments.centred.double())
+
+        return factor() if self.cache is None else self.cache.get(f"sweep.{self.key}", Tensor, factor)
 
 
 def refine(
@@ -55,8 +73,8 @@ def refine(
     Args:
         linear: a dense layer, after removal.
         given: what it reads.
-        branch: rank, sparsity, bits.
-        recipe: the global choices: factorisation, mask, pattern, rounding, compensation.
+        branch: rank, sparsity with mask and pattern, bits.
+        recipe: the global choices: factorisation, rounding, compensation.
         cache: for bases.
         key: names this matrix, including what was removed before.
     """
@@ -87,19 +105,19 @@ def _zero_and_round(
     """Mask, then round, one matrix; float64 in and out."""
     mask: Tensor | None = None
     if branch.sparsity > 0:
-        weight, mask = _sparsify(weight, given, branch.sparsity, recipe)
+        weight, mask = _sparsify(weight, given, branch)
     if not rounds:
         return weight
     return gptq(weight, given.moments.centred, recipe.quantization.grid_bits(branch.bits), mask)
 
 
-def _sparsify(weight: Tensor, given: MatrixInput, sparsity: float, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    if recipe.mask == "sparsegpt":
-        return sparsegpt(weight, given.moments.centred, sparsity, recipe.pattern)
-    if recipe.mask == "magnitude":
-        mask = magnitude_mask(weight, sparsity, recipe.pattern)
+def _sparsify(weight: Tensor, given: MatrixInput, branch: AttentionRecipe | FeedForwardRecipe) -> tuple[Tensor, Tensor]:
+    if branch.mask == "sparsegpt":
+        return sparsegpt(weight, given.moments.centred, branch.sparsity, branch.pattern, upper=given.sweep)
+    if branch.mask == "magnitude":
+        mask = magnitude_mask(weight, branch.sparsity, branch.pattern)
     else:
-        mask = wanda_mask(weight, given.moments.second_moment(), sparsity, recipe.pattern)
+        mask = wanda_mask(weight, given.moments.second_moment(), branch.sparsity, branch.pattern)
     return weight * mask, mask
 
 

@@ -1,6 +1,7 @@
 """Time of one branch before any candidate was measured: from the device's table, or from counting operations."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -54,9 +55,9 @@ class BranchCosts(Protocol):
 class TableCosts:
     """Times from a measured :class:`BranchTable`; widths that were not measured are interpolated.
 
-    A low-rank branch that was not measured costs what its share of the multiplications costs at full rank; formats
-    that were not measured cost what 32-bit floating point costs. Both are upper estimates in practice, and
-    :class:`search.latency_model.LatencyModel` corrects them from the candidates that are measured later.
+    A low-rank branch that was not measured costs what its share of the multiplications costs at full rank, times what
+    the measured ranks cost beyond theirs; formats that were not measured cost what 32-bit floating point costs.
+    :class:`search.latency_model.LatencyModel` corrects this from the candidates that are measured later.
     """
 
     table: BranchTable
@@ -102,8 +103,33 @@ class TableCosts:
                     return _interpolate(exact, width)
                 dense = curves.get((family, "rank=0", *number_format))
                 if dense:
-                    return _interpolate(dense, width) * _rank_share(recipe, self.anatomy, layer)
+                    time = _interpolate(dense, width)
+                    if recipe.rank is None:
+                        return time
+                    share = _rank_share(recipe, self.anatomy, layer)
+                    return time * share * self._low_rank_overhead(recipe, layer, number_format)
         raise LookupError(f"the latency table has no {type(recipe).__name__} entries")
+
+    def _low_rank_overhead(self, recipe: BranchRecipe, layer: int, number_format: Sequence[str]) -> float:
+        """Return how much longer two thin products take than their share of the multiplications; 1 if nobody knows.
+
+        Measured ranks in the same number format say it best; else those in any.
+        """
+        curves = _curves(self.table)
+        kind = "attention" if isinstance(recipe, AttentionRecipe) else "feed_forward"
+        found: dict[tuple[str, ...], list[float]] = {}
+        for (family, rank, *measured_format), (widths, times) in curves.items():
+            dense = curves.get((family, "rank=0", *measured_format))
+            number = int(rank.removeprefix("rank="))
+            if family != kind or number == 0 or dense is None:
+                continue
+            field = "heads" if kind == "attention" else "intermediate_size"
+            share = _rank_share(recipe.model_copy(update={"rank": number, field: widths[-1]}), self.anatomy, layer)
+            expected = share * _interpolate(dense, widths[-1])
+            if expected > 0:
+                found.setdefault(tuple(measured_format), []).append(times[-1] / expected)
+        factors = found.get(tuple(number_format)) or [factor for some in found.values() for factor in some]
+        return sum(factors) / len(factors) if factors else 1.0
 
 
 @dataclass(frozen=True)

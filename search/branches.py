@@ -13,6 +13,7 @@ from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from search.latency_model import LatencyModel
 from search.options import Branch
+from search.options import Merge
 from search.options import Option
 from search.options import OptionDatabase
 from search.options import Precision
@@ -23,7 +24,7 @@ from search.space import SearchSpace
 FormatPolicy = str
 """``any``, or one of the number formats that all branches shall have: ``int8`` or ``float``."""
 
-_Spelling = tuple[int, int, float, int]
+_Spelling = tuple[int, int, float, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,29 @@ def format_mask(unit: UnitOptions, policy: FormatPolicy) -> np.ndarray[tuple[int
     )
 
 
-def assemble(units: Sequence[UnitOptions], choice: Sequence[int], dense: Recipe) -> Recipe:
-    """Return ``dense`` with the chosen option in each unit."""
+def allowed_merges(database: OptionDatabase, space: SearchSpace) -> tuple[Merge, ...]:
+    """Return merges of layers that keep the outputs closer than dropping as many layers, which saves the same time."""
+    spare = space.anatomy.layers - space.min_layers if "depth" in space.kinds else 0
+    return tuple(merge for merge in database.merges if merge.divergence < merge.dropped and merge.merged <= spare)
+
+
+def merge_mask(unit: UnitOptions, merge: Merge) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Mark the options that a merge leaves: whole branches where layers are merged, none where they came from."""
+    if merge.layer < unit.layer <= merge.layer + merge.merged:
+        return np.array([_removed(option) for option in unit.options], dtype=bool)
+    if unit.layer == merge.layer:
+        return np.array([_is_whole(option) for option in unit.options], dtype=bool)
+    return np.ones(len(unit.options), dtype=bool)
+
+
+def assemble(units: Sequence[UnitOptions], choice: Sequence[int], dense: Recipe, merge: Merge | None = None) -> Recipe:
+    """Return ``dense`` with the chosen option in each unit, and with layers merged."""
     layers = list(dense.layers)
     for unit, index in zip(units, choice, strict=True):
         field = "attention" if unit.branch == "attention" else "feed_forward"
         layers[unit.layer] = layers[unit.layer].model_copy(update={field: unit.options[index].recipe})
+    if merge is not None:
+        layers[merge.layer] = layers[merge.layer].model_copy(update={"merged": merge.merged})
     return dense.model_copy(update={"layers": tuple(layers)})
 
 
@@ -101,6 +119,8 @@ class Locator:
 
     def locate(self, recipe: Recipe) -> tuple[int, ...] | None:
         """Return the option of each unit that a recipe uses, or ``None`` if one is not in the database."""
+        if any(layer.merged for layer in recipe.layers):
+            return None
         choice = []
         for unit, indices in zip(self._units, self._indices, strict=True):
             branch = _branch_of(recipe.layers[unit.layer], unit.branch)
@@ -149,7 +169,10 @@ def _branch_of(layer: LayerRecipe, branch: Branch) -> AttentionRecipe | FeedForw
 def _spelling(recipe: AttentionRecipe | FeedForwardRecipe, unit: UnitOptions, anatomy: Anatomy) -> _Spelling:
     full, width = _full(unit.layer, unit.branch, anatomy), _width(recipe)
     kept = full if width is None else width
-    return (0, 0, 0.0, 32) if kept == 0 else (kept, recipe.rank or 0, recipe.sparsity, recipe.bits)
+    if kept == 0:
+        return (0, 0, 0.0, "", "", 32)
+    zeros = (recipe.mask, recipe.pattern) if recipe.sparsity else ("", "")
+    return (kept, recipe.rank or 0, recipe.sparsity, *zeros, recipe.bits)
 
 
 def _full(layer: int, branch: Branch, anatomy: Anatomy) -> int:
@@ -158,6 +181,10 @@ def _full(layer: int, branch: Branch, anatomy: Anatomy) -> int:
 
 def _width(recipe: AttentionRecipe | FeedForwardRecipe) -> int | None:
     return recipe.heads if isinstance(recipe, AttentionRecipe) else recipe.intermediate_size
+
+
+def _is_whole(option: Option) -> bool:
+    return _width(option.recipe) is None and option.recipe.rank is None and option.recipe.sparsity == 0
 
 
 def _removed(option: Option) -> bool:

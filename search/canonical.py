@@ -26,6 +26,7 @@ def canonicalise(recipe: Recipe, anatomy: Anatomy) -> Recipe:
         _layer(layer, anatomy, heads, width)
         for layer, heads, width in zip(recipe.layers, anatomy.heads, anatomy.intermediate_size, strict=True)
     )
+    layers = tuple(_without_lost_merges(layers, index) for index in range(len(layers)))
     present = [layer for layer in layers if not layer.removed]
     branches: list[AttentionRecipe | FeedForwardRecipe] = [
         branch for layer in present for branch in (layer.attention, layer.feed_forward)
@@ -36,13 +37,12 @@ def canonicalise(recipe: Recipe, anatomy: Anatomy) -> Recipe:
     unused: dict[str, object] = {}
     if not shrunk:
         unused |= {"criterion": "obs", "compensation": "least_squares"}
-    if not any(branch.sparsity for branch in branches):
-        unused |= {"mask": "wanda", "pattern": "unstructured"}
     if all(branch.rank is None for branch in branches):
         unused |= {"factorization": "whitened"}
     if all(branch.bits >= 16 for branch in branches):
         unused |= {"quantization": QuantizationRecipe(embedding_bits=recipe.quantization.embedding_bits)}
-    if recipe.weights is not None or not (shrunk or any(_is_changed(branch) for branch in branches)):
+    changed = any(layer.merged for layer in present) or any(_is_changed(branch) for branch in branches)
+    if recipe.weights is not None or not (shrunk or changed):
         unused |= {"repair": "none"}
     return recipe.model_copy(update={"layers": layers} | unused)
 
@@ -56,7 +56,20 @@ def _layer(layer: LayerRecipe, anatomy: Anatomy, heads: int, width: int) -> Laye
     feed_forward = _feed_forward(layer.feed_forward, anatomy, width)
     if layer.removed or (attention.heads == 0 and feed_forward.intermediate_size == 0):
         return LayerRecipe(removed=True)
-    return LayerRecipe(attention=attention, feed_forward=feed_forward)
+    return LayerRecipe(attention=attention, feed_forward=feed_forward, merged=layer.merged)
+
+
+def _without_lost_merges(layers: tuple[LayerRecipe, ...], index: int) -> LayerRecipe:
+    """Nothing is merged into a layer unless the layers that would be are removed."""
+    layer = layers[index]
+    followers = layers[index + 1 : index + 1 + layer.merged]
+    lost = len(followers) < layer.merged or not all(other.removed for other in followers)
+    return layer.model_copy(update={"merged": 0}) if layer.merged and lost else layer
+
+
+def _zeros(branch: AttentionRecipe | FeedForwardRecipe) -> dict[str, object]:
+    """How zeros are chosen means nothing where there are none."""
+    return {} if branch.sparsity else {"mask": "wanda", "pattern": "unstructured"}
 
 
 def _attention(branch: AttentionRecipe, anatomy: Anatomy, heads: int) -> AttentionRecipe:
@@ -69,6 +82,7 @@ def _attention(branch: AttentionRecipe, anatomy: Anatomy, heads: int) -> Attenti
             "heads": None if kept == heads else kept,
             "rank": branch.rank if branch.rank is not None and branch.rank < limit else None,
         }
+        | _zeros(branch)
     )
 
 
@@ -82,4 +96,5 @@ def _feed_forward(branch: FeedForwardRecipe, anatomy: Anatomy, width: int) -> Fe
             "intermediate_size": None if kept == width else kept,
             "rank": branch.rank if branch.rank is not None and branch.rank < limit else None,
         }
+        | _zeros(branch)
     )

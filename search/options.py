@@ -57,16 +57,34 @@ class Unit(_Data):
         return f"layer.{self.layer}.{self.branch}"
 
 
+class Merge(_Data):
+    """Consecutive layers in one: what the later ones' weights differ by is added to the first, and they go.
+
+    Attributes:
+        layer: The layer that stays.
+        merged: How many of the layers after it go into it.
+        divergence: Of the model with only this done.
+        dropped: The least divergence of dropping as many of the same layers in a row, which saves the same time.
+    """
+
+    layer: Annotated[int, Field(ge=0)]
+    merged: Annotated[int, Field(ge=1)]
+    divergence: Annotated[float, Field(ge=0)]
+    dropped: Annotated[float, Field(ge=0)]
+
+
 class OptionDatabase(_Data):
     """All units of a model, in the order of the network.
 
     Attributes:
         units: One entry per layer and branch.
+        merges: What merging layers does.
         fixed_size_bytes: Stored size of everything that no unit holds (embeddings, norms, head).
     """
 
     units: tuple[Unit, ...]
     fixed_size_bytes: int = 0
+    merges: tuple[Merge, ...] = ()
 
 
 class Explored(_Data):

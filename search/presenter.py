@@ -199,6 +199,8 @@ def describe(recipe: Recipe, anatomy: Anatomy) -> str:
         parts.append("low rank")
     if any(branch.sparsity for branch in branches):
         parts.append("sparse")
+    if any(layer.merged for layer in kept):
+        parts.append("merged layers")
     if recipe.weights is not None:
         parts.append("healed")
     return ", ".join(parts)

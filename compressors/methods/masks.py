@@ -43,6 +43,7 @@ def sparsegpt(
     pattern: Pattern = "unstructured",
     relative: float = RELATIVE_DAMPING,
     mask: Tensor | None = None,
+    upper: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Zero weights column by column and let the later columns make up for it (SparseGPT, arXiv:2301.00774).
 
@@ -53,12 +54,13 @@ def sparsegpt(
         pattern: as for :func:`wanda_mask`.
         relative: damping, see :func:`compressors.linear_algebra.damped_factor`.
         mask: bool ``[out, in]``; use this mask instead of choosing one.
+        upper: the factor of :func:`compressors.linear_algebra.upper_inverse_factor`, if the caller has it.
 
     Returns:
         New weights, float64 ``[out, in]``, and the mask, bool: kept.
     """
     current = weight.double().clone()
-    upper = upper_inverse_factor(centred.double(), relative)
+    upper = upper_inverse_factor(centred.double(), relative) if upper is None else upper
     kept = torch.ones_like(current, dtype=torch.bool) if mask is None else mask.clone()
     for start in range(0, current.shape[1], _BLOCK):
         stop = min(start + _BLOCK, current.shape[1])

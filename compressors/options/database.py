@@ -5,6 +5,8 @@ branch alone is evaluated at a few levels, the *anchors*, and interpolated along
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,9 +22,12 @@ from compressors.options.branches import stored_bytes
 from compressors.options.errors import BranchErrors
 from compressors.options.levels import anchor_levels
 from compressors.options.levels import head_levels
-from compressors.options.levels import low_ranks
 from compressors.options.levels import width_levels
+from compressors.options.merges import Merge
+from compressors.options.merges import find_merges
 from compressors.options.scoring import ScoringSet
+from compressors.options.secondary import low_rank_recipes
+from compressors.options.secondary import sparse_recipes
 from compressors.options.stitch import StitchedModel
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import Bits
@@ -60,10 +65,11 @@ class BranchUnit:
 
 @dataclass(frozen=True)
 class OptionSet:
-    """All units in the order of the network, and the stored size of what belongs to none."""
+    """All units in the order of the network, the stored size of what belongs to none, and what merging layers does."""
 
     units: tuple[BranchUnit, ...]
     fixed_size_bytes: int
+    merges: tuple[Merge, ...] = ()
 
 
 def build_options(
@@ -74,6 +80,8 @@ def build_options(
     bits: Sequence[Bits] = (32,),
     *,
     low_rank: bool = False,
+    zeros: bool = False,
+    merging: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> OptionSet:
     """Build the database. Deterministic: the same arguments give the same numbers.
@@ -84,7 +92,10 @@ def build_options(
         scoring: Text that the calibration has not seen.
         recipe: Global choices of the candidates, such as the order of removal; its layers are ignored.
         bits: Weight bit-widths of the device: 32 or 16, and 8.
-        low_rank: Whether to offer factorised branches, where no narrower branch is both smaller and closer.
+        low_rank: Whether to offer factorised branches, alone and in chains with narrower widths and fewer bits, where
+            no branch in the same bits that is only narrower is both smaller and closer.
+        zeros: Whether to offer branches with zeros in their weights, alone and in a chain.
+        merging: Whether to try what becomes of the model where consecutive layers are merged into one.
         progress: Called with the number of units that are done and the number of all.
     """
     library = BranchLibrary(network, calibration, recipe, cache_bytes=0)
@@ -97,10 +108,11 @@ def build_options(
     ]
     units = []
     for number, (index, kind) in enumerate(kinds):
-        units.append(_Unit(library, model, index, kind).build(bits, low_rank=low_rank))
+        units.append(_Unit(library, model, index, kind).build(bits, low_rank=low_rank, zeros=zeros))
         if progress is not None:
             progress(number + 1, len(kinds))
-    return OptionSet(tuple(units), _fixed_bytes(network))
+    merges = find_merges(network, model) if merging else ()
+    return OptionSet(tuple(units), _fixed_bytes(network), merges)
 
 
 @dataclass
@@ -112,7 +124,7 @@ class _Unit:
     index: int
     kind: str
 
-    def build(self, bits: Sequence[Bits], *, low_rank: bool) -> BranchUnit:
+    def build(self, bits: Sequence[Bits], *, low_rank: bool, zeros: bool) -> BranchUnit:
         layer = self.library.network.layers[self.index]
         levels = _levels(layer, self.kind)
         plain = [self._recipe(level, bits=max(bits)) for level in levels]
@@ -130,56 +142,38 @@ class _Unit:
             BranchOption(recipe, error, interpolate(error), size)
             for recipe, (error, size) in zip(plain, floats, strict=True)
         ]
+        prices = {max(bits): interpolate}
         for fewer in sorted(set(bits) - {max(bits)}, reverse=True):
-            options += self._rounded(levels, fewer, errors, interpolate)
+            dense = self.library.get(self.index, self._recipe(None, bits=fewer))
+            prices[fewer] = interpolate.raised(self._divergence(dense))
+            options += self._options([self._recipe(level, bits=fewer) for level in levels if level], errors, prices)
+        narrow = list(options)
+        floating, fewest = self._recipe(None, bits=max(bits)), self._recipe(None, bits=min(bits))
         if low_rank:
-            options += self._factorised(layer, max(bits), options, errors, interpolate)
+            found = self._options(low_rank_recipes(floating, fewest, layer), errors, prices)
+            options += [option for option in found if not any(_is_better(other, option) for other in narrow)]
+        if zeros:
+            options += self._options(sparse_recipes(floating, fewest, layer), errors, prices)
         return BranchUnit(self.index, self.kind, tuple(options))
 
-    def _rounded(
-        self, levels: Sequence[int], bits: Bits, errors: BranchErrors, interpolate: "_Interpolation"
+    def _options(
+        self, recipes: Iterable[BranchRecipe], errors: BranchErrors, prices: Mapping[int, "_Interpolation"]
     ) -> list[BranchOption]:
-        """Every level but removal with fewer bits; rounding costs what it costs in the dense branch."""
-        extra: float | None = None
-        options = []
-        for level in levels:
-            if level == 0:
-                continue
-            recipe = self._recipe(level, bits=bits)
+        """Build branches for their errors; divergences follow from these, by bit-width."""
+        found = []
+        for recipe in recipes:
             branch = self.library.get(self.index, recipe)
             error = errors.relative_error(branch)
-            if extra is None:
-                extra = self._divergence(branch)
-            options.append(BranchOption(recipe, error, interpolate(error) + extra, stored_bytes(branch.linears)))
-        return options
-
-    def _factorised(
-        self,
-        layer: Layer,
-        bits: Bits,
-        options: Sequence[BranchOption],
-        errors: BranchErrors,
-        interpolate: "_Interpolation",
-    ) -> list[BranchOption]:
-        """Low ranks at full width that no narrower branch of the same format beats in both size and error."""
-        writer = Branch(getattr(layer, self.kind)).linears[-1]
-        same = [option for option in options if option.recipe.bits == bits]
-        found = []
-        for rank in low_ranks(writer.inputs, writer.outputs):
-            recipe = self._recipe(None, rank=rank, bits=bits)
-            branch = self.library.get(self.index, recipe)
-            error, size = errors.relative_error(branch), stored_bytes(branch.linears)
-            if not any(option.size_bytes <= size and option.error <= error for option in same):
-                found.append(BranchOption(recipe, error, interpolate(error), size))
+            found.append(BranchOption(recipe, error, prices[recipe.bits](error), stored_bytes(branch.linears)))
         return found
 
-    def _recipe(self, level: int | None, *, bits: Bits, rank: int | None = None) -> BranchRecipe:
+    def _recipe(self, level: int | None, *, bits: Bits) -> BranchRecipe:
         dense = _levels(self.library.network.layers[self.index], self.kind)[0]
         width = None if level == dense else level
         kept: Bits = 32 if level == 0 else bits
         if self.kind == "attention":
-            return AttentionRecipe(heads=width, rank=rank, bits=kept)
-        return FeedForwardRecipe(intermediate_size=width, rank=rank, bits=kept)
+            return AttentionRecipe(heads=width, bits=kept)
+        return FeedForwardRecipe(intermediate_size=width, bits=kept)
 
     def _errors(self, layer: Layer) -> BranchErrors:
         return BranchErrors(layer, self.kind, self.library.calibration, self.library.recipe.criterion)
@@ -191,13 +185,26 @@ class _Unit:
 class _Interpolation:
     """Divergence as a never decreasing, piecewise linear function of the error."""
 
-    def __init__(self, points: Sequence[tuple[float, float]]) -> None:
+    def __init__(self, points: Sequence[tuple[float, float]], more: float = 0.0) -> None:
+        self._more = more
         ordered = sorted(points)
         self._errors = np.array([error for error, _ in ordered])
         self._divergences = np.maximum.accumulate([divergence for _, divergence in ordered])
 
     def __call__(self, error: float) -> float:
-        return float(np.interp(error, self._errors, self._divergences))
+        return self._more + float(np.interp(error, self._errors, self._divergences))
+
+    def raised(self, more: float) -> "_Interpolation":
+        """Return the same function plus what rounding the dense branch costs."""
+        return _Interpolation(list(zip(self._errors, self._divergences, strict=True)), more)
+
+
+def _is_better(other: BranchOption, option: BranchOption) -> bool:
+    return (
+        other.recipe.bits == option.recipe.bits
+        and other.size_bytes <= option.size_bytes
+        and other.error <= option.error
+    )
 
 
 def _levels(layer: Layer, kind: str) -> tuple[int, ...]:

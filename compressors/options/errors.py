@@ -37,8 +37,9 @@ class BranchErrors:
     def relative_error(self, branch: Branch) -> float:
         """Return the squared error of the branch's output relative to the output's energy, dense inputs throughout.
 
-        Removal and everything done to the last matrix count exactly: 0 is dense, 1 is removed. Errors that rank or
-        bit-width cause in the matrices before it are joined to that as if they were independent shares.
+        Removal and everything done to the last matrix count exactly, in any chain: 0 is dense, 1 is removed. Errors
+        that rank, zeros or bit-width cause in the matrices before it are joined to that as if they were independent
+        shares.
         """
         if not branch.linears:
             return 1.0
@@ -46,7 +47,7 @@ class BranchErrors:
         inner, hidden = self._kept(writer.inputs), torch.arange(writer.outputs)
         right = 1.0 - self._writer.relative_error(writer, hidden, inner)
         for original, linear in zip(self._dense_linears[:-1], readers, strict=True):
-            if linear.left is not None or linear.bits < 16:
+            if not _is_plain(linear):
                 error = _MatrixError(original, self._reader_moments).relative_error(linear, inner, hidden)
                 right *= 1.0 - min(error, 1.0)
         return 1.0 - right
@@ -75,6 +76,11 @@ class BranchErrors:
         assert attention is not None
         heads = kept_heads(self._layer, self._calibration, self._criterion, width // attention.head_size)
         return expand_groups(heads, attention.head_size)
+
+
+def _is_plain(linear: Linear) -> bool:
+    """Whether the rows that stay are those of the dense matrix: not factorised, not rounded, not masked."""
+    return linear.weight is not None and linear.bits >= 16 and bool((linear.weight != 0).all())
 
 
 class _MatrixError:

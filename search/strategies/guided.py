@@ -15,6 +15,7 @@ import numpy as np
 
 from compressors.recipe import Recipe
 from infra.errors import InvalidInputError
+from search.branches import allowed_merges
 from search.branches import allowed_units
 from search.estimator import latency_model
 from search.options import Explored
@@ -89,6 +90,7 @@ class GuidedStrategy:
             raise InvalidInputError("This job has no option database.", hint="Use the strategy 'direct'.")
         self._request, self._prepared, self._space = request, prepared, space
         self._units = allowed_units(prepared.options, space)
+        self._merges = allowed_merges(prepared.options, space)
         self._context = context_key(prepared.options, prepared.anatomy, request.space)
         if not any(len(unit.options) > 1 for unit in self._units):
             raise InvalidInputError("The option database has no choice within space.kinds.", hint="Allow more kinds.")
@@ -96,7 +98,7 @@ class GuidedStrategy:
     def ask(self, study: StudyState, count: int) -> list[Proposal]:
         """Return up to ``count`` new recipes; see :class:`search.strategies.base.Strategy`."""
         model = latency_model(self._request, self._prepared, study.trials)
-        guided = GuidedSpace(self._units, self._space, model)
+        guided = GuidedSpace(self._units, self._space, model, merges=self._merges)
         turn = _Turn(guided, self._context, study, self._request, self._prepared.explored)
         proposals: list[Proposal] = []
         for _ in range(count):

@@ -17,8 +17,10 @@ from search.branches import Locator
 from search.branches import UnitOptions
 from search.branches import assemble
 from search.branches import format_mask
+from search.branches import merge_mask
 from search.branches import unit_times
 from search.latency_model import LatencyModel
+from search.options import Merge
 from search.options import Precision
 from search.solver import BudgetTable
 from search.solver import FloatArray
@@ -45,6 +47,7 @@ class GuidedSpace:
         model: Latency model, fitted to what was measured.
         window: Slowest and fastest latency ratio that ``target`` stands for; by default all that is reachable.
         weights: ``[units]``, what is known about how much each unit's error counts; the shape parameters multiply it.
+        merges: Merges of layers that may be combined with the solver's choice for the others.
     """
 
     def __init__(
@@ -54,12 +57,14 @@ class GuidedSpace:
         model: LatencyModel,
         window: tuple[float, float] | None = None,
         weights: FloatArray | None = None,
+        merges: Sequence[Merge] = (),
     ) -> None:
         self.units = list(units)
         self.space = space
         self._model = model
         self._window = window
         self._weights = np.ones(len(self.units)) if weights is None else weights
+        self._merges = tuple(merges)
         self._times: dict[str, list[FloatArray]] = {}
 
     @cached_property
@@ -78,6 +83,8 @@ class GuidedSpace:
             parameters.append(Parameter("precision", self.space.precisions, ordered=False))
         if any(option.divergence is not None for unit in self.units for option in unit.options):
             parameters.append(Parameter("basis", ("divergence", "error"), ordered=False))
+        if self._merges:
+            parameters.append(Parameter("merge", (None, *range(len(self._merges))), ordered=False))
         return tuple(parameters)
 
     @property
@@ -87,7 +94,7 @@ class GuidedSpace:
 
     def focus(self, window: tuple[float, float], weights: FloatArray) -> "GuidedSpace":
         """Return the same space with targets between two latency ratios, and weights to start from."""
-        return GuidedSpace(self.units, self.space, self._model, window, weights)
+        return GuidedSpace(self.units, self.space, self._model, window, weights, self._merges)
 
     def defaults(self, target: float) -> Params:
         """Return the parameters of a target with all errors at face value."""
@@ -100,6 +107,7 @@ class GuidedSpace:
             "format": "any",
             "precision": self.space.defaults.precision,
             "basis": "divergence",
+            "merge": None,
         }
         return {parameter.name: neutral[parameter.name] for parameter in self.parameters}
 
@@ -113,8 +121,12 @@ class GuidedSpace:
         weights = self._weights * unit_weights(shape, [unit.branch for unit in self.units], self.depths)
         costs = [weight * error**sharpness for weight, error in zip(weights, errors, strict=True)]
         masks = [format_mask(unit, str(params.get("format", "any"))) for unit in self.units]
+        number = cast("int | None", params.get("merge"))
+        merge = None if number is None else self._merges[number]
+        if merge is not None:
+            masks = [mask & merge_mask(unit, merge) for mask, unit in zip(masks, self.units, strict=True)]
         ratio = self.ratio_at(float(cast("float", params["target"])), precision)
-        return self.recipe(self.solve(costs, ratio, precision, masks), precision)
+        return self.recipe(self.solve(costs, ratio, precision, masks), precision, merge)
 
     def solve(
         self,
@@ -137,10 +149,10 @@ class GuidedSpace:
             choice = tuple(int(np.lexsort((cost, time))[0]) for time, cost in zip(kept_times, kept_costs, strict=True))
         return tuple(int(keep[index]) for keep, index in zip(allowed, choice, strict=True))
 
-    def recipe(self, choice: Sequence[int], precision: Precision) -> Recipe:
+    def recipe(self, choice: Sequence[int], precision: Precision, merge: Merge | None = None) -> Recipe:
         """Return the canonical recipe of chosen options."""
         dense = self.space.dense_recipe().model_copy(update={"precision": precision})
-        return self.space.canonical(assemble(self.units, choice, dense))
+        return self.space.canonical(assemble(self.units, choice, dense, merge))
 
     def locate(self, recipe: Recipe) -> tuple[int, ...] | None:
         """Return the options that a recipe uses, or ``None`` if one is not in the database."""

@@ -1,6 +1,7 @@
 """The option database of the job's model: what each branch may become, and what that does to the model."""
 
 import time
+from dataclasses import asdict
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
 from infra.database.models import JsonObject
 from profilers.types import Capabilities
+from search.options import Merge
 from search.options import Option
 from search.options import OptionDatabase
 from search.options import Unit
@@ -43,10 +45,14 @@ def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
         Recipe.dense(len(work.network.layers)),
         branch_bits(capabilities, defaults) if "bits" in kinds else (32,),
         low_rank="rank" in kinds and capabilities.low_rank,
+        zeros="sparsity" in kinds,
+        merging="depth" in kinds,
         progress=lambda done, of: context.progress({"doing": "options", "done": done, "of": of}),
     )
     database = OptionDatabase(
-        units=tuple(to_unit(unit) for unit in found.units), fixed_size_bytes=found.fixed_size_bytes
+        units=tuple(to_unit(unit) for unit in found.units),
+        fixed_size_bytes=found.fixed_size_bytes,
+        merges=tuple(Merge.model_validate(asdict(merge)) for merge in found.merges),
     )
     seconds = round(time.monotonic() - started, 3)
     return {"options": database.model_dump(mode="json"), "options_seconds": seconds}

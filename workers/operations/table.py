@@ -93,8 +93,8 @@ def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) 
         beside: Bits = main if precision == "f32" else 32
         blocks += _varied(anatomy, 32, beside, "f32", fine=False)
         blocks += _last_layer(anatomy, defaults, 32, "f32")
-    elif capabilities.low_rank:
-        blocks += _low_rank(anatomy)
+    if capabilities.low_rank:
+        blocks += _low_rank(anatomy, main, precision)
     return list(dict.fromkeys(blocks))
 
 
@@ -222,21 +222,23 @@ def _last_layer(anatomy: Anatomy, defaults: GraphDefaults, bits: Bits, precision
     return found
 
 
-def _low_rank(anatomy: Anatomy) -> list[Block]:
-    """Factorised branches of full width beside medium ones."""
-    base = _varied(anatomy, 32, 32, "f32", fine=False)
-    attention, feed_forward = base[0].attention, base[1].feed_forward
+def _low_rank(anatomy: Anatomy, bits: Bits, precision: Precision) -> list[Block]:
+    """Factorised branches of full width beside medium ones, at a medium rank: what they cost beyond their products."""
+    base = _varied(anatomy, bits, bits, precision, fine=False)
     heads, width, hidden = max(anatomy.heads), max(anatomy.intermediate_size), anatomy.hidden_size
-    inner = heads * anatomy.head_size
-    found = [
-        Block(attention=AttentionRecipe(heads=heads, rank=rank), feed_forward=feed_forward)
-        for rank in (low_ranks(inner, hidden) if heads else ())
-    ]
-    found += [
-        Block(attention=attention, feed_forward=FeedForwardRecipe(intermediate_size=width, rank=rank))
-        for rank in (low_ranks(width, hidden) if width else ())
-    ]
+    found = []
+    if heads:
+        rank = _medium(low_ranks(heads * anatomy.head_size, hidden))
+        found.append(base[1].model_copy(update={"attention": AttentionRecipe(heads=heads, rank=rank, bits=bits)}))
+    if width:
+        rank = _medium(low_ranks(width, hidden))
+        branch = FeedForwardRecipe(intermediate_size=width, rank=rank, bits=bits)
+        found.append(base[0].model_copy(update={"feed_forward": branch}))
     return found
+
+
+def _medium(ranks: tuple[int, ...]) -> int:
+    return ranks[len(ranks) // 2]
 
 
 def _counts(full: int, shares: tuple[float, ...], multiple: int) -> list[int]:

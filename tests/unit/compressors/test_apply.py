@@ -17,6 +17,7 @@ from compressors.calibration import Calibration
 from compressors.calibration import calibrate
 from compressors.linear_algebra import composed_error
 from compressors.local_error import relative_errors
+from compressors.methods.merging import merge_layers
 from compressors.network import EncoderNetwork
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
@@ -103,7 +104,8 @@ def test_a_recipe_gives_the_same_tensors_every_time_and_spares_the_dense_model(
     bert: EncoderNetwork, calibration: Calibration, tmp_path: Path
 ):
     before = {name: tensor.clone() for name, tensor in named_tensors(bert).items()}
-    recipe = UNEVEN.model_copy(update={"quantization": QuantizationRecipe(rounding="gptq"), "mask": "sparsegpt"})
+    sparse = LayerRecipe(attention=AttentionRecipe(rank=5, sparsity=0.5, mask="sparsegpt", bits=8))
+    recipe = Recipe(layers=(UNEVEN.layers[0], sparse), quantization=QuantizationRecipe(rounding="gptq"))
     calibration.save(tmp_path / "c")
     first = named_tensors(apply_recipe(bert, calibration, recipe))
     second = named_tensors(apply_recipe(bert, calibration, recipe))
@@ -118,6 +120,25 @@ def test_dropped_layers_leave_the_others_alone(bert: EncoderNetwork, calibration
         assert [layer.index for layer in candidate.layers] == [1]
         assert candidate.layers[0].attention is not None
         assert torch.equal(candidate.layers[0].attention.query.matrix(), bert.layers[1].attention.query.matrix())
+
+
+@torch.no_grad()
+def test_merging_adds_what_layers_differ_by(bert: EncoderNetwork, calibration: Calibration):
+    """Layer collapse as the paper has it; the authors' notebook keeps the last layer, which is a removal."""
+    merged = LayerRecipe(attention=AttentionRecipe(bits=8), merged=1)
+    candidate = apply_recipe(bert, calibration, Recipe(layers=(merged, LayerRecipe(removed=True))))
+    assert len(candidate.layers) == 1
+    first, second = (dict(named_linears(layer)) for layer in bert.layers)
+    for name, linear in named_linears(candidate.layers[0]):
+        torch.testing.assert_close(
+            linear.matrix(), first[name].matrix() + (second[name].matrix() - first[name].matrix())
+        )
+        torch.testing.assert_close(linear.bias, second[name].bias)
+        assert linear.bits == (8 if name.startswith("attention") else 32)
+    assert torch.equal(candidate.layers[0].attention_norm.weight, bert.layers[0].attention_norm.weight)
+    three = merge_layers([bert.layers[0], bert.layers[1], bert.layers[1]])
+    expected = 2 * bert.layers[1].feed_forward.up.matrix() - bert.layers[0].feed_forward.up.matrix()
+    torch.testing.assert_close(three.feed_forward.up.matrix(), expected)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +158,7 @@ def test_refitting_keeps_the_mean_output_and_lowers_the_error(
 ):
     """Every linear layer of the candidate keeps its mean output on the calibration tokens: the bias was refitted."""
     recipe = Recipe(
-        layers=(_layer(2, 30, **options), _layer(3, 44, **options)),
-        mask=mask,
+        layers=(_layer(2, 30, mask=mask, **options), _layer(3, 44, mask=mask, **options)),
         quantization=QuantizationRecipe(rounding="gptq"),
     )
     candidate = apply_recipe(bert, calibration, recipe)
@@ -236,13 +256,16 @@ def test_trained_weights_replace_the_computed_ones(bert: EncoderNetwork, calibra
         ((LayerRecipe(), _layer(5)), "layers.1.attention.heads"),
         ((_layer(None, 65), LayerRecipe()), "layers.0.feed_forward.intermediate_size"),
         ((_layer(rank=33), LayerRecipe()), "layers.0.attention.rank"),
-        ((_layer(sparsity=0.6), LayerRecipe()), "layers.0.attention.sparsity"),
+        ((_layer(sparsity=0.6, pattern="2:4"), LayerRecipe()), "layers.0.attention.sparsity"),
         ((LayerRecipe(removed=True), _layer(0, 0)), "layers"),
+        ((LayerRecipe(merged=1), LayerRecipe()), "layers.0.merged"),
+        ((LayerRecipe(), LayerRecipe(merged=1)), "layers.1.merged"),
+        ((_layer(2).model_copy(update={"merged": 1}), LayerRecipe(removed=True)), "layers.0.merged"),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(bert: EncoderNetwork, calibration: Calibration, layers, field: str):
     with pytest.raises(InvalidInputError) as caught:
-        apply_recipe(bert, calibration, Recipe(layers=layers, pattern="2:4"))
+        apply_recipe(bert, calibration, Recipe(layers=layers))
     assert field in [error["field"] for error in caught.value.errors]
     with pytest.raises(InvalidInputError, match="3 layers"):
         apply_recipe(bert, calibration, Recipe.dense(3))
@@ -259,6 +282,8 @@ def _branches(limit: int, size_field: str, kind: type) -> st.SearchStrategy:
         size=st.none() | st.integers(0, limit),
         rank=st.none() | st.integers(1, 32),
         sparsity=st.sampled_from([0.0, 0.5]),
+        mask=st.sampled_from(["wanda", "magnitude", "sparsegpt"]),
+        pattern=st.sampled_from(["unstructured", "2:4"]),
         bits=st.sampled_from([32, 8, 4]),
     )
 
@@ -274,8 +299,6 @@ RECIPES = st.builds(
     layers=st.tuples(LAYERS, LAYERS),
     criterion=st.sampled_from(["obs", "magnitude"]),
     compensation=st.sampled_from(["least_squares", "none"]),
-    mask=st.sampled_from(["wanda", "magnitude", "sparsegpt"]),
-    pattern=st.sampled_from(["unstructured", "2:4"]),
     factorization=st.sampled_from(["whitened", "plain"]),
     quantization=st.builds(QuantizationRecipe, rounding=st.sampled_from(["nearest", "gptq"])),
 )

@@ -15,6 +15,7 @@ import pytest
 import typer.main
 from typer import Exit
 
+from compressors.recipe import AttentionRecipe
 from compressors.recipe import Recipe
 from docs.reference import generate
 from infra.settings import Settings
@@ -162,8 +163,14 @@ def _literal(module: str, name: str) -> tuple[str, ...]:
 
 def test_every_recipe_choice_is_explained() -> None:
     methods = (ROOT / "docs/guides/methods.md").read_text(encoding="utf-8")
-    for name in ("criterion", "compensation", "mask", "factorization"):
-        annotation: Any = Recipe.model_fields[name].annotation
+    for model, name in (
+        (Recipe, "criterion"),
+        (Recipe, "compensation"),
+        (Recipe, "factorization"),
+        (AttentionRecipe, "mask"),
+        (AttentionRecipe, "pattern"),
+    ):
+        annotation: Any = model.model_fields[name].annotation
         assert all(choice in methods for choice in annotation.__args__), name
     modules = (ROOT / "compressors/methods").glob("*.py")
     cited = {number for path in modules for number in re.findall(r"arXiv:\s?(\d{4}\.\d{5})", path.read_text("utf-8"))}

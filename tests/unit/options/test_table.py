@@ -133,6 +133,37 @@ def test_dense_and_smallest_models_are_reproduced() -> None:
         assert model.predict(recipe).value == pytest.approx(true_time(recipe), rel=0.08)
 
 
+def test_what_low_rank_costs_beyond_its_products_is_measured() -> None:
+    """Ranks and widths that were not timed cost their share times the overhead of the rank that was."""
+    machine = Machine()
+    blocks = plan(ANATOMY, CPU, GraphDefaults())
+    (timed,) = (block for block in blocks if block.feed_forward.rank is not None)
+    overhead = {}
+    for extra in (1.0, 3.0):
+        ratios = {}
+        for block in blocks:
+            plain = block.model_copy(
+                update={
+                    "attention": block.attention.model_copy(update={"rank": None}),
+                    "feed_forward": block.feed_forward.model_copy(update={"rank": None}),
+                }
+            )
+            value = machine.block(plain)
+            if block == timed:
+                base = machine.block(block.without("feed_forward"))
+                value = base + extra * (value - base) / 2  # half the multiplications at this rank
+            ratios[block] = Estimate(value=value, low=value, high=value)
+        costs = TableCosts(branch_table(ratios, ANATOMY), ANATOMY)
+        ranks = (timed.feed_forward.rank, 60, 230)
+        overhead[extra] = [
+            costs.branch(FeedForwardRecipe(rank=rank, intermediate_size=width, bits=bits), 0, "f32", first_token=False)
+            / costs.branch(FeedForwardRecipe(intermediate_size=width, bits=bits), 0, "f32", first_token=False)
+            for rank, width, bits in zip(ranks, (None, 768, 1536), (8, 8, 32), strict=True)
+        ]
+    assert np.array(overhead[3.0]) == pytest.approx(3 * np.array(overhead[1.0]), rel=1e-6)
+    assert overhead[1.0][0] == pytest.approx(0.5, rel=0.02)
+
+
 def test_a_step_that_is_no_noise_is_kept() -> None:
     curve = {
         1: Estimate(value=1.0, low=0.99, high=1.01),

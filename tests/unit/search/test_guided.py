@@ -8,26 +8,34 @@ from hypothesis import strategies as st
 
 from compressors.recipe import GraphRecipe
 from compressors.recipe import Recipe
+from compressors.validation import validate_recipe
 from infra.errors import InvalidInputError
 from search.branch_costs import TableCosts
+from search.branches import allowed_merges
+from search.branches import allowed_units
 from search.estimator import latency_model
 from search.latency_model import LatencyModel
+from search.options import Merge
 from search.refine import LEAST_USE
 from search.refine import MOST_CHANGES
 from search.refine import offspring
 from search.requests import Goal
 from search.requests import JobRequest
+from search.requests import Space
 from search.solver import BudgetTable
 from search.solver import total
+from search.space import build_space
 from search.spdy import WeightShape
 from search.spdy import fit_weights
 from search.spdy import unit_weights
 from search.strategies import proposer
 from search.strategies.guided import MOST_REPAIRS
 from search.strategies.guided import REPAIR_AFTER
+from search.strategies.guided_space import GuidedSpace
 from search.strategies.targets import spread_target
 from search.study import StudyState
 from tests.unit.search.guided_problem import ANATOMY
+from tests.unit.search.guided_problem import CAPABILITIES
 from tests.unit.search.guided_problem import Problem
 from tests.unit.search.guided_problem import front_volume
 
@@ -199,3 +207,35 @@ def test_spread_targets_cover_the_front_at_every_count():
     for count in (3, 7, 15):
         points = sorted(spread_target(i) for i in range(count))
         assert max(np.diff([0, *points, 1])) <= 1 / (count + 1) + 1e-9
+
+
+def test_layers_are_merged_where_that_beats_dropping_them():
+    problem = Problem()
+    merges = (
+        Merge(layer=1, merged=2, divergence=0.001, dropped=0.1),
+        Merge(layer=3, merged=1, divergence=0.2, dropped=0.1),
+    )
+    database = problem.database().model_copy(update={"merges": merges})
+    request = Space(kinds=("heads", "ffn", "depth", "bits"), ffn_step=128)
+    space = build_space(ANATOMY, CAPABILITIES, request, problem.prepared().graph_defaults)
+    offered = allowed_merges(database, space)
+    assert offered == merges[:1]
+    guided = GuidedSpace(
+        allowed_units(database, space),
+        space,
+        LatencyModel(TableCosts(problem.table(), ANATOMY), ANATOMY),
+        merges=offered,
+    )
+    params = guided.defaults(0.4)
+    assert params["merge"] is None
+    assert all(layer.merged == 0 for layer in guided.to_recipe(params).layers)
+    recipe = guided.to_recipe(params | {"merge": 0})
+    assert [layer.merged for layer in recipe.layers] == [0, 2, 0, 0, 0, 0]
+    assert [layer.removed for layer in recipe.layers][1:4] == [False, True, True]
+    assert (recipe.layers[1].attention.heads, recipe.layers[1].feed_forward.intermediate_size) == (None, None)
+    validate_recipe(recipe, ANATOMY)
+    assert guided.locate(recipe) is None  # what it cost says nothing about the options of its layers
+    assert not allowed_merges(database, replace(space, min_layers=5))
+    assert not allowed_merges(database, replace(space, kinds=("heads", "ffn", "bits")))
+    study = problem.search(problem.strategy("guided", options=database), 40)
+    assert any(layer.merged for trial in study.trials for layer in trial.recipe.layers)

@@ -66,7 +66,8 @@ def test_equal_models_have_one_digest():
             LayerRecipe(feed_forward=FeedForwardRecipe(intermediate_size=8, rank=100)),
             LayerRecipe(),
         ),
-        dense.model_copy(update={"criterion": "taylor", "mask": "sparsegpt", "factorization": "plain"}),
+        dense.model_copy(update={"criterion": "taylor", "factorization": "plain"}),
+        layers(LayerRecipe(merged=1), LayerRecipe(attention=AttentionRecipe(mask="sparsegpt")), LayerRecipe()),
         dense.model_copy(update={"quantization": QuantizationRecipe(attention_products=True)}),
     ]
     assert {canonicalise(recipe, ANATOMY).digest for recipe in same} == {dense.digest}
