@@ -157,7 +157,7 @@ class _Unit:
         return BranchUnit(self.index, self.kind, tuple(options))
 
     def _options(
-        self, recipes: Iterable[BranchRecipe], errors: BranchErrors, prices: Mapping[int, "_Interpolation"]
+        self, recipes: Iterable[BranchRecipe], errors: BranchErrors, prices: Mapping[Bits, "_Interpolation"]
     ) -> list[BranchOption]:
         """Build branches for their errors; divergences follow from these, by bit-width."""
         found = []
