@@ -14,7 +14,7 @@ from compressors.recipe import Recipe
 from search.branch_costs import TableCosts
 from search.canonical import canonicalise
 from search.latency_model import LatencyModel
-from search.latency_model import Observation
+from search.latency_model import Measured
 from search.refine import offspring
 from search.solver import BudgetTable
 from search.solver import total
@@ -73,7 +73,7 @@ def test_dense_and_smallest_models_are_predicted_within_two_percent():
     ends = [canonicalise(Recipe.dense(6), ANATOMY), canonicalise(Recipe(layers=(smallest,) * 6), ANATOMY)]
     for others in (0, 4):
         known = ends + [random_recipe(generator) for _ in range(others)]
-        seen = [Observation(recipe, true_time(recipe), recipe.digest) for recipe in known]
+        seen = [Measured(recipe, true_time(recipe), recipe.digest) for recipe in known]
         model = LatencyModel(costs, ANATOMY, seen)
         for recipe in ends:
             assert model.predict(recipe).value == pytest.approx(true_time(recipe), rel=0.02), others
