@@ -30,7 +30,7 @@ from api.middleware import RequestIdMiddleware
 from api.models.endpoints import router as models
 from api.openapi import describe
 from api.problems import add_problem_handlers
-from api.rate_limit import RateLimiter
+from api.rate_limit import make_limiter
 from api.reports.endpoints import router as reports
 from api.services import Services
 from api.shutdown import on_stop_signal
@@ -97,7 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = services
     app.state.registry = registry
-    app.state.limiter = RateLimiter(settings.requests_per_minute)
+    app.state.limiter = make_limiter(settings)
     app.state.best = BestCache()
     app.state.events = EventHub(services.database)
     for router in (*ROUTERS, documentation):

@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.security import HTTPBearer
 from sqlmodel import select
 
-from api.rate_limit import RateLimiter
+from api.rate_limit import Limiter
 from api.services import CurrentServices
 from infra.api_keys import is_valid
 from infra.api_keys import split_key
@@ -48,7 +48,7 @@ def authenticate(
         UnauthorizedError: No key, or one that is unknown, expired or revoked; the answer does not say which.
         RateLimitedError: Too many requests with this key, or too many wrong keys from this address.
     """
-    limiter: RateLimiter = request.app.state.limiter
+    limiter: Limiter = request.app.state.limiter
     if credentials is None:
         raise UnauthorizedError("This needs an API key.", hint=_HINT)
     prefix, secret = split_key(credentials.credentials)

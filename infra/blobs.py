@@ -16,6 +16,7 @@ from infra.errors import UnavailableError
 from infra.store.base import BlobRef
 from infra.store.base import BlobStore
 from infra.store.base import copy_and_hash
+from infra.store.verified import check_digest
 
 
 def put_file(
@@ -87,11 +88,7 @@ def materialise(store: BlobStore, sha256: str, path: Path) -> Path:
         else:
             with store.open(sha256) as stream, temporary.open("wb") as file:
                 found = copy_and_hash(stream, file)
-        if found.sha256 != sha256:
-            raise UnavailableError(
-                f"The blob {sha256} is damaged in the artifact store: its bytes have the hash {found.sha256}.",
-                hint="Restore it from a backup, or upload the file again.",
-            )
+        check_digest(sha256, found.sha256)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -94,7 +94,8 @@ class Settings(BaseSettings):
     """Largest single uploaded file."""
 
     requests_per_minute: Count = 6000
-    """Requests that one API key may send to one API process; more are answered with 429."""
+    """Requests that one API key may send to all API processes together; more are answered with 429. While the broker is
+    away, each process counts for itself."""
     max_active_jobs: Count = 100
     """Queued and running jobs of one API key."""
 

@@ -32,6 +32,8 @@ from sqlmodel import col
 from sqlmodel import select
 
 from infra.clock import uuid7
+from infra.counters import LEASES_EXPIRED
+from infra.counters import count
 from infra.database.clock import database_time
 from infra.database.models import Job
 from infra.database.models import JsonObject
@@ -307,6 +309,8 @@ def reap(session: Session, job_id: str, *, dead_owners: Sequence[str] = ()) -> l
         .returning(col(Step.id))
         .execution_options(synchronize_session=False)
     ).all()
+    if ids:
+        count(session, LEASES_EXPIRED, len(ids))
     return list(session.exec(select(Step).where(col(Step.id).in_(ids)).execution_options(populate_existing=True)))
 
 

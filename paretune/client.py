@@ -256,6 +256,10 @@ class Client:
         """Ask a job to stop; what it found so far stays readable."""
         return Job.model_validate(self._transport.json("POST", f"/v1/jobs/{_id(job)}/cancel"))
 
+    def set_priority(self, job: Job | str, priority: int) -> Job:
+        """Change the priority of a job that is not over: 0 to 9, 9 is served first."""
+        return Job.model_validate(self._transport.json("PATCH", f"/v1/jobs/{_id(job)}", json={"priority": priority}))
+
     def trials(self, job: Job | str, *, state: str | None = None) -> Iterator[JsonObject]:
         """Go through the candidates of a job by number."""
         return self._transport.pages(f"/v1/jobs/{_id(job)}/trials", state=state)

@@ -59,6 +59,7 @@ class Job(_Result):
     name: str | None
     state: str
     stage: str
+    priority: int = 5
     cancel_requested: bool
     request: JsonObject
     error: JsonObject | None

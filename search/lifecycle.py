@@ -55,6 +55,23 @@ def request_tick(session: Session, job: Job) -> Step:
     return create_step(session, job_id=job.id, kind="tick", key=f"tick:{number}", queue="search", priority=priority)
 
 
+def set_priority(session: Session, job: Job, priority: int) -> Job:
+    """Change the priority of a job and of what waits for it; what runs goes on. No effect on a job that is over."""
+    job = lock_job(session, job)
+    if job.state in ENDED or job.priority == priority:
+        return job
+    change = priority - job.priority
+    waiting = select(Step).where(Step.job_id == job.id, Step.state == "queued")
+    for step in session.exec(waiting):
+        step.priority = max(0, min(9, step.priority + change))
+        session.add(step)
+    job.priority = priority
+    job.version += 1
+    session.add(job)
+    append_event(session, job.id, "notice", {"message": f"The job has the priority {priority} from now on."})
+    return job
+
+
 def device_queue(session: Session, job: Job) -> str:
     """Name of the queue of the job's device."""
     return f"device.{session.exec(select(Device.name).where(Device.id == job.device_id)).one()}"

@@ -7,6 +7,7 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter
 from prometheus_client import Histogram
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -23,6 +24,8 @@ from starlette.types import Send
 
 from api.health.work import work_families
 from infra.clock import utcnow
+from infra.counters import LEASES_EXPIRED
+from infra.counters import counted
 from infra.database.engine import Database
 from infra.database.models import Device
 from infra.database.models import DeviceLease
@@ -77,6 +80,9 @@ def _families(session: Session) -> Iterator[Metric]:
     overdue = select(func.count()).where(Step.state == "running", col(Step.lease_expires_at) < utcnow())
     expired.add_metric([], session.exec(overdue).one())
     yield expired
+    lost = CounterMetricFamily("paretune_lease_expirations", "Steps taken back from workers that were silent or dead.")
+    lost.add_metric([], counted(session, LEASES_EXPIRED))
+    yield lost
     busy = GaugeMetricFamily("paretune_device_busy", "1 while a device measures.", labels=["device"])
     leased = set(session.exec(select(DeviceLease.device_id).where(DeviceLease.expires_at > utcnow())))
     for device_id, name in session.exec(select(Device.id, Device.name)):

@@ -22,6 +22,7 @@ from api.etags import conditional
 from api.idempotency import Once
 from api.jobs import repository
 from api.jobs import service
+from api.jobs.schemas import JobChange
 from api.jobs.schemas import JobDetails
 from api.jobs.schemas import JobView
 from api.jobs.schemas import job_view
@@ -86,6 +87,17 @@ def get_job(
     """Read a job: state, stage, progress, and the best model so far."""
     job = get_owned(session, Job, job_id, principal, later=[repository.LARGE])
     return conditional(_details(request, session, job), if_none_match)
+
+
+@router.patch("/{job_id}", response_model=JobView, responses=responses(404, 409, 412, 422))
+def change_job(
+    job_id: str, body: JobChange, session: WriteSession, principal: Submitter, if_match: IfMatch = None
+) -> JobView:
+    """Change the priority of a job: what waits is served in the new order, what runs goes on."""
+    job = get_owned(session, Job, job_id, principal)
+    check_unchanged(job_view(job), if_match)
+    audit.record(session, principal, "job.priority", job_id, before=job.priority, priority=body.priority)
+    return job_view(service.change_priority(session, principal, job, body.priority))
 
 
 @router.post("/{job_id}/cancel", response_model=JobView, responses=responses(404, 412))

@@ -1,12 +1,24 @@
 """Bodies of the jobs resource."""
 
 from datetime import datetime
+from typing import Annotated
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
 
 from infra.database.models import Job
 from search.requests import JobRequest
+
+
+class JobChange(BaseModel):
+    """What can be changed of a job that is not over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: Annotated[int, Field(ge=0, le=9)]
+    """0 to 9; 9 is served first."""
 
 
 class TrialCounts(BaseModel):
@@ -57,6 +69,8 @@ class JobView(BaseModel):
     """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``."""
     stage: str
     """``queued``, ``inspect``, ``prepare``, ``table``, ``search``, ``recover``, ``finalise`` or ``done``."""
+    priority: int
+    """0 to 9; 9 is served first."""
     cancel_requested: bool
     request: JobRequest
     error: dict[str, Any] | None
@@ -83,6 +97,7 @@ def job_view(job: Job) -> JobView:
         name=job.name,
         state=job.state,
         stage=job.stage,
+        priority=job.priority,
         cancel_requested=job.cancel_requested_at is not None,
         request=JobRequest.model_validate(job.request),
         error=job.error,

@@ -9,9 +9,12 @@ from api.auth import Principal
 from infra.database.models import ApiKey
 from infra.database.models import Job
 from infra.database.models import Model
+from infra.errors import ConflictError
 from infra.errors import InvalidInputError
 from infra.errors import RateLimitedError
 from search import service as search
+from search.lifecycle import ENDED
+from search.lifecycle import set_priority
 from search.requests import JobRequest
 
 
@@ -41,12 +44,31 @@ def _within(request: JobRequest, max_priority: int) -> JobRequest:
     if request.priority <= max_priority:
         return request
     if "priority" in request.model_fields_set:
-        raise InvalidInputError(
-            f"This API key may give its jobs a priority of at most {max_priority}, not {request.priority}.",
-            hint="Leave priority out, or lower it.",
-            errors=[{"field": "priority", "message": f"is above {max_priority}"}],
-        )
+        raise _above(request.priority, max_priority)
     return request.model_copy(update={"priority": max_priority})
+
+
+def change_priority(session: Session, principal: Principal, job: Job, priority: int) -> Job:
+    """Change the priority of a job.
+
+    Raises:
+        ConflictError: The job is over.
+        InvalidInputError: The key may not give its jobs that priority.
+    """
+    if job.state in ENDED:
+        raise ConflictError(f"The job {job.id} is {job.state}: nothing waits for it.", hint="Submit it again.")
+    key = session.get(ApiKey, principal.id)
+    if key is not None and key.max_priority is not None and priority > key.max_priority:
+        raise _above(priority, key.max_priority)
+    return set_priority(session, job, priority)
+
+
+def _above(priority: int, most: int) -> InvalidInputError:
+    return InvalidInputError(
+        f"This API key may give its jobs a priority of at most {most}, not {priority}.",
+        hint="Leave priority out, or lower it.",
+        errors=[{"field": "priority", "message": f"is above {most}"}],
+    )
 
 
 def _check_task(session: Session, principal: Principal, request: JobRequest) -> None:

@@ -1,6 +1,5 @@
 """Pieces of a file: each a blob, joined at the end. Any API process can take any piece."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from infra.errors import InvalidInputError
 from infra.errors import RateLimitedError
 from infra.errors import TooLargeError
 from infra.store.base import copy_and_hash
+from infra.store.verified import read_verified
 from infra.uploads.dataset_file import format_of
 from infra.uploads.filenames import check_name
 from infra.uploads.filenames import size_limit
@@ -102,8 +102,7 @@ def append_piece(services: Services, upload: Upload, offset: int, body: Received
 def _joined(services: Services, upload: Upload) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(dir=services.staging, prefix="join-") as target:
         for sha256 in upload.parts:
-            with services.store.open(sha256) as piece:
-                shutil.copyfileobj(piece, target, 1 << 20)
+            target.writelines(read_verified(services.store.open(sha256), sha256))
         target.flush()
         yield Path(target.name)
 

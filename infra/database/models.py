@@ -361,6 +361,14 @@ class IdempotencyKey(SQLModel, table=True):
     created_at: datetime = _created()
 
 
+class Counter(SQLModel, table=True):
+    """Something that is counted over the life of the service, by whoever sees it."""
+
+    __tablename__ = "counter"
+    name: str = Field(primary_key=True)
+    value: int = _bytes()
+
+
 class AuditEntry(SQLModel, table=True):
     """Who did what: key management, device registration, deletion."""
 

@@ -10,6 +10,7 @@ from paretune.cli.best import best
 from paretune.cli.doctor import doctor
 from paretune.cli.jobs import cancel
 from paretune.cli.jobs import jobs
+from paretune.cli.jobs import priority
 from paretune.cli.report import report
 from paretune.cli.submit import submit
 from paretune.cli.up import up
@@ -37,6 +38,7 @@ app.command()(watch)
 app.command()(jobs)
 app.command()(best)
 app.command()(report)
+app.command()(priority)
 app.command()(cancel)
 app.add_typer(devices.app, name="devices")
 app.add_typer(keys.app, name="keys")

@@ -1,4 +1,4 @@
-"""``paretune jobs`` and ``paretune cancel``."""
+"""``paretune jobs``, ``paretune priority`` and ``paretune cancel``."""
 
 from itertools import islice
 from typing import Annotated
@@ -43,6 +43,30 @@ def jobs(
         state = job.stage if job.state == "running" else job.state
         table.add_row(job.id, state, job.request["device"], created, job.name or "")
     console.print(table if found else "No jobs yet. Start one: paretune submit MODEL_DIR --data FILE --watch")
+
+
+@reported
+def priority(
+    job: options.JobId,
+    value: Annotated[int, typer.Argument(min=0, max=9, help="9 is served first, 5 is usual.")],
+    as_json: options.Json = False,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+) -> None:
+    """Change the priority of a job. What waits is served in the new order, what runs goes on.
+
+    \b
+    Examples:
+      paretune priority latest 9
+      paretune priority 0199f3c2-... 2
+    """
+    with connect(url, api_key, home) as client:
+        changed = client.set_priority(job_id(client, job), value)
+    if as_json:
+        print_json(changed)
+    else:
+        console.print(f"Job {changed.id} has the priority {changed.priority}.")
 
 
 @reported

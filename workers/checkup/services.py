@@ -12,6 +12,7 @@ from sqlalchemy import func
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from infra.broker import broker_client
 from infra.database.engine import Database
 from infra.database.engine import database_url
 from infra.database.migrate import current_revision
@@ -20,7 +21,6 @@ from infra.database.migrate import newest_revision
 from infra.embedded.valkey import server_program
 from infra.errors import ParetuneError
 from infra.settings import Settings
-from infra.settings import broker_socket
 from infra.settings import embedded_broker_url
 from infra.store.open import open_store
 from workers.checkup.findings import Finding
@@ -30,6 +30,7 @@ from workers.checkup.home import is_running
 _LEAST_VALKEY = (8, 1)
 _LEAST_REDIS = (7, 4)
 _LARGEST_SKEW_SECONDS = 5.0
+_BROKER_SECONDS = 3.0
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
@@ -97,7 +98,7 @@ def check_broker(settings: Settings) -> Iterator[Finding]:
             yield Finding("broker", "problem", error.message, error.hint)
         return
     try:
-        with closing(_connect(settings, embedded=embedded)) as client:
+        with closing(broker_client(settings, _BROKER_SECONDS)) as client:
             facts = client.info("server")
             policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
     except (redis.RedisError, OSError, ValueError) as error:
@@ -123,16 +124,6 @@ def check_broker(settings: Settings) -> Iterator[Finding]:
             f"throws away keys when it is full ({policy}), which breaks Celery's queues",
             "Set maxmemory-policy noeviction.",
         )
-
-
-def _connect(settings: Settings, *, embedded: bool) -> "redis.Redis":
-    if embedded:
-        return redis.Redis(unix_socket_path=str(broker_socket(settings.home)), socket_timeout=3)
-    return redis.Redis.from_url(
-        settings.broker_url.replace("redis+socket://", "unix://").replace("virtual_host=", "db="),
-        socket_timeout=3,
-        socket_connect_timeout=3,
-    )
 
 
 def version_of(facts: dict[str, str]) -> tuple[str, str, bool]:

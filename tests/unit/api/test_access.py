@@ -1,20 +1,29 @@
 """API keys, scopes, and ownership."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
+from redis import Redis
 from sqlmodel import select
 
 from api.app import create_app
 from api.rate_limit import RateLimiter
+from api.rate_limit import SharedRateLimiter
+from api.rate_limit import make_limiter
 from infra.api_keys import new_key
+from infra.broker import broker_client
 from infra.clock import utcnow
 from infra.database.models import ApiKey
 from infra.database.models import AuditEntry
 from infra.database.models import Job
+from infra.embedded.home import prepare_home
+from infra.embedded.process import ManagedProcess
+from infra.embedded.valkey import valkey_process
 from infra.errors import RateLimitedError
 from infra.settings import Settings
+from infra.settings import broker_socket
 from tests.unit.api.conftest import World
 from tests.unit.api.conftest import submit
 from tests.unit.api.outcome import add_outcome
@@ -153,6 +162,7 @@ def test_a_key_never_sees_what_belongs_to_another(world: World, client: TestClie
         ("POST", f"/v1/models/{request['model_id']}/complete", None),
         ("DELETE", f"/v1/datasets/{request['dataset_id']}", None),
         ("POST", f"/v1/jobs/{job['id']}/cancel", None),
+        ("PATCH", f"/v1/jobs/{job['id']}", {"priority": 9}),
         ("DELETE", f"/v1/jobs/{job['id']}", None),
         ("POST", f"/v1/jobs/{job['id']}/exports", {}),
         ("POST", f"/v1/uploads/{upload['id']}/complete", None),
@@ -201,6 +211,51 @@ def test_a_bucket_refills_with_time() -> None:
     limiter.take("a")
     with pytest.raises(RateLimitedError):
         limiter.take("a")
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[ManagedProcess]:
+    """The real broker of the home."""
+    prepare_home(settings)
+    process = valkey_process(settings)
+    process.start()
+    assert process.wait_ready(30)
+    yield process
+    process.kill()
+
+
+def test_api_processes_share_their_limits_through_the_broker(settings: Settings, broker: ManagedProcess) -> None:
+    limited = settings.model_copy(update={"requests_per_minute": 6})
+    one, other = make_limiter(limited), make_limiter(limited)
+    for limiter in (one, other, one, other, one, other):
+        limiter.take("a")
+    for limiter in (one, other):
+        with pytest.raises(RateLimitedError):
+            limiter.take("a")
+        limiter.take("b")
+    with Redis(unix_socket_path=str(broker_socket(settings.home))) as client:
+        assert 0 < client.ttl("paretune:rate:a") <= 60
+
+
+def test_without_a_broker_each_process_limits_alone(settings: Settings, broker: ManagedProcess) -> None:
+    now = 0.0
+    client = broker_client(settings, 0.5)
+    limiter = SharedRateLimiter(2, client, clock=lambda: now)
+    limiter.take("a")
+    broker.kill()
+    limiter.take("a")
+    limiter.take("a")
+    with pytest.raises(RateLimitedError):
+        limiter.take("a")
+    broker.start()
+    assert broker.wait_ready(30)
+    now = 10.0  # looks again
+    limiter.take("new")
+    assert client.exists("paretune:rate:new")
+
+
+def test_a_broker_of_another_kind_is_no_obstacle(settings: Settings) -> None:
+    assert isinstance(make_limiter(settings.model_copy(update={"broker_url": "amqp://host"})), RateLimiter)
 
 
 def test_the_number_of_active_jobs_of_a_key_is_limited(settings: Settings, world: World) -> None:

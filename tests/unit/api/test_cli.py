@@ -261,6 +261,7 @@ def test_usage_mistakes_are_exit_code_2() -> None:
         "best",
         "report",
         "cancel",
+        "priority",
         "devices",
         "doctor",
         "keys",

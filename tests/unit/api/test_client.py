@@ -79,6 +79,7 @@ def test_upload_submit_read_cancel(live: LiveService, sdk: Client, folder: Path,
     job = sdk.submit(model, dataset, max_drop=0.01, budget_seconds=60, workload={"sequence_length": 64})
     assert job.request["budget"] == {"seconds": 60.0, "trials": None}
     assert sdk.job(job).state == "queued"
+    assert sdk.set_priority(job, 7).priority == sdk.job(job).priority == 7
     assert [item.id for item in sdk.jobs()] == [job.id]
     with live.world.services.database.write_session() as session:
         row = session.get(Job, job.id)

@@ -11,6 +11,7 @@ from api.exports.files import parse_range
 from infra.blobs import put_file
 from infra.database.models import Export
 from infra.database.models import Step
+from infra.store.base import CHUNK_BYTES
 from tests.unit.api.conftest import World
 from tests.unit.api.conftest import submit
 from tests.unit.api.test_jobs import write_outcome
@@ -25,9 +26,9 @@ def job_id(world: World, client: TestClient) -> str:
     return str(job["id"])
 
 
-def make_ready(world: World, export_id: str) -> str:
+def make_ready(world: World, export_id: str, content: bytes = CONTENT) -> str:
     """Do what the worker does; return the file's sha256."""
-    ref = put_file(world.services.database, world.services.store, io.BytesIO(CONTENT))
+    ref = put_file(world.services.database, world.services.store, io.BytesIO(content))
     with world.services.database.write_session() as session:
         export = session.get(Export, export_id)
         assert export is not None
@@ -96,6 +97,26 @@ def test_a_file_is_downloaded_whole_in_ranges_or_not_again(world: World, client:
     head = client.head(file["url"])
     assert (head.content, head.headers["content-length"]) == (b"", str(len(CONTENT)))
     assert client.get(f"/v1/exports/{export['id']}/files/../../etc/passwd").status_code == 404
+
+
+@pytest.mark.parametrize("content", [CONTENT, CONTENT * 300], ids=["one piece", "several pieces"])
+def test_damaged_bytes_are_never_sent_as_a_complete_file(
+    world: World, client: TestClient, job_id: str, content: bytes
+) -> None:
+    export = client.post(f"/v1/jobs/{job_id}/exports", json={}).json()
+    sha256 = make_ready(world, export["id"], content)
+    url = client.get(f"/v1/exports/{export['id']}").json()["files"][0]["url"]
+    assert client.get(url, headers={"Range": "bytes=0-9"}).content == content[:10]
+    assert client.get(url).content == content
+    path = world.services.store.path(sha256)
+    assert path is not None
+    path.chmod(0o600)
+    path.write_bytes(b"X" + content[1:])
+    assert client.get(url, headers={"Range": "bytes=5-9"}).status_code == 503  # the damage lies outside of the range
+    if len(content) <= CHUNK_BYTES:
+        assert client.get(url).status_code == 503
+    else:
+        assert len(client.get(url).content) < len(content)
 
 
 @pytest.mark.parametrize(

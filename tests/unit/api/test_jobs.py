@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
+from infra import steps
 from infra.database.models import Job
 from infra.database.models import Step
 from infra.errors import RunnerError
@@ -154,6 +155,41 @@ def test_polling_with_an_etag_costs_nothing_until_something_happens(world: World
     changed = client.get(path, headers={"If-None-Match": etag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != etag
+
+
+def test_the_priority_of_a_job_and_of_what_waits_for_it_is_changed(world: World, client: TestClient) -> None:
+    job = submit(client)
+    path = f"/v1/jobs/{job['id']}"
+    assert job["priority"] == 5
+    with world.services.database.write_session() as session:
+        running = session.exec(select(Step).where(Step.job_id == job["id"])).one()
+        running.state = "running"
+        session.add(running)
+        steps.create_step(session, job_id=job["id"], kind="evaluate", key="e", queue="compute")
+        steps.create_step(session, job_id=job["id"], kind="tick", key="t", queue="search", priority=6)
+    changed = client.patch(path, json={"priority": 8})
+    assert (changed.status_code, changed.json()["priority"]) == (200, 8)
+    with world.services.database.read_session() as session:
+        found = dict(session.exec(select(Step.kind, Step.priority).where(Step.job_id == job["id"])).all())
+        later = session.get_one(Job, job["id"]).priority
+    assert found == {"inspect": 5, "evaluate": 8, "tick": 9}
+    assert later == 8
+    with world.services.database.write_session() as session:
+        assert steps.create_step(session, job_id=job["id"], kind="evaluate", key="n", queue="compute").priority == 8
+    for body in ({"priority": 10}, {"priority": -1}, {}, {"priority": 3, "state": "succeeded"}):
+        assert client.patch(path, json=body).status_code == 422, body
+    assert client.patch(path, json={"priority": 1}, headers={"If-Match": '"other"'}).status_code == 412
+    client.post(f"{path}/cancel")
+    assert client.patch(path, json={"priority": 1}).status_code == 409
+
+
+def test_a_key_cannot_raise_its_jobs_above_its_quota(world: World, client: TestClient) -> None:
+    job = submit(client)
+    client.patch(f"/v1/keys/{client.get('/v1/keys/me').json()['id']}", json={"max_priority": 6})
+    refused = client.patch(f"/v1/jobs/{job['id']}", json={"priority": 7})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "priority"
+    assert client.patch(f"/v1/jobs/{job['id']}", json={"priority": 6}).status_code == 200
 
 
 def test_cancel_can_be_tied_to_what_the_client_saw(client: TestClient) -> None:

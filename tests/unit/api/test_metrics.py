@@ -11,6 +11,8 @@ from sqlmodel import select
 
 from infra import steps
 from infra.clock import utcnow
+from infra.counters import LEASES_EXPIRED
+from infra.counters import count
 from infra.database.models import Job
 from infra.database.models import Step
 from infra.errors import RunnerError
@@ -40,6 +42,7 @@ def samples(world: World) -> dict[str, dict[tuple[str, ...], float]]:
         old = steps.create_step(session, job_id=job.id, kind="evaluate", key="old", queue="compute")
         old.state, old.finished_at, old.started_at = "done", now - timedelta(hours=1), now - timedelta(hours=2)
         session.add(old)
+        count(session, LEASES_EXPIRED, 3)
         inspect = session.exec(select(Step).where(Step.key == "inspect")).one()
         inspect.created_at = now - timedelta(seconds=90)
         session.add(inspect)
@@ -58,6 +61,7 @@ def test_work_is_counted(samples: dict[str, dict[tuple[str, ...], float]]) -> No
     assert samples["paretune_step_seconds"]["evaluate", "0.95"] < 60  # the old one is not recent
     assert samples["paretune_steps_ended_recently"] == {("measure", "done"): 2, ("evaluate", "failed"): 1}
     assert samples["paretune_errors_recently"] == {("runner-failed", "evaluate"): 1}
+    assert samples["paretune_lease_expirations_total"] == {(): 3}
     assert samples["paretune_device_busy_share"]["local-cpu",] == pytest.approx(4 / 300, abs=1e-3)
 
 

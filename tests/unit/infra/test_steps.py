@@ -10,6 +10,8 @@ from sqlmodel import select
 
 from infra import steps
 from infra.clock import utcnow
+from infra.counters import LEASES_EXPIRED
+from infra.counters import counted
 from infra.database.engine import Database
 from infra.database.models import Job
 from infra.database.models import Step
@@ -171,6 +173,21 @@ def test_reaping_ends_a_step_that_kills_its_workers(database: Database) -> None:
     assert step.error["code"] == "runner-failed"
     with database.write_session() as session:
         assert reap(session) == []
+
+
+def test_expired_leases_are_counted_if_the_steps_were_taken_back(database: Database) -> None:
+    step_id = new_step(database)
+    claim(database, step_id, lease_seconds=-1)
+    with database.write_session() as session:
+        reap(session)
+        assert counted(session, LEASES_EXPIRED) == 1
+        session.rollback()
+    for expected in (1, 2):
+        with database.write_session() as session:
+            assert len(reap(session)) == 1
+            assert reap(session) == []
+            assert counted(session, LEASES_EXPIRED) == expected
+        claim(database, step_id, lease_seconds=-1)
 
 
 def test_reaping_leaves_live_leases_alone(database: Database) -> None:
