@@ -54,6 +54,7 @@ def call(client: TestClient, method: str, path: str, ids: dict[str, Any]) -> tup
     bodies: dict[str, dict[str, Any]] = {
         "/v1/models/{model_id}/files/{name}": {"content": model_files()["config.json"]},
         "/v1/uploads/{upload_id}": {"content": b"a,b", "headers": {"Upload-Offset": "0"}},
+        "/v1/jobs/{job_id}": {"json": {"priority": 9}},
         "/v1/jobs/{job_id}/exports": {"json": {}},
         "/v1/uploads/{upload_id}/complete": {"json": {}},
     }
