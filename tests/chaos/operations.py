@@ -18,7 +18,17 @@ from workers.runner.operation import OperationContext
 
 OPERATIONS = {
     name: f"{__name__}:{name}"
-    for name in ("inspect", "prepare", "evaluate", "find_artifact", "build", "measure", "confirm")
+    for name in (
+        "inspect",
+        "prepare",
+        "graph_variants",
+        "race_graphs",
+        "evaluate",
+        "find_artifact",
+        "build",
+        "measure",
+        "confirm",
+    )
 }
 LAYERS = 3
 _LONGEST_SECONDS = 0.4
@@ -51,6 +61,20 @@ def prepare(arguments: JsonObject, _context: OperationContext) -> JsonObject:
         _write(path, f"{path.name} of {inputs.work.name}\n" * 1000)
     _work()
     return {"dense_size_bytes": 1000}
+
+
+def graph_variants(arguments: JsonObject, _context: OperationContext) -> JsonObject:
+    """Name a file for each graph."""
+    _work()
+    return {"artifacts": {name: {"path": f"{name}.onnx"} for name in arguments["graphs"]}}
+
+
+def race_graphs(arguments: JsonObject, _context: OperationContext) -> JsonObject:
+    """Find one graph faster than the others."""
+    _work()
+    slower, faster = {"value": 1.1, "low": 1.09, "high": 1.11}, {"value": 0.9, "low": 0.89, "high": 0.91}
+    ratios = {name: faster if name == "packed qkv" else slower for name in arguments["artifacts"]}
+    return {"ratios": ratios, "seconds": 0.1}
 
 
 def evaluate(arguments: JsonObject, context: OperationContext) -> JsonObject:

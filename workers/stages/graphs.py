@@ -14,7 +14,6 @@ from infra.database.models import Step
 from infra.errors import ParetuneError
 from infra.events import append_event
 from infra.steps import create_step
-from profilers.types import Capabilities
 from profilers.types import Estimate
 from search import coordinator
 from search.graph_choice import GraphChoice
@@ -23,7 +22,7 @@ from search.graph_choice import describe
 from search.lifecycle import ENDED
 from search.lifecycle import device_queue
 from search.lifecycle import set_stage
-from search.prepared import GraphDefaults
+from search.prepared import Prepared
 from search.requests import JobRequest
 from workers.operations.formats import branch_bits
 from workers.stage import StageContext
@@ -52,7 +51,7 @@ class GraphsStage:
         """Return the choices, or nothing where the job has no time for them."""
         with context.read_session() as session:
             job = get_job(session, context.step.job_id)
-            prepared, known = job.prepared or {}, _known(session, job)
+            prepared, known = Prepared.load(job.prepared), _known(session, job)
             budget = JobRequest.model_validate(job.request).search_seconds
         if known is not None:
             return {"choices": known.found["choices"], "seconds": 0.0}
@@ -84,7 +83,7 @@ class GraphsStage:
 
 def start_graphs(session: Session, job: Job) -> None:
     """Have the graphs raced, or go straight to the trials where another job has had that done."""
-    if "onnx" not in (job.prepared or {})["capabilities"]["formats"]:
+    if "onnx" not in Prepared.load(job.prepared).capabilities.formats:
         coordinator.start_trials(session, job)
         return
     known = _known(session, job)
@@ -98,19 +97,23 @@ def start_graphs(session: Session, job: Job) -> None:
 
 def graph_key(job: Job) -> str:
     """Name everything that the choice depends on: device, architecture, workload, and what it starts from."""
+    return measured_key(job, {"graphs": VERSION, "start": _start(job)})
+
+
+def _start(job: Job) -> JsonObject:
+    """What the job's graphs were before it chose."""
     prepared = job.prepared or {}
-    # A job that has chosen already has other defaults now: the key is about what it began with.
-    start = prepared.get("graph_start", prepared["graph_defaults"])
-    return measured_key(job, {"graphs": VERSION, "start": start})
+    found: JsonObject = prepared.get("graph_start") or Prepared.load(prepared).graph_defaults.model_dump(mode="json")
+    return found
 
 
 class _Races:
     """The races of one job: one kind of arithmetic after the other shares the time."""
 
-    def __init__(self, context: StageContext, prepared: JsonObject, seconds: float) -> None:
+    def __init__(self, context: StageContext, prepared: Prepared, seconds: float) -> None:
         self._context = context
-        self._defaults = GraphDefaults.model_validate(prepared["graph_defaults"])
-        self._bits = branch_bits(Capabilities.model_validate(prepared["capabilities"]), self._defaults)
+        self._defaults = prepared.graph_defaults
+        self._bits = branch_bits(prepared.capabilities, self._defaults)
         self._inputs = prepared_inputs(context).model_dump(mode="json")
         self._seconds = seconds / len(self._bits)
         self._spent = 0.0
@@ -156,11 +159,9 @@ class _Races:
 
 def _use(session: Session, job: Job, choices: JsonObject, seconds: float) -> None:
     """Make the choices the job's defaults and tell its watchers."""
-    prepared: JsonObject = dict(job.prepared or {})
-    prepared.setdefault("graph_start", prepared["graph_defaults"])
-    chosen = {form: choice["graph"] for form, choice in choices.items()}
-    prepared |= {"graph_defaults": prepared["graph_start"] | chosen, "graph_choices": choices, "graph_seconds": seconds}
-    job.prepared = prepared
+    start, chosen = _start(job), {form: choice["graph"] for form, choice in choices.items()}
+    found = {"graph_start": start, "graph_defaults": start | chosen, "graph_choices": choices, "graph_seconds": seconds}
+    job.prepared = (job.prepared or {}) | found
     session.add(job)
     if choices:
         message = describe({form: GraphChoice.model_validate(choice) for form, choice in choices.items()})
