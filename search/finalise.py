@@ -36,37 +36,46 @@ LEAST_SECONDS_FOR_AUDITS = 60.0
 
 
 def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetState) -> None:
-    """Enter the stage ``finalise``: one ``confirm`` step, in which all finalists race each other, and two audits.
+    """Enter the stage ``finalise``: one ``confirm`` step, in which all finalists race each other, and a few audits.
 
     The payload of ``confirm`` gives ``trials``, the ids of the finalists, and ``max_seconds``, the time that is left.
     """
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     set_stage(session, job, "finalise")
-    chosen = finalists(standings(trials, labelled=prepared.labelled, final=False), request.goal)
+    entries = standings(trials, labelled=prepared.labelled, final=False)
+    chosen = finalists(entries, request.goal)
     if not chosen:
         request_tick(session, job)
         return
     left = None if budget.remaining == float("inf") else max(1.0, budget.remaining)
+    queue = device_queue(session, job)
     create_step(
         session,
         job_id=job.id,
         kind="confirm",
         key="confirm",
-        queue=device_queue(session, job),
+        queue=queue,
         payload={"trials": [entry.trial_id for entry in chosen], "max_seconds": left},
     )
     if left is None or left >= LEAST_SECONDS_FOR_AUDITS:
-        for entry in audited(chosen, request.goal, request.seed):
+        for entry in audited(chosen, entries, request.goal, request.seed):
             key = f"audit:{entry.trial_id}"
-            create_step(session, job_id=job.id, trial_id=entry.trial_id, kind="audit", key=key, queue="compute")
+            create_step(session, job_id=job.id, trial_id=entry.trial_id, kind="audit", key=key, queue=queue)
 
 
-def audited(chosen: Sequence[Standing], goal: Goal, seed: int) -> list[Standing]:
-    """Return the finalists that are compared with torch's own export: the best by the goal, and one at random."""
+def audited(chosen: Sequence[Standing], entries: Sequence[Standing], goal: Goal, seed: int) -> list[Standing]:
+    """Return the models that are compared with torch's own export.
+
+    The best finalist by the goal, another one at random, and one at random of what was measured but is no finalist: a
+    fault of the exporter that makes models look slow or bad would be in no finalist.
+    """
     models = [entry for entry in chosen if entry.baseline is None]
     best = choose(goal, models, []).best
+    finalist_ids = {entry.trial_id for entry in chosen}
     others = [entry for entry in models if entry is not best]
-    drawn = [others[int(np.random.default_rng(seed).integers(len(others)))]] if others else []
+    left = [entry for entry in entries if entry.baseline is None and entry.trial_id not in finalist_ids]
+    generator = np.random.default_rng(seed)
+    drawn = [group[int(generator.integers(len(group)))] for group in (others, left) if group]
     return ([best] if best is not None else []) + drawn
 
 

@@ -19,6 +19,8 @@ from compressors.export.checks import example_feeds
 from compressors.export.checks import linears
 from compressors.export.checks import onnx_runner
 from compressors.export.checks import require
+from compressors.export.fusion import expected_fusions
+from compressors.export.fusion import fusions
 from compressors.export.manifest import ExportCheck
 from compressors.export.onnx import write_onnx
 from compressors.export.onnx_folder import input_names
@@ -27,6 +29,8 @@ from compressors.network import EncoderNetwork
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.torch_module import to_module
+
+EMITTED, TRACED = "emitted.onnx", "traced.onnx"
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,43 @@ class Audit:
         emitted: Operators that ONNX Runtime executes for the emitted graph, float32.
         traced: Operators that it executes for the traced graph.
         deployed: Operators that it executes for the candidate with its bit-widths.
+        expected: Fused operators of each kind that the candidate's blocks should become
+            (:func:`compressors.export.fusion.expected_fusions`).
     """
 
     check: ExportCheck
     emitted: dict[str, int]
     traced: dict[str, int]
     deployed: dict[str, int]
+    expected: dict[str, int]
+
+    @property
+    def fusions(self) -> dict[str, dict[str, int]]:
+        """Fused operators of each kind: expected, and found in the three graphs."""
+        found = {"written": self.emitted, "traced": self.traced, "deployed": self.deployed}
+        return {"expected": self.expected} | {form: fusions(operators) for form, operators in found.items()}
+
+    @property
+    def fully_fused(self) -> bool:
+        """Whether the runtime fuses every block of the graphs that we write."""
+        return all(self.fusions[form] == self.expected for form in ("written", "deployed"))
+
+    @property
+    def parity(self) -> bool:
+        """Whether it does so for torch's export as well, so that the latencies of both can be compared."""
+        return self.fully_fused and self.fusions["traced"] == self.expected
 
 
-def audit(network: EncoderNetwork, recipe: Recipe, feeds: list[Feeds] | None = None) -> Audit:
+def audit(
+    network: EncoderNetwork, recipe: Recipe, feeds: list[Feeds] | None = None, *, folder: Path | None = None
+) -> Audit:
     """Trace the candidate with torch and compare it with the emitted graph.
 
     Args:
         network: The candidate, after the recipe's methods were applied.
         recipe: Its recipe.
         feeds: Calibration inputs; needed by the static scheme.
+        folder: Where the two float32 graphs are left, as :data:`EMITTED` and :data:`TRACED`; by default they are not.
 
     Raises:
         ExportMismatchError: The two graphs compute different functions.
@@ -62,14 +88,16 @@ def audit(network: EncoderNetwork, recipe: Recipe, feeds: list[Feeds] | None = N
         linear.bits = 32
     exact_recipe = recipe.model_copy(update={"quantization": QuantizationRecipe()})
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        emitted = write_onnx(exact, exact_recipe, folder / "emitted.onnx").path
-        deployed = write_onnx(network, recipe, folder / "deployed.onnx", feeds=feeds).path
-        traced = folder / "traced.onnx"
+        kept = folder or Path(scratch)
+        kept.mkdir(parents=True, exist_ok=True)
+        emitted = write_onnx(exact, exact_recipe, kept / EMITTED).path
+        deployed = write_onnx(network, recipe, Path(scratch) / "deployed.onnx", feeds=feeds).path
+        traced = kept / TRACED
         export_module(to_module(exact), traced, output_name(network), inputs=input_names(network))
         check = compare(onnx_runner(emitted), onnx_runner(traced), example_feeds(network))
         require(check, "emitted graph")
-        return Audit(check, executed_operators(emitted), executed_operators(traced), executed_operators(deployed))
+        executed = [executed_operators(path) for path in (emitted, traced, deployed)]
+        return Audit(check, *executed, expected=expected_fusions(network))
 
 
 def executed_operators(path: Path) -> dict[str, int]:

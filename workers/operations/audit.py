@@ -10,26 +10,37 @@ from workers.runner.operation import OperationContext
 
 
 def audit(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "recipe"} -> {"ok", "message" | "relative_error", "tolerance", "operators", "seconds"}``.
+    """``{"inputs", "recipe"} -> {"ok", "message" | "relative_error", ..., "seconds"}``.
 
     ``operators`` counts what ONNX Runtime executes, after its own fusions, for the graph that was written (float32),
-    the traced one, and the deployed one with its bit-widths.
+    the traced one, and the deployed one with its bit-widths. ``fusions`` counts the fused operators among them beside
+    those that the surviving blocks should become; where a written graph lacks one, the model fails the audit.
+    ``fusion_parity`` says whether nothing is missing in torch's export either. ``written`` and ``traced`` are the
+    float32 files, for :func:`workers.operations.graph_race.race_graphs`.
     """
-    from compressors.export.audit import audit as compare_with_torch
+    from compressors.export import audit as exports
     from compressors.export.checks import ExportMismatchError
 
     inputs, recipe = JobInputs.model_validate(arguments["inputs"]), Recipe.model_validate(arguments["recipe"])
-    context.progress({"doing": "comparing the best model with torch's own export"})
+    context.progress({"doing": "comparing a model with torch's own export"})
     work = bench(inputs, context)
     started = time.monotonic()
+    folder = inputs.work / "audits" / recipe.digest
     try:
-        found = compare_with_torch(work.candidate_network(recipe), recipe, work.range_feeds(recipe))
+        found = exports.audit(work.candidate_network(recipe), recipe, work.range_feeds(recipe), folder=folder)
     except ExportMismatchError as error:
         return {"ok": False, "message": error.message, "seconds": round(time.monotonic() - started, 3)}
-    return {
-        "ok": True,
+    result: JsonObject = {
+        "ok": found.fully_fused,
         "relative_error": found.check.relative_error,
         "tolerance": found.check.tolerance,
         "operators": {"written": found.emitted, "traced": found.traced, "deployed": found.deployed},
+        "fusions": found.fusions,
+        "fusion_parity": found.parity,
         "seconds": round(time.monotonic() - started, 3),
+        "written": {"path": str(folder / exports.EMITTED)},
+        "traced": {"path": str(folder / exports.TRACED)},
     }
+    if not found.fully_fused:
+        result["message"] = f"ONNX Runtime does not fuse every block of the written graph: {found.fusions}."
+    return result

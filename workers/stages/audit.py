@@ -1,4 +1,6 @@
-"""Whether the files of the finalists compute what their networks compute."""
+"""Whether written files compute what their networks compute, and are no slower than torch's own export."""
+
+from pathlib import Path
 
 from sqlmodel import Session
 
@@ -6,6 +8,8 @@ from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.errors import ParetuneError
 from infra.events import append_event
+from profilers.statistics import contains_one
+from profilers.types import Estimate
 from search import coordinator
 from workers.stage import StageContext
 from workers.stages.inputs import fetch_weights
@@ -13,9 +17,15 @@ from workers.stages.inputs import get_job
 from workers.stages.inputs import get_trial
 from workers.stages.inputs import prepared_inputs
 
+RACE_SECONDS = 5.0
+
 
 class AuditStage:
-    """Traces one finalist with torch and compares; the result is a fact of the trial."""
+    """Traces one model with torch and compares; the result is a fact of the trial.
+
+    Both float32 forms, ours and torch's, are also raced on the job's device: same weights, same arithmetic, so what
+    differs is the graph.
+    """
 
     kind = "audit"
 
@@ -26,7 +36,20 @@ class AuditStage:
             candidate = get_trial(session, context.step.trial_id).candidate
         fetch_weights(context, inputs, candidate)
         arguments = {"inputs": inputs.model_dump(mode="json"), "recipe": candidate["recipe"]}
-        return {"audit": context.runner("compute").call("audit", arguments)}
+        found = context.runner("compute").call("audit", arguments)
+        written, traced = found.pop("written", None), found.pop("traced", None)
+        if written is not None:
+            arguments = {
+                "inputs": inputs.model_dump(mode="json"),
+                "reference": traced,
+                "artifacts": {"written": written},
+                "max_seconds": RACE_SECONDS,
+            }
+            raced = context.runner("device").call("race_graphs", arguments)
+            found["latency"] = latency(raced["ratios"].get("written"))
+            Path(written["path"]).unlink(missing_ok=True)
+            Path(traced["path"]).unlink(missing_ok=True)
+        return {"audit": found}
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
         """Write it down; a model that failed is in no front any more."""
@@ -39,3 +62,17 @@ class AuditStage:
         """Tell the job's watchers; a comparison that could not be made says nothing about the model."""
         append_event(session, step.job_id, "notice", {"step": step.kind, **error.to_dict()})
         coordinator.after_audit(session, get_job(session, step.job_id))
+
+
+def latency(ratio: JsonObject | None) -> JsonObject:
+    """Judge the time of the written float32 graph relative to torch's export of the same network.
+
+    Args:
+        ratio: The measured estimate, or ``None`` if the device was too busy for one.
+    """
+    if ratio is None:
+        return {"verdict": "noisy", "ratio": None}
+    estimate = Estimate.model_validate(ratio)
+    if contains_one(estimate):
+        return {"verdict": "equal", "ratio": ratio}
+    return {"verdict": "faster" if estimate.value < 1 else "slower", "ratio": ratio}

@@ -8,12 +8,16 @@ import onnx
 import onnxruntime
 import pytest
 
+from compressors.export.audit import executed_operators
 from compressors.export.checks import compare
 from compressors.export.checks import example_feeds
 from compressors.export.checks import linears
 from compressors.export.checks import module_runner
 from compressors.export.checks import onnx_runner
 from compressors.export.defaults import default_graph
+from compressors.export.fusion import expected_fusions
+from compressors.export.fusion import fusions
+from compressors.export.graph_choices import alternatives
 from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
 from compressors.recipe import AttentionRecipe
@@ -179,3 +183,18 @@ def _inferred_shapes(path: Path) -> dict[str, list[int]]:
         item.name: [dimension.dim_value for dimension in item.type.tensor_type.shape.dim]
         for item in model.graph.value_info
     }
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_the_runtime_fuses_every_block_of_every_graph_that_a_device_may_choose(
+    networks: Networks, tmp_path: Path, bits: int
+) -> None:
+    cases = []
+    for profiler in ("onnxruntime", "openvino"):
+        best = default_graph(profiler, {bits})
+        cases += [(case, best) for case in networks]
+        cases += [(BERT, graph) for graph in alternatives(best).values()]
+    for case, graph in cases:
+        network = in_bits(networks[case], bits)
+        path = write_onnx(network, recipe_of(graph), tmp_path / "model.onnx").path
+        assert fusions(executed_operators(path)) == expected_fusions(network), (case, graph)

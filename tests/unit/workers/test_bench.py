@@ -1,10 +1,14 @@
 """What a compute runner builds from a recipe, on real files."""
 
+import math
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
 from compressors.calibration import calibrate
+from compressors.export.onnx.context import Context
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
@@ -17,9 +21,11 @@ from tests.helpers.tiny_models import make_dataset
 from tests.helpers.tiny_models import make_tiny_model
 from workers.operations.audit import audit
 from workers.operations.bench import Bench
+from workers.operations.graph_race import race_graphs
 from workers.operations.inputs import DataFile
 from workers.operations.inputs import JobInputs
 from workers.runner.operation import OperationContext
+from workers.stages.audit import latency
 
 
 def make_bench(folder: Path) -> Bench:
@@ -50,6 +56,52 @@ def test_the_audit_compares_with_torch_and_counts_what_is_executed(tmp_path: Pat
     norms = {name: count for name, count in found["operators"]["traced"].items() if "LayerNormalization" in name}
     assert sum(norms.values()) >= 2 * len(work.network.layers)
     assert any("Quantize" in name for name in found["operators"]["deployed"])
+    layers = len(work.network.layers)
+    expected = {"norms": 2 * layers + 1, "attentions": layers, "activations": layers}
+    assert found["fusions"] == dict.fromkeys(("expected", "written", "traced", "deployed"), expected)
+    assert found["fusion_parity"]
+    ids = np.ones((1, 32), np.int64)
+    np.savez(work.inputs.timing_feeds_file, input_ids=ids, attention_mask=ids, token_type_ids=0 * ids)
+    work.inputs.reference_file.hardlink_to(found["traced"]["path"])
+    raced = race_graphs(
+        {
+            "inputs": arguments["inputs"],
+            "reference": found["traced"],
+            "artifacts": {"written": found["written"]},
+            "max_seconds": 1.0,
+        },
+        OperationContext("device", tmp_path, lambda _: None),
+    )
+    assert raced["ratios"].keys() <= {"written"}, "a disturbed race gives no ratio"
+
+
+def test_a_block_that_the_runtime_does_not_fuse_fails_the_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfused(context: Context, source: str, kind: str, output: str) -> str:
+        """A GELU in an order that no runtime recognises."""
+        builder = context.builder
+        half = builder.node("Mul", [source, builder.constant(np.float32(math.sqrt(0.5)))], f"{output}.scaled")
+        erf = builder.node("Erf", [half], f"{output}.erf")
+        shared = builder.node("Mul", [source, erf], f"{output}.product")
+        total = builder.node("Sum", [shared, source], f"{output}.total")
+        return builder.node("Mul", [total, builder.constant(np.float32(0.5))], output)
+
+    work = make_bench(tmp_path)
+    recipe = Recipe.dense(len(work.network.layers))
+    monkeypatch.setattr("compressors.export.onnx.feed_forward.emit_activation", unfused)
+    arguments = {"inputs": work.inputs.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
+    found = audit(arguments, OperationContext("compute", tmp_path, lambda _: None))
+    assert not found["ok"]
+    assert found["relative_error"] <= found["tolerance"], "it computes the same, but slower"
+    assert found["fusions"]["written"]["activations"] == 0
+    assert "not fuse" in found["message"]
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "faster"), (1.0, "equal"), (1.1, "slower"), (None, "noisy")])
+def test_latency_of_the_written_graph_is_judged_by_its_interval(ratio: float | None, verdict: str) -> None:
+    estimate = None if ratio is None else {"value": ratio, "low": ratio - 0.05, "high": ratio + 0.05}
+    assert latency(estimate) == {"verdict": verdict, "ratio": estimate}
 
 
 def test_a_repair_is_part_of_the_candidate_and_always_the_same(tmp_path: Path) -> None:
