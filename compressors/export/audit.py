@@ -96,8 +96,8 @@ def audit(
         export_module(to_module(exact), traced, output_name(network), inputs=input_names(network))
         check = compare(onnx_runner(emitted), onnx_runner(traced), example_feeds(network))
         require(check, "emitted graph")
-        executed = [executed_operators(path) for path in (emitted, traced, deployed)]
-        return Audit(check, *executed, expected=expected_fusions(network))
+        ours, theirs, rounded = (executed_operators(path) for path in (emitted, traced, deployed))
+        return Audit(check, ours, theirs, rounded, expected_fusions(network))
 
 
 def executed_operators(path: Path) -> dict[str, int]:
