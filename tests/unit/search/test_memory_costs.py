@@ -10,7 +10,7 @@ from profilers.types import Capabilities
 from search.coordinator import needs_table
 from search.estimator import branch_costs
 from search.latency_model import LatencyModel
-from search.latency_model import Observation
+from search.latency_model import Measured
 from search.memory_costs import StoredCosts
 from search.prepared import Prepared
 from search.requests import JobRequest
@@ -46,7 +46,7 @@ def test_measured_memory_corrects_the_expectation():
     plain = LatencyModel(StoredCosts(ANATOMY), ANATOMY)
     fixed = StoredCosts(ANATOMY).fixed
     truth = {known.digest: fixed + 2 * (plain.predict(known).value - fixed) for known in seen}
-    observed = [Observation(known, truth[known.digest], known.digest) for known in seen[:3]]
+    observed = [Measured(known, truth[known.digest], known.digest) for known in seen[:3]]
     model = LatencyModel(StoredCosts(ANATOMY), ANATOMY, observed)
     errors = [abs(either.predict(seen[3]).value / truth[seen[3].digest] - 1) for either in (plain, model)]
     assert errors[1] < 0.04 < errors[0]
