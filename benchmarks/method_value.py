@@ -60,6 +60,8 @@ from profilers.types import Workload
 TASK = "sequence-classification"
 CALIBRATION_TEXTS, RANGE_TEXTS = 512, 24
 DENSE = "dense, fp32"
+CONTROL = "the same file again"
+ANYWHERE = DeviceProfile(name="onnxruntime", profiler="onnxruntime")
 RANK_SHARES = (1.2, 1.0, 0.75, 0.5, 0.25)
 
 
@@ -157,19 +159,23 @@ class Bench:
         return Artifact(path=path)
 
 
-def compare(bench: Bench, device: str, workload: Workload, held: EncodedTexts, seconds: float) -> list[dict[str, str]]:
+def compare(
+    bench: Bench, device: DeviceProfile, workload: Workload, held: EncodedTexts, seconds: float
+) -> list[dict[str, str]]:
     """Build, run and time every method on one device; returns the lines of the table."""
-    recipes = dict(plans(describe(bench.network), device))
+    recipes = dict(plans(describe(bench.network), device.profiler))
     artifacts = {name: bench.artifact(recipe) for name, recipe in recipes.items()}
     feeds = real_tokens(held, workload)
-    with get_profiler("onnxruntime").open(_profile("onnxruntime"), workload, feeds=feeds) as session:
+    with get_profiler("onnxruntime").open(ANYWHERE, workload, feeds=feeds) as session:
         found = {name: outputs(session, artifact, held, workload) for name, artifact in artifacts.items()}
     effort = Effort(half_width=0.015, seconds=seconds, min_blocks=12, control_every=2, retreats=1)
-    with get_profiler(device).open(_profile(device), workload, feeds=feeds) as session:
+    artifacts[CONTROL], found[CONTROL] = artifacts[DENSE], found[DENSE]
+    with get_profiler(device.profiler).open(device, workload, feeds=feeds) as session:
         rivals = {name: artifact for name, artifact in artifacts.items() if name != DENSE}
         ratios = race_many(session, session.load(artifacts[DENSE]), rivals, effort)
     ratios[DENSE] = Estimate(value=1.0, low=1.0, high=1.0)
-    return [_line(name, ratios[name], artifacts[name].path, found[DENSE], found[name]) for name in recipes]
+    names = [DENSE, CONTROL, *(name for name in recipes if name != DENSE)]
+    return [_line(name, ratios[name], artifacts[name].path, found[DENSE], found[name]) for name in names]
 
 
 def outputs(session: Session, artifact: Artifact, held: EncodedTexts, workload: Workload) -> torch.Tensor:
@@ -180,10 +186,6 @@ def outputs(session: Session, artifact: Artifact, held: EncodedTexts, workload: 
         np.save(kept, run_all(handle, held, TASK, workload, padded=False))
         session.unload(handle)
     return torch.from_numpy(np.load(kept))
-
-
-def _profile(device: str) -> DeviceProfile:
-    return DeviceProfile(name=device, profiler=device)
 
 
 def _line(name: str, ratio: Estimate, path: Path, dense: torch.Tensor, found: torch.Tensor) -> dict[str, str]:
@@ -221,6 +223,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=2.5, help="time limit for each model")
+    parser.add_argument("--realtime", action="store_true", help="ask for real-time priority while timing")
     parser.add_argument("--folder", type=Path, help="where built files are kept; default: nowhere")
     arguments = parser.parse_args()
     workload = Workload(batch=arguments.batch, sequence_length=arguments.sequence)
@@ -236,8 +239,10 @@ def main() -> None:
             )
         )
         bench = Bench(arguments.model, texts, folder, load_network(arguments.model, TASK))
+        options = {"realtime_priority": 20} if arguments.realtime else {}
         for device in arguments.devices:
-            rows = compare(bench, device, workload, held, arguments.seconds)
+            profile = DeviceProfile(name=device, profiler=device, options=options)
+            rows = compare(bench, profile, workload, held, arguments.seconds)
             print(f"\n{device}, {workload.batch} x {workload.sequence_length}, {workload.threads} thread")
             print_table(rows)
 
