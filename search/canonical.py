@@ -39,12 +39,23 @@ def canonicalise(recipe: Recipe, anatomy: Anatomy) -> Recipe:
         unused |= {"criterion": "obs", "compensation": "least_squares"}
     if all(branch.rank is None for branch in branches):
         unused |= {"factorization": "whitened"}
-    if all(branch.bits >= 16 for branch in branches):
-        unused |= {"quantization": QuantizationRecipe(embedding_bits=recipe.quantization.embedding_bits)}
+    unused["quantization"] = _quantization(recipe.quantization, {branch.bits for branch in branches})
     changed = any(layer.merged for layer in present) or any(_is_changed(branch) for branch in branches)
     if recipe.weights is not None or not (shrunk or changed):
         unused |= {"repair": "none"}
     return recipe.model_copy(update={"layers": layers} | unused)
+
+
+def _quantization(given: QuantizationRecipe, bits: set[int]) -> QuantizationRecipe:
+    """Settings that no branch uses take their defaults; a model that is floating point throughout has its tables so."""
+    if not bits & {4, 8}:
+        return QuantizationRecipe()
+    if 8 not in bits or given.scheme == "weight_only":
+        kept = given.model_dump(include={"embedding_bits", "rounding"})
+        return QuantizationRecipe(scheme="weight_only", **kept)
+    if given.scheme == "static":
+        return given
+    return given.model_copy(update={"ranges": QuantizationRecipe().ranges, "smoothing": 0.0})
 
 
 def _is_changed(branch: AttentionRecipe | FeedForwardRecipe) -> bool:

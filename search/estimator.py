@@ -22,7 +22,8 @@ LEAST_OBSERVATIONS = 5
 def latency_model(request: JobRequest, prepared: Prepared, trials: Iterable[TrialRecord]) -> LatencyModel:
     """Return the model of the ratio that the job's objective compares, fitted to its measured trials."""
     costs = branch_costs(request, prepared)
-    return LatencyModel(costs, prepared.anatomy, [trial for trial in trials if _is_observation(trial)])
+    observations = [trial for trial in trials if _is_observation(trial)]
+    return LatencyModel(costs, prepared.anatomy, observations, prepared.graph_defaults.quantization)
 
 
 def _is_observation(trial: TrialRecord) -> TypeGuard[Observation]:

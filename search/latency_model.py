@@ -2,9 +2,10 @@
 
     T(recipe) = a + c * layers + sum_g b_g * tau_g(recipe)
 
-``tau_g`` adds the branch times of group ``g`` (attention or feed-forward, by number format; low rank). ``a``, ``c`` and
-``b_g`` start at the table's values and are refitted by non-negative least squares on relative errors, with prior rows
-that hold them near 1 until the data say otherwise. A prediction decides what is worth measuring; it is never a result.
+``tau_g`` adds the branch times of group ``g`` (attention or feed-forward, by number format; low rank). ``a`` has its
+own value where the embedding tables are stored otherwise than usual. ``a``, ``c`` and ``b_g`` start at the table's
+values and are refitted by non-negative least squares on relative errors, with prior rows that hold them near 1 until
+the data say otherwise. A prediction decides what is worth measuring; it is never a result.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from scipy.optimize import nnls
 from compressors.description import Anatomy
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from profilers.types import Estimate
 from search.branch_costs import BranchCosts
@@ -91,10 +93,18 @@ class LatencyModel:
         costs: Branch times before any candidate was measured.
         anatomy: Shape of the dense model.
         observations: Measured candidates.
+        usual: Quantisation that ``costs`` are those of, and that the solver's options have.
     """
 
-    def __init__(self, costs: BranchCosts, anatomy: Anatomy, observations: Sequence[Observation] = ()) -> None:
+    def __init__(
+        self,
+        costs: BranchCosts,
+        anatomy: Anatomy,
+        observations: Sequence[Observation] = (),
+        usual: QuantizationRecipe | None = None,
+    ) -> None:
         self._costs = costs
+        self._usual = usual or QuantizationRecipe()
         self._anatomy = anatomy
         # Fixed part and norms always exist; groups appear as observations mention them and have factor 1 before.
         self._factors: dict[str, float] = {}
@@ -124,7 +134,7 @@ class LatencyModel:
     ) -> float:
         """Return the time of one branch, corrected."""
         time = self._costs.branch(recipe, layer, precision, first_token=first_token)
-        return self._factor(_group(recipe, precision)) * time
+        return self._factor(_group(recipe, precision, None)) * time
 
     @property
     def _core(self) -> float:
@@ -135,15 +145,22 @@ class LatencyModel:
 
     def _features(self, recipe: Recipe) -> dict[str, float]:
         present = [index for index, layer in enumerate(recipe.layers) if not layer.removed]
-        features = {"fixed": self._core, "layers": self._costs.layer * len(present)}
+        words, unusual = recipe.quantization.embedding_bits, self._unusual(recipe)
+        fixed = "fixed" if words == self._usual.embedding_bits else f"fixed:{words}"
+        features = {fixed: self._core, "layers": self._costs.layer * len(present)}
         cut = self._first_token_layer(recipe, present)
         for index in present:
             first_token = cut is not None and index >= cut
             for branch in _branches(recipe.layers[index]):
                 time = self._costs.branch(branch, index, recipe.precision, first_token=first_token)
-                group = _group(branch, recipe.precision)
+                group = _group(branch, recipe.precision, unusual)
                 features[group] = features.get(group, 0.0) + time
         return features
+
+    def _unusual(self, recipe: Recipe) -> str | None:
+        """Scheme of the recipe's 8-bit products, where it is not the usual one."""
+        scheme = recipe.quantization.scheme
+        return None if scheme == self._usual.scheme else scheme
 
     def _first_token_layer(self, recipe: Recipe, present: Sequence[int]) -> int | None:
         """The last layer that looks at other tokens: from there on only the first token is computed."""
@@ -152,7 +169,8 @@ class LatencyModel:
         return max((index for index in present if recipe.layers[index].attention.heads != 0), default=None)
 
     def _fit(self, observations: Sequence[Observation]) -> None:
-        designs = _designs.get(self._costs.key, "", _Designs)
+        context = f"{self._costs.key}:{self._usual.scheme}:{self._usual.embedding_bits}"
+        designs = _designs.get(context, "", _Designs)
         for observation in observations:
             if observation.digest not in designs.rows:
                 designs.add(observation.digest, self._features(observation.recipe))
@@ -191,7 +209,9 @@ def _branches(layer: LayerRecipe) -> list[BranchRecipe]:
     return [layer.attention, layer.feed_forward]
 
 
-def _group(recipe: BranchRecipe, precision: Precision) -> str:
+def _group(recipe: BranchRecipe, precision: Precision, scheme: str | None) -> str:
     name = "feed_forward" if isinstance(recipe, FeedForwardRecipe) else "attention"
     number_format = f"int{recipe.bits}" if recipe.bits < 16 else precision
+    if recipe.bits == 8 and scheme is not None:
+        number_format = f"{number_format}.{scheme}"
     return f"{name}:{number_format}:low_rank" if recipe.rank is not None else f"{name}:{number_format}"

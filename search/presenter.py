@@ -8,6 +8,8 @@ from math import hypot
 from math import log
 
 from compressors.description import Anatomy
+from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from infra.database.models import Job
@@ -17,6 +19,7 @@ from profilers.types import Measurement
 from profilers.types import Quality
 from search.candidates import baseline_of
 from search.candidates import recipe_of
+from search.formats import format_name
 from search.goals import Choice
 from search.goals import choose
 from search.guard import Ruling
@@ -192,9 +195,7 @@ def describe(recipe: Recipe, anatomy: Anatomy) -> str:
     width = sum(views[index].intermediate_size or 0 for index in present) / max(1, sum(anatomy.intermediate_size))
     kept = [recipe.layers[index] for index in present]
     branches = [branch for layer in kept for branch in (layer.attention, layer.feed_forward)]
-    bits = {branch.bits for branch in branches}
-    number_format = "int8" if bits == {8} else recipe.precision if bits == {32} else f"mixed int8/{recipe.precision}"
-    parts = [f"{len(present)} layers", f"{heads:.0%} heads", f"{width:.0%} FFN", number_format]
+    parts = [f"{len(present)} layers", f"{heads:.0%} heads", f"{width:.0%} FFN", _number_format(recipe, branches)]
     if any(branch.rank is not None for branch in branches):
         parts.append("low rank")
     if any(branch.sparsity for branch in branches):
@@ -204,6 +205,14 @@ def describe(recipe: Recipe, anatomy: Anatomy) -> str:
     if recipe.weights is not None:
         parts.append("healed")
     return ", ".join(parts)
+
+
+def _number_format(recipe: Recipe, branches: Sequence[AttentionRecipe | FeedForwardRecipe]) -> str:
+    """Name the formats of a recipe's branches, such as ``int8`` or ``mixed int8/f32``."""
+    names = [format_name(bits, recipe.quantization) for bits in (8, 4) if bits in {b.bits for b in branches}]
+    if any(branch.bits >= 16 for branch in branches) or not names:
+        names.append(recipe.precision)
+    return names[0] if len(names) == 1 else f"mixed {'/'.join(names)}"
 
 
 def layer_views(recipe: Recipe, anatomy: Anatomy) -> list[LayerView]:

@@ -82,6 +82,7 @@ def likely_winners(formats: Sequence[Format]) -> list[Format]:
 def formats(space: SearchSpace) -> list[Format]:
     """Return the number formats of the space, the most exact first."""
     found = [Format(precision, 32, precision) for precision in sorted(space.precisions, reverse=True)]
-    if 8 in space.bits:
-        found.append(Format("int8", 8, space.defaults.precision))
+    if space.formats:
+        first = space.formats[0]
+        found.append(Format(first.name, first.bits, space.defaults.precision))
     return found

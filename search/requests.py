@@ -25,6 +25,11 @@ LEAST_REPAIR_SECONDS = 120.0
 the search, which has twice as much, needs it all."""
 
 
+IntegerFormat = Literal["int8_dynamic", "int8_static", "int8_weights", "int4_weights"]
+"""``dynamic`` and ``static``: products of 8-bit activations and weights, with activation scales found at run time, or
+by calibration. ``weights``: only the weights are stored in few bits, in blocks with a scale each."""
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,6 +71,10 @@ class Space(_Request):
     head_step: Annotated[int, Field(ge=1)] = 1
     ffn_step: Annotated[int, Field(ge=1)] = 64
     min_layers: Annotated[int, Field(ge=1)] = 1
+    formats: Annotated[tuple[IntegerFormat, ...], Field(min_length=1)] | None = None
+    """Integer formats, as far as the device runs them. ``None``: the device's preferred one everywhere, and ``guided``
+    tries the others on the most promising shapes. Given: ``direct`` and ``random`` search all of these in every layer,
+    and the first that the device runs takes the place of the preferred one."""
 
 
 class Columns(_Request):

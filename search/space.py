@@ -5,6 +5,7 @@ recipes.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,11 +13,14 @@ from compressors.description import Anatomy
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from infra.errors import InvalidInputError
 from profilers.types import Capabilities
 from search.canonical import break_even_rank
 from search.canonical import canonicalise
+from search.formats import NumberFormat
+from search.formats import offered_formats
 from search.prepared import GraphDefaults
 from search.requests import Kind
 from search.requests import Space
@@ -70,7 +74,8 @@ class SearchSpace:
         parameters: Dimensions with at least two levels.
         kinds: Kinds of compression that are left.
         notes: Why a kind that was allowed is not searched, for the report.
-        bits: Weight bit-widths that are searched.
+        bits: Weight bit-widths that are searched in every branch.
+        formats: Integer formats that whole models may have; the first is that of the search.
         precisions: Floating-point arithmetics that are searched.
         defaults: The device's preferred graph.
         min_layers: Layers that always stay.
@@ -81,6 +86,7 @@ class SearchSpace:
     kinds: tuple[Kind, ...]
     notes: tuple[str, ...]
     bits: tuple[int, ...]
+    formats: tuple[NumberFormat, ...]
     precisions: tuple[str, ...]
     defaults: GraphDefaults
     min_layers: int
@@ -118,18 +124,27 @@ class SearchSpace:
         """Return the canonical recipe that ``params`` describe; parameters that are missing keep their dense value."""
         layers = tuple(_layer_recipe(params, index) for index in range(self.anatomy.layers))
         precision = params.get("precision", self.defaults.precision)
-        return self.canonical(self.dense_recipe().model_copy(update={"layers": layers, "precision": precision}))
+        scheme = params.get("scheme", self.defaults.quantization.scheme)
+        update = {"layers": layers, "precision": precision, "quantization": self._quantization(scheme)}
+        return self.canonical(self.dense_recipe().model_copy(update=update))
 
     def to_params(self, recipe: Recipe) -> Params | None:
         """Return parameter values that :meth:`to_recipe` maps to ``recipe``, or ``None`` if it is not in the space."""
         recipe = self.canonical(recipe)
-        values: Params = {"precision": recipe.precision}
+        integers = any(8 in (layer.attention.bits, layer.feed_forward.bits) for layer in recipe.layers)
+        scheme = recipe.quantization.scheme if integers else self.defaults.quantization.scheme
+        values: Params = {"precision": recipe.precision, "scheme": scheme}
         shapes = zip(recipe.layers, self.anatomy.heads, self.anatomy.intermediate_size, strict=True)
         for index, (layer, heads, width) in enumerate(shapes):
             values |= _layer_params(layer, index, heads, width)
         params = {parameter.name: values[parameter.name] for parameter in self.parameters}
         on_grid = all(params[parameter.name] in parameter.levels for parameter in self.parameters)
         return params if on_grid and self.to_recipe(params) == recipe else None
+
+    def _quantization(self, scheme: Value) -> QuantizationRecipe:
+        """Return how 8-bit branches are computed under a scheme."""
+        found = (entry.quantization for entry in self.formats if entry.bits == 8)
+        return next((entry for entry in found if entry.scheme == scheme), self.defaults.quantization)
 
 
 def build_space(anatomy: Anatomy, capabilities: Capabilities, space: Space, defaults: GraphDefaults) -> SearchSpace:
@@ -139,9 +154,15 @@ def build_space(anatomy: Anatomy, capabilities: Capabilities, space: Space, defa
         InvalidInputError: If nothing is left to search.
     """
     kinds, notes = _useful_kinds(space.kinds, capabilities)
-    bits = tuple(sorted({32, *(b for b in capabilities.bits if b == 8)}, reverse=True)) if "bits" in kinds else (32,)
+    formats = offered_formats(capabilities, defaults, space.formats) if "bits" in kinds else ()
+    bits, schemes = _searched_formats(formats, asked=space.formats is not None)
+    if formats and formats[0].bits == 8:
+        defaults = defaults.model_copy(update={"quantization": formats[0].quantization})
     precisions = capabilities.precisions if "bits" in kinds else (defaults.precision,)
-    parameters: list[Parameter] = [Parameter("precision", tuple(precisions), ordered=False)]
+    parameters: list[Parameter] = [
+        Parameter("precision", tuple(precisions), ordered=False),
+        Parameter("scheme", schemes, ordered=False),
+    ]
     for index, (heads, width) in enumerate(zip(anatomy.heads, anatomy.intermediate_size, strict=True)):
         parameters += _layer_parameters(index, heads, width, anatomy, kinds, space, bits)
     searched = tuple(parameter for parameter in parameters if len(parameter.levels) > 1)
@@ -156,10 +177,18 @@ def build_space(anatomy: Anatomy, capabilities: Capabilities, space: Space, defa
         kinds=kinds,
         notes=notes,
         bits=bits,
+        formats=formats,
         precisions=tuple(precisions),
         defaults=defaults,
         min_layers=min(space.min_layers, anatomy.layers),
     )
+
+
+def _searched_formats(formats: Sequence[NumberFormat], *, asked: bool) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return bit-widths of single branches, and schemes of their 8-bit products: all of them only if asked for."""
+    searched = formats if asked else [entry for entry in formats[:1] if entry.bits == 8]
+    bits = sorted({32, *(entry.bits for entry in searched)}, reverse=True)
+    return tuple(bits), tuple(entry.quantization.scheme for entry in searched if entry.bits == 8)
 
 
 def width_levels(full: int, step: int, *, may_remove: bool) -> tuple[int, ...]:

@@ -103,6 +103,14 @@ def submit(
     kinds: Annotated[
         str | None, typer.Option(help="Comma-separated: heads,ffn,depth,rank,sparsity,bits.", rich_help_panel=_SEARCH)
     ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            help="Integer formats, comma-separated: int8_dynamic,int8_static,int8_weights,int4_weights. "
+            "Default: the device's best, and the others on the most promising shapes.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     strategy: Annotated[str | None, typer.Option(help="guided, direct or random.", rich_help_panel=_SEARCH)] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, gp or random.", rich_help_panel=_SEARCH)] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.", rich_help_panel=_SEARCH)] = None,
@@ -132,8 +140,7 @@ def submit(
     fields |= {"priority": priority, "columns": _given(columns), "workload": _given(workload)}
     if not repair:
         fields["repair_share"] = 0
-    if kinds is not None:
-        fields["space"] = {"kinds": [kind.strip() for kind in kinds.split(",") if kind.strip()]}
+    fields["space"] = _given({"kinds": _list(kinds), "formats": _list(formats)})
     with connect(url, api_key, home) as client:
         job = client.submit(
             _model_id(client, model, quiet=as_json),
@@ -184,6 +191,10 @@ def finish(client: Client, job: Job, *, as_json: bool) -> Job:
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value != {}}
+
+
+def _list(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _is_id(text: str) -> bool:

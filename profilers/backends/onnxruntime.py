@@ -68,10 +68,10 @@ class OnnxRuntimeProfiler:
             profiler="onnxruntime",
             available=True,
             formats=("onnx",),
-            bits=(32, 8),
+            bits=(32, 8, 4),
             saturating_int8=this_cpu().saturating_int8,
             precisions=("f32",),
-            schemes=("dynamic", "static"),
+            schemes=("dynamic", "static", "weight_only"),
             baselines=("fp32", "int8_one_liner"),
         )
 

@@ -18,6 +18,10 @@ from infra.errors import InvalidInputError
 from search.branches import allowed_merges
 from search.branches import allowed_units
 from search.estimator import latency_model
+from search.formats import NumberFormat
+from search.formats import alternatives
+from search.formats import has_format
+from search.formats import in_format
 from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
@@ -51,12 +55,20 @@ REPAIR_AFTER = 0.75
 """Part of the budget after which the best models are tried repaired."""
 MOST_REPAIRS = 4
 """A repair takes as long as several trials."""
+FORMATS_AFTER = 0.5
+"""Part of the budget after which the best models are tried in other number formats ..."""
+FORMATS_AFTER_IN_MEMORY = 0.2
+"""... or earlier, where the bits of the weights are most of what counts."""
+MOST_FORMATS = 6
+FORMATS_SHARE = 0.15
+"""Part of the trials of ``guided`` that may be spent on other number formats."""
 REFINE_AFTER = 0.6
 """Part of the budget after which refinement begins."""
 PRIOR_WEIGHT = 2.0
 PROBES = 10
 """Trials that Optuna is told before it is asked."""
 OFFSPRING = 32
+FORMAT_ORIGIN = "format"
 TRIES = 16
 WEIGHT_NOISE = 0.3
 
@@ -128,6 +140,7 @@ class _Turn:
     ) -> None:
         self._space, self._study, self._goal = space, study, study.goal
         self._trains_later = request.training is not None
+        self._formats_after = FORMATS_AFTER_IN_MEMORY if request.objective == "peak_memory" else FORMATS_AFTER
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
         self._weights = self._fit_weights()
@@ -149,6 +162,9 @@ class _Turn:
         recipe = self._repaired(taken)
         if recipe is not None:
             return Proposal(recipe, GuidedStrategy.name, sampler_state={"origin": "repair"})
+        recipe = self._in_other_format(number, taken)
+        if recipe is not None:
+            return Proposal(recipe, GuidedStrategy.name, sampler_state={"origin": FORMAT_ORIGIN})
         if origin == "optuna" and self._probes(proposals) < PROBES:
             return self._probe(taken, generator)
         if origin == "spread":
@@ -177,6 +193,25 @@ class _Turn:
             recipe = self._space.space.canonical(parent.record.recipe.model_copy(update=update))
             if recipe.repair != "none" and recipe.digest not in taken:
                 return recipe
+        return None
+
+    def _in_other_format(self, number: int, taken: set[str]) -> Recipe | None:
+        """Return one of the best models in a number format that the solver does not know.
+
+        A format that was tried and is behind other models in everything is not tried on further shapes.
+        """
+        tried = [trial for trial in self._study.trials if (trial.sampler_state or {}).get("origin") == FORMAT_ORIGIN]
+        limit = min(MOST_FORMATS, int(FORMATS_SHARE * (number + 1)))
+        if self._study.progress < self._formats_after or len(tried) >= limit:
+            return None
+        for parent in self._parents():
+            assert parent.record.recipe is not None
+            for number_format in alternatives(self._space.space.formats):
+                if format_is_beaten(number_format, tried, self._study.trials):
+                    continue
+                recipe = self._space.space.canonical(in_format(parent.record.recipe, number_format))
+                if recipe.digest not in taken:
+                    return recipe
         return None
 
     def _origin(self, number: int) -> Origin:
@@ -268,8 +303,36 @@ class _Turn:
         return fit_weights(errors, losses, prior, PRIOR_WEIGHT)
 
 
+def format_is_beaten(
+    number_format: NumberFormat, tried: Sequence[TrialRecord], everybody: Sequence[TrialRecord]
+) -> bool:
+    """Whether a format has been tried, and never brought a model that no other equals in everything.
+
+    Args:
+        number_format: The format.
+        tried: Trials of models in other formats than that of the search.
+        everybody: All trials.
+    """
+    finished = [
+        trial
+        for trial in tried
+        if trial.outcome == "done" and trial.recipe is not None and has_format(trial.recipe, number_format)
+    ]
+    return bool(finished) and all(_is_equalled(trial, everybody) for trial in finished)
+
+
+def _is_equalled(trial: TrialRecord, everybody: Sequence[TrialRecord]) -> bool:
+    own = trial.objectives
+    others = [other.objectives for other in everybody if other.digest != trial.digest]
+    return own is None or any(
+        other is not None and all(a <= b for a, b in zip(other, own, strict=True)) for other in others
+    )
+
+
 def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | None:
     recipe, loss = trial.recipe, trial.divergence if trial.divergence is not None else trial.loss
+    if (trial.sampler_state or {}).get("origin") == FORMAT_ORIGIN:
+        return None  # its options are those of another format
     if recipe is None or recipe.repair != "none" or trial.outcome != "done" or trial.ratio is None or loss is None:
         return None  # what a repair gave back would be taken for the options' merit
     found = _choices.get(context, trial.digest, lambda: _choice(space, recipe))

@@ -73,7 +73,14 @@ def test_memory_is_measured_and_named_where_it_is_the_objective(
     """Other jobs of these tests have p50; that which is killed has p99, that which trains has throughput."""
     model, data = client.upload_model(model_folder), client.upload_dataset(dataset_file)
     job = client.submit(
-        model, data, objective="peak_memory", budget_trials=2, budget_seconds=None, workload=WORKLOAD, strategy="guided"
+        model,
+        data,
+        objective="peak_memory",
+        budget_trials=3,
+        budget_seconds=None,
+        workload=WORKLOAD,
+        strategy="guided",
+        space={"formats": ["int4_weights"]},
     )
     assert client.wait(job, timeout=240).state == "succeeded"
     front = client.front(job)
@@ -85,6 +92,9 @@ def test_memory_is_measured_and_named_where_it_is_the_objective(
     for latency in measured:
         ratio = latency["peak_memory_mb"] / latency["reference_memory_mb"]
         assert ratio == pytest.approx(latency["ratio"]["value"], rel=0.1)
+    four = next(trial for trial in client.trials(job) if trial["name"] == "dense int4 weights")
+    assert four["layers"][0]["feed_forward_bits"] == 4
+    assert four["latency"]["ratio"]["high"] < dense["ratio"]["low"]
     assert "peak memory, MB" in client.report_html(job)
 
 

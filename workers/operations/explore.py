@@ -63,7 +63,8 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
         Measured(recipe := Recipe.model_validate(entry["recipe"]), entry["ratio"], recipe.digest)
         for entry in arguments["observations"]
     ]
-    model = LatencyModel(branch_costs(request, prepared), prepared.anatomy, seen)
+    usual = prepared.graph_defaults.quantization
+    model = LatencyModel(branch_costs(request, prepared), prepared.anatomy, seen, usual)
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     solver = GuidedSpace(allowed_units(prepared.options, space), space, model)
     precision = prepared.graph_defaults.precision

@@ -88,6 +88,32 @@ def _words(context: Context, table: Float, ids: str) -> str:
     return builder.node("Mul", [floats, factors], "embeddings.words")
 
 
+def _sums(context: Context, positions: Float, types: Float) -> str:
+    """Every type's row plus every position's, ``[types * positions, width]``; with 8 bits from the two tables."""
+    builder, width = context.builder, positions.shape[1]
+    if context.quantization.embedding_bits == 32:
+        return builder.initializer(
+            "embeddings.position_and_type", (types[:, None] + positions[None]).reshape(-1, width)
+        )
+    kinds = builder.initializer("embeddings.type", np.ascontiguousarray(types[:, None]))
+    sums = builder.node("Add", [kinds, _stored(context, "embeddings.position", positions)], "embeddings.sums")
+    return builder.node("Reshape", [sums, builder.constant([-1, width])], "embeddings.position_and_type")
+
+
+def _stored(context: Context, name: str, table: Float) -> str:
+    """A small table ``[..., width]``, kept in as many bits as the word table.
+
+    8 bits are turned into float32 before the look-up, not after it: a runtime does that once, when it loads the file.
+    """
+    builder = context.builder
+    if context.quantization.embedding_bits == 32:
+        return builder.initializer(name, np.ascontiguousarray(table))
+    values, scales = quantize_rows(table.reshape(-1, table.shape[-1]))
+    integers = builder.initializer(f"{name}.integers", values.reshape(table.shape))
+    factors = builder.initializer(f"{name}.scale", scales.reshape(*table.shape[:-1], 1))
+    return builder.node("Mul", [builder.node("Cast", [integers], f"{name}.floats", to=1), factors], name)
+
+
 def _positions(context: Context, rows: Float) -> str:
     """The first ``sequence`` rows, ``[1, sequence, hidden]`` (or ``[sequence, 1, hidden]``)."""
     builder = context.builder
@@ -95,8 +121,8 @@ def _positions(context: Context, rows: Float) -> str:
     axis = 0 if context.flat else 1
     if context.static is not None:
         table = table[: context.static[1]] if context.flat else table[:, : context.static[1]]
-        return builder.initializer("embeddings.position", np.ascontiguousarray(table))
-    stored = builder.initializer("embeddings.position", np.ascontiguousarray(table))
+        return _stored(context, "embeddings.position", table)
+    stored = _stored(context, "embeddings.position", table)
     inputs = [stored, builder.constant([0]), emit_sequence_length(context), builder.constant([axis])]
     return builder.node("Slice", inputs, "embeddings.positions")
 
@@ -105,9 +131,7 @@ def _positions_and_types(context: Context, rows: Float, embeddings: Embeddings) 
     """One look-up for both: row ``type * positions + position`` of the table of all their sums."""
     builder = context.builder
     assert embeddings.token_type is not None
-    types = to_numpy(embeddings.token_type)
-    table = (types[:, None] + rows[None]).reshape(-1, rows.shape[1])
-    stored = builder.initializer("embeddings.position_and_type", table)
+    stored = _sums(context, rows, to_numpy(embeddings.token_type))
     numbers = np.arange(rows.shape[0], dtype=np.int64)
     numbers = numbers[:, None] if context.flat else numbers[None]
     every = builder.initializer("embeddings.row_numbers", numbers)

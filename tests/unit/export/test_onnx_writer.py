@@ -73,6 +73,18 @@ def test_fewer_bits_make_smaller_files(networks: Networks, tmp_path: Path) -> No
     assert small < full - 2 * networks[BERT].embeddings.word.numel()
 
 
+def test_tables_of_8_bits_are_unpacked_when_the_file_is_loaded(networks: Networks, tmp_path: Path) -> None:
+    """Only the word table is unpacked at run time, after its few rows were looked up."""
+    path = write_onnx(networks[BERT], recipe_of(embedding_bits=8), tmp_path / "model.onnx").path
+    integers = [item for item in onnx.load(path).graph.initializer if item.data_type == onnx.TensorProto.INT8]
+    assert len(integers) == 2
+    plain = write_onnx(networks[BERT], recipe_of(), tmp_path / "plain.onnx").path
+    executed, before = executed_operators(path), executed_operators(plain)
+    assert executed.get("Cast", 0) == before.get("Cast", 0) + 1
+    assert executed.get("Mul", 0) == before.get("Mul", 0) + 1
+    assert executed["Gather"] == before["Gather"] + 1
+
+
 @pytest.mark.parametrize(
     ("case", "expected"),
     [

@@ -57,7 +57,7 @@ def test_guided_improves_on_its_own_first_spread():
     study = problem.search(problem.strategy("guided"), 60)
     assert front_volume(study) > 1.02 * front_volume(study, 6)
     origins = {trial.sampler_state.get("origin", "optuna") for trial in study.trials}
-    assert origins == {"spread", "surrogate", "refine", "probe", "optuna", "repair"}
+    assert origins == {"spread", "surrogate", "refine", "probe", "optuna", "repair", "format"}
 
 
 def test_no_quick_repair_where_a_better_one_follows():
