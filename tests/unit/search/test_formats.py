@@ -19,7 +19,7 @@ from search.formats import has_format
 from search.formats import in_format
 from search.formats import offered_formats
 from search.latency_model import LatencyModel
-from search.latency_model import Observation
+from search.latency_model import Measured
 from search.memory_costs import StoredCosts
 from search.prepared import GraphDefaults
 from search.presenter import describe
@@ -123,7 +123,7 @@ def test_formats_are_told_apart_in_what_is_learnt_of_them():
     other = usual.model_copy(update={"quantization": QuantizationRecipe(scheme="weight_only", embedding_bits=8)})
     costs = StoredCosts(anatomy)
     plain = LatencyModel(costs, anatomy, (), QUANTIZATION).predict(usual).value
-    seen = [Observation(usual, plain, usual.digest), Observation(other, 1.3 * plain, other.digest)]
+    seen = [Measured(usual, plain, usual.digest), Measured(other, 1.3 * plain, other.digest)]
     model = LatencyModel(costs, anatomy, seen, QUANTIZATION)
     assert model.predict(usual).value == pytest.approx(plain, rel=0.05)
     assert model.predict(other).value > 1.2 * plain
