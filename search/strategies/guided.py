@@ -39,6 +39,7 @@ from search.strategies.base import ask_seed
 from search.strategies.guided_space import GuidedSpace
 from search.strategies.novelty import nearest_new
 from search.strategies.proposer import OptunaProposer
+from search.strategies.targets import MOST_LOSS
 from search.strategies.targets import spread_target
 from search.strategies.targets import target_ratio
 from search.strategies.targets import target_window
@@ -144,7 +145,8 @@ class _Turn:
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
         self._weights = self._fit_weights()
-        slowest, fastest = space.reach(self._best_precision())
+        slowest, fastest = self._range(self._best_precision())
+        self._spread = space.focus((slowest, fastest), np.ones(len(space.units)))
         window = target_window(study.trials, study.goal, slowest=slowest, fastest=fastest)
         self._explored = [entry.recipe for entry in explored if window[1] <= entry.ratio <= window[0]]
         self._focused = space.focus(window, self._weights)
@@ -168,7 +170,7 @@ class _Turn:
         if origin == "optuna" and self._probes(proposals) < PROBES:
             return self._probe(taken, generator)
         if origin == "spread":
-            recipe = self._space.to_recipe(self._space.defaults(spread_target(number)))
+            recipe = self._spread.to_recipe(self._spread.defaults(spread_target(number)))
         elif origin == "surrogate":
             recipe = self._surrogate(number, taken, generator)
         elif origin == "refine":
@@ -214,6 +216,13 @@ class _Turn:
                     return recipe
         return None
 
+    def _range(self, precision: Precision) -> tuple[float, float]:
+        """Return the slowest and the fastest latency ratio of which a useful model is expected."""
+        slowest, fastest = self._space.reach(precision)
+        if self._goal.max_latency_ms is None and self._space.has_divergences:
+            fastest = self._space.fastest_within(self._costs(self._weights), MOST_LOSS, precision)
+        return slowest, fastest
+
     def _origin(self, number: int) -> Origin:
         if number < SPREAD:
             return "spread"
@@ -239,7 +248,7 @@ class _Turn:
     def _surrogate(self, number: int, taken: set[str], generator: np.random.Generator) -> Recipe | None:
         """Solve for a promising target with the learnt weights; with disturbed weights if that is known already."""
         precision = self._best_precision()
-        slowest, fastest = self._space.reach(precision)
+        slowest, fastest = self._range(precision)
         for attempt in range(TRIES):
             ratio = target_ratio(self._study.trials, self._goal, number + attempt, slowest=slowest, fastest=fastest)
             noise = np.exp(generator.normal(0.0, WEIGHT_NOISE * min(attempt, 3) / 3, len(self._weights)))

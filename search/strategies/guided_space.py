@@ -25,6 +25,7 @@ from search.options import Precision
 from search.solver import BudgetTable
 from search.solver import FloatArray
 from search.solver import Unreachable
+from search.solver import total
 from search.space import Parameter
 from search.space import Params
 from search.space import SearchSpace
@@ -34,6 +35,7 @@ from search.spdy import unit_weights
 TARGETS = tuple(round(step / 40, 3) for step in range(41))
 """Position between the slowest (0) and the fastest (1) model of the window, on a logarithmic scale."""
 LOGARITHMS = (-1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0)
+BISECTIONS = 8
 SHARPNESS = (0.7, 0.85, 1.0, 1.2, 1.4)
 """Exponent on the errors: above 1 many small errors are preferred to one large."""
 
@@ -81,11 +83,16 @@ class GuidedSpace:
             parameters.append(Parameter("format", ("any", "int8", "float"), ordered=False))
         if len(self.space.precisions) > 1:
             parameters.append(Parameter("precision", self.space.precisions, ordered=False))
-        if any(option.divergence is not None for unit in self.units for option in unit.options):
+        if self.has_divergences:
             parameters.append(Parameter("basis", ("divergence", "error"), ordered=False))
         if self._merges:
             parameters.append(Parameter("merge", (None, *range(len(self._merges))), ordered=False))
         return tuple(parameters)
+
+    @cached_property
+    def has_divergences(self) -> bool:
+        """Whether what options do to the outputs was evaluated, and not only their local error."""
+        return any(option.divergence is not None for unit in self.units for option in unit.options)
 
     @property
     def size(self) -> float:
@@ -148,6 +155,17 @@ class GuidedSpace:
         except Unreachable:
             choice = tuple(int(np.lexsort((cost, time))[0]) for time, cost in zip(kept_times, kept_costs, strict=True))
         return tuple(int(keep[index]) for keep, index in zip(allowed, choice, strict=True))
+
+    def fastest_within(self, costs: Sequence[FloatArray], most: float, precision: Precision) -> float:
+        """Return the least latency ratio at which the best choice costs at most ``most``."""
+        slow, fast = (log(ratio) for ratio in self.reach(precision))
+        for _ in range(BISECTIONS):
+            middle = (slow + fast) / 2
+            if total(costs, self.solve(costs, exp(middle), precision)) <= most:
+                slow = middle
+            else:
+                fast = middle
+        return exp(slow)
 
     def recipe(self, choice: Sequence[int], precision: Precision, merge: Merge | None = None) -> Recipe:
         """Return the canonical recipe of chosen options."""

@@ -13,6 +13,8 @@ BETWEEN = (0.5, 0.25, 0.75, 0.1)
 CEILING_SHARE = (1.0, 0.97, 0.93, 0.88)
 WINDOW = 1.15
 SMALL_LOSS = 0.01
+MOST_LOSS = 0.15
+"""Nobody wants a model that loses more; without a goal, no trials are spent there on purpose."""
 LONGEST_STEP = 0.65
 """A step towards faster models goes at most to this fraction of the best ratio."""
 
@@ -38,8 +40,8 @@ def target_ratio(trials: Sequence[TrialRecord], goal: Goal, turn: int, *, slowes
         trials: Trials so far.
         goal: The request's goal.
         turn: Counts up, so that successive targets differ.
-        slowest: Largest ratio that the solver can reach.
-        fastest: Smallest ratio that the solver can reach.
+        slowest: Largest ratio that is worth a try.
+        fastest: Smallest ratio that is worth a try.
     """
     known = [
         trial for trial in trials if trial.outcome == "done" and trial.ratio is not None and trial.loss is not None
@@ -77,7 +79,11 @@ def _between_feasible_and_not(
 
 
 def _largest_gap(known: Sequence[TrialRecord], turn: int, slowest: float, fastest: float) -> float:
-    points = [(t.ratio, t.loss) for t in known if t.recipe is not None and t.ratio is not None and t.loss is not None]
+    points = [
+        (t.ratio, t.loss)
+        for t in known
+        if t.recipe is not None and t.ratio is not None and t.loss is not None and t.loss <= MOST_LOSS
+    ]
     if not points:
         return sqrt(slowest * fastest)
     keep = non_dominated(points)

@@ -46,15 +46,17 @@ SOLUTIONS = 4
 """Solutions with learnt weights among the children of a generation."""
 SURROGATE_NOISE = 0.15
 PRIOR_WEIGHT = 4.0
+GRID = tuple(step / 16 for step in range(17))
+"""Positions between the slowest model and the fastest at which the solver's answers are looked at first."""
 KEPT = 2
 """Recipes that are returned for each target."""
 
 
 def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "request", "prepared", "observations", "positions", "max_seconds"} -> {"explored"}``.
+    """``{"inputs", "request", "prepared", "observations", "divergences", "max_seconds"} -> {"explored"}``.
 
-    ``positions`` lie between the slowest model (0) and the fastest (1), as in
-    :class:`search.strategies.guided_space.GuidedSpace`; ``observations`` are recipes with their measured ratios.
+    Targets are the latencies at which the solver's own answers have the ``divergences``; ``observations`` are recipes
+    with their measured ratios.
     """
     inputs = JobInputs.model_validate(arguments["inputs"])
     request, prepared = JobRequest.model_validate(arguments["request"]), Prepared.load(arguments["prepared"])
@@ -67,13 +69,12 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
     model = LatencyModel(branch_costs(request, prepared), prepared.anatomy, seen, usual)
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     solver = GuidedSpace(allowed_units(prepared.options, space), space, model)
-    precision = prepared.graph_defaults.precision
-    ratios = [solver.ratio_at(position, precision) for position in arguments["positions"]]
     work = bench(inputs, context)
     library = BranchLibrary(work.network, work.calibration, space.dense_recipe())
     scoring = ScoringSet.collect(scoring_examples(work), PARTS)
     exploration = Exploration(library, scoring, solver, model, inputs.seed)
     found = []
+    ratios = exploration.ratios(arguments["divergences"])
     for number, explored in enumerate(exploration.run(ratios, arguments["max_seconds"])):
         found.append(explored)
         hits = round(exploration.hit_rate, 3)
@@ -111,6 +112,17 @@ class Exploration:
             efficient_options(unit_times, unit.divergence)
             for unit_times, unit in zip(self._times, solver.units, strict=True)
         ]
+
+    def ratios(self, divergences: Sequence[float]) -> list[float]:
+        """Return the latency ratios at which the solver's own answers diverge so much, by the first part of the text.
+
+        How far a model can be compressed before it is useless differs between models and devices by far more than a
+        fixed share of the reachable latencies could cover.
+        """
+        reached = [self._solver.ratio_at(position, self._precision) for position in GRID]
+        solved = [self._solver.solve(self._costs(), ratio, self._precision) for ratio in reached]
+        curve = np.maximum.accumulate([self._score(choice, 1) for choice in solved])
+        return [float(np.exp(np.interp(level, curve, np.log(reached)))) for level in divergences]
 
     def run(self, ratios: Sequence[float], seconds: float) -> Iterable[list[Explored]]:
         """Yield the best recipes for each ratio, with about the same share of the time for each."""

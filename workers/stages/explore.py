@@ -16,8 +16,8 @@ from workers.stage import StageContext
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 
-POSITIONS = (0.35, 0.43, 0.5, 0.57, 0.64, 0.7)
-"""Targets between the slowest predicted model (0) and the fastest (1), on a logarithmic scale."""
+DIVERGENCES = (0.01, 0.02, 0.035, 0.06, 0.1, 0.15)
+"""Targets: the latencies at which the solver's own answers diverge so much from the dense model."""
 BUDGET_SHARE = 0.12
 """Part of the job's time that is spent on this."""
 MOST_SECONDS = 120.0
@@ -69,7 +69,7 @@ def start_guided(session: Session, job: Job) -> None:
     coordinator.start_search(session, job)
     seconds = JobRequest.model_validate(job.request).search_seconds
     payload = {
-        "positions": list(POSITIONS),
+        "divergences": list(DIVERGENCES),
         "max_seconds": MOST_SECONDS if seconds is None else min(MOST_SECONDS, BUDGET_SHARE * seconds),
     }
     create_step(session, job_id=job.id, kind="explore", key="explore", queue="compute", payload=payload)

@@ -1,0 +1,138 @@
+"""Strategies on one problem: each proposes, all are judged by the same :class:`benchmarks.trial_cost.TrialBench`."""
+
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+
+from benchmarks.preparation import Preparation
+from benchmarks.trial_cost import Outcome
+from benchmarks.trial_cost import TrialBench
+from infra.clock import utcnow
+from search.hypervolume import hypervolume
+from search.options import Explored
+from search.prepared import Prepared
+from search.presets import FRACTIONS
+from search.presets import presets
+from search.requests import Goal
+from search.requests import JobRequest
+from search.requests import Sampler
+from search.requests import Strategy as StrategyName
+from search.strategies import make_strategy
+from search.strategies.base import Proposal
+from search.strategies.base import Strategy
+from search.study import StudyState
+from search.study import TrialRecord
+
+START = utcnow()
+STRATEGIES: dict[str, tuple[StrategyName, Sampler]] = {
+    "guided": ("guided", "tpe"),
+    "guided, not exploring": ("guided", "tpe"),
+    "TPE": ("direct", "tpe"),
+    "NSGA-II": ("direct", "nsga2"),
+    "GP": ("direct", "gp"),
+    "random": ("random", "random"),
+}
+
+
+@dataclass
+class Run:
+    """One strategy with one seed.
+
+    Attributes:
+        strategy: A key of :data:`STRATEGIES`.
+        seed: Of the study.
+        seconds: When each trial was finished, ``[trials]``.
+        points: Latency ratio and divergence of each, ``[trials, 2]``.
+    """
+
+    strategy: str
+    seed: int
+    seconds: list[float] = field(default_factory=list)
+    points: list[tuple[float, float]] = field(default_factory=list)
+
+    def volumes(self, worst: float) -> list[float]:
+        """Return what the front is worth after each trial; ``worst`` is the divergence at which nothing counts."""
+        points = [(float(np.log(ratio)), divergence) for ratio, divergence in self.points]
+        return [hypervolume(points[: count + 1], [0.0, worst]) / worst for count in range(len(points))]
+
+
+class Contest:
+    """Runs strategies on one problem.
+
+    Args:
+        preparation: Of the model.
+        prepared: The same in the form in which jobs keep it.
+        trials: What candidates are tried on.
+        limit: Seconds of a run after which it proposes nothing more.
+    """
+
+    def __init__(self, preparation: Preparation, prepared: Prepared, trials: TrialBench, limit: float) -> None:
+        self._space, self._prepared, self._trials, self._limit = preparation.space, prepared, trials, limit
+
+    def run(self, name: str, seed: int, trials: int, *, started: float = 0.0, explored: Sequence[Explored] = ()) -> Run:
+        """Let a strategy try ``trials`` candidates, presets included.
+
+        Args:
+            name: A key of :data:`STRATEGIES`.
+            seed: Of the study.
+            trials: How many.
+            started: Seconds that were spent before the first trial.
+            explored: What was found then.
+        """
+        strategy_name, sampler = STRATEGIES[name]
+        request = JobRequest(
+            model_id="model", dataset_id="data", strategy=strategy_name, sampler=sampler, seed=seed, goal=Goal()
+        )
+        prepared = self._prepared.model_copy(update={"explored": tuple(explored)})
+        strategy = make_strategy(request, prepared, self._space)
+        study = StudyState(f"{name} {seed}", seed, request.goal, ())
+        run, clock = Run(name, seed), started
+        for thought, proposal in self._proposals(strategy, request, lambda: study):
+            outcome = self._trials.outcome(proposal.recipe)
+            clock += thought + outcome.seconds
+            run.seconds.append(clock)
+            run.points.append((outcome.ratio, outcome.divergence))
+            records = (*study.trials, _record(len(study.trials), proposal, outcome))
+            study = replace(study, trials=records, progress=len(records) / trials)
+            if len(records) >= trials or clock >= self._limit:
+                break
+        return run
+
+    def _proposals(
+        self, strategy: Strategy, request: JobRequest, study: Callable[[], StudyState]
+    ) -> Iterator[tuple[float, Proposal]]:
+        """Yield the presets of a job, then what the strategy asks for, each with the seconds of thinking."""
+        fractions = (1.0,) if request.strategy == "guided" else FRACTIONS
+        for preset in presets(self._space, request.space, fractions):
+            yield 0.0, Proposal(preset.recipe, "preset", self._space.to_params(preset.recipe))
+        while True:
+            started = time.monotonic()
+            proposals = strategy.ask(study(), 1)
+            if not proposals:
+                return
+            yield time.monotonic() - started, proposals[0]
+
+
+def _record(number: int, proposal: Proposal, outcome: Outcome) -> TrialRecord:
+    return TrialRecord(
+        trial_id=str(number),
+        number=number,
+        digest=proposal.recipe.digest,
+        source=proposal.source,
+        outcome="done",
+        recipe=proposal.recipe,
+        params=proposal.params,
+        sampler_state=proposal.sampler_state,
+        ratio=outcome.ratio,
+        loss=outcome.divergence,
+        divergence=outcome.divergence,
+        size_bytes=outcome.size_bytes,
+        finished_at=START + timedelta(seconds=number),
+    )
