@@ -77,9 +77,7 @@ def compete(arguments: argparse.Namespace, bench: Bench) -> Runs:
     )
     texts = spread(encoder.encode(read_examples(arguments.data)), arguments.examples)
     cache = arguments.cache or bench.folder / "outcomes.jsonl"
-    trials = TrialBench(
-        bench, preparation.calibration, preparation.model, texts, cache, measure=arguments.measure
-    )
+    trials = TrialBench(bench, preparation.calibration, preparation.model, texts, cache, measure=arguments.measure)
     prepared = Prepared(
         anatomy=preparation.space.anatomy,
         capabilities=bench.profiler.describe(),
@@ -91,7 +89,9 @@ def compete(arguments: argparse.Namespace, bench: Bench) -> Runs:
     runs: dict[str, list[Run]] = {name: [] for name in arguments.strategies}
     for seed in range(arguments.seeds):
         for name in arguments.strategies:
-            runs[name].append(_run(arguments, contest, preparation, options, table_seconds + options_seconds, name, seed))
+            runs[name].append(
+                _run(arguments, contest, preparation, options, table_seconds + options_seconds, name, seed)
+            )
             print(f"  {name}, seed {seed}: {len(runs[name][-1].points)} trials", flush=True)
     print(f"{trials.built} different candidates were built and evaluated in this run")
     return runs
@@ -139,7 +139,9 @@ def trials_to_reach(run: Run, target: float, worst: float) -> float:
 def print_results(runs: Runs, worst: float) -> None:
     """Print the tables of one reference point."""
     print(f"\nhypervolume after so many trials, up to {worst:g} nats: mean over seeds (standard deviation)")
-    print_table([_line(name, [[at_count(run, n, worst) for run in runs[name]] for n in COUNTS], COUNTS) for name in runs])
+    print_table(
+        [_line(name, [[at_count(run, n, worst) for run in runs[name]] for n in COUNTS], COUNTS) for name in runs]
+    )
     print("\nhypervolume after so many minutes (a run that ended earlier keeps its last front)")
     rows = [[[at_time(run, 60 * m, worst) for run in runs[name]] for m in MINUTES] for name in runs]
     print_table([_line(name, row, MINUTES) for name, row in zip(runs, rows, strict=True)])
