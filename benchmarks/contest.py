@@ -1,7 +1,6 @@
 """Strategies on one problem: each proposes, all are judged by the same :class:`benchmarks.trial_cost.TrialBench`."""
 
 import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from search.requests import Sampler
 from search.requests import Strategy as StrategyName
 from search.strategies import make_strategy
 from search.strategies.base import Proposal
-from search.strategies.base import Strategy
 from search.study import StudyState
 from search.study import TrialRecord
 
@@ -94,30 +92,26 @@ class Contest:
         strategy = make_strategy(request, prepared, self._space)
         study = StudyState(f"{name} {seed}", seed, request.goal, ())
         run, clock = Run(name, seed), started
-        for thought, proposal in self._proposals(strategy, request, lambda: study):
+        planned = self._presets(request)
+        while len(study.trials) < trials and clock < self._limit:
+            begun = time.monotonic()
+            proposal = next(planned, None) or next(iter(strategy.ask(study, 1)), None)
+            thought = time.monotonic() - begun
+            if proposal is None:
+                break
             outcome = self._trials.outcome(proposal.recipe)
             clock += thought + outcome.seconds
             run.seconds.append(clock)
             run.points.append((outcome.ratio, outcome.divergence))
             records = (*study.trials, _record(len(study.trials), proposal, outcome))
             study = replace(study, trials=records, progress=len(records) / trials)
-            if len(records) >= trials or clock >= self._limit:
-                break
         return run
 
-    def _proposals(
-        self, strategy: Strategy, request: JobRequest, study: Callable[[], StudyState]
-    ) -> Iterator[tuple[float, Proposal]]:
-        """Yield the presets of a job, then what the strategy asks for, each with the seconds of thinking."""
+    def _presets(self, request: JobRequest) -> Iterator[Proposal]:
+        """Yield what a job tries first."""
         fractions = (1.0,) if request.strategy == "guided" else FRACTIONS
         for preset in presets(self._space, request.space, fractions):
-            yield 0.0, Proposal(preset.recipe, "preset", self._space.to_params(preset.recipe))
-        while True:
-            started = time.monotonic()
-            proposals = strategy.ask(study(), 1)
-            if not proposals:
-                return
-            yield time.monotonic() - started, proposals[0]
+            yield Proposal(preset.recipe, "preset", self._space.to_params(preset.recipe))
 
 
 def _record(number: int, proposal: Proposal, outcome: Outcome) -> TrialRecord:
