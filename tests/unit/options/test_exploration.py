@@ -82,3 +82,12 @@ def test_guided_tries_explored_recipes_first_and_only_near_the_goal() -> None:
     assert [proposal.recipe for proposal in proposals[:2]] == recipes[:2]
     assert proposals[2].sampler_state != {"origin": "explored"}
     assert len({proposal.recipe.digest for proposal in proposals}) == 3
+
+
+def test_targets_are_where_the_solver_s_answers_diverge_so_much(exploration: Exploration) -> None:
+    slowest, fastest = exploration.ratios((0.0, 1e9))
+    curve = [exploration.solve(ratio).divergence for ratio in (0.8 * slowest, (slowest * fastest) ** 0.5)]
+    found = exploration.ratios(curve)
+    assert slowest > found[0] > found[1] > fastest
+    near = [exploration.solve(ratio).divergence for ratio in found]
+    assert all(level / 3 < divergence < level * 3 for level, divergence in zip(curve, near, strict=True))

@@ -32,6 +32,7 @@ from search.strategies import proposer
 from search.strategies.guided import MOST_REPAIRS
 from search.strategies.guided import REPAIR_AFTER
 from search.strategies.guided_space import GuidedSpace
+from search.strategies.targets import MOST_LOSS
 from search.strategies.targets import spread_target
 from search.study import StudyState
 from tests.unit.search.guided_problem import ANATOMY
@@ -239,3 +240,23 @@ def test_layers_are_merged_where_that_beats_dropping_them():
     assert not allowed_merges(database, replace(space, kinds=("heads", "ffn", "bits")))
     study = problem.search(problem.strategy("guided", options=database), 40)
     assert any(layer.merged for trial in study.trials for layer in trial.recipe.layers)
+
+
+def test_the_fastest_useful_model_is_the_fastest_whose_cost_is_allowed():
+    problem = Problem()
+    space = build_space(
+        ANATOMY, CAPABILITIES, Space(kinds=("heads", "ffn", "bits"), ffn_step=128), problem.prepared().graph_defaults
+    )
+    model = LatencyModel(TableCosts(problem.table(), ANATOMY), ANATOMY)
+    guided = GuidedSpace(allowed_units(problem.database(), space), space, model)
+    costs = [np.array([option.divergence for option in unit.options]) for unit in guided.units]
+    ratio = guided.fastest_within(costs, 0.1, "f32")
+    assert total(costs, guided.solve(costs, ratio, "f32")) <= 0.1
+    assert total(costs, guided.solve(costs, 0.9 * ratio, "f32")) > 0.1
+
+
+def test_without_a_goal_no_trial_is_spent_on_useless_models():
+    problem = Problem()
+    study = problem.search(problem.strategy("guided"), 30)
+    assert np.median([trial.loss for trial in study.trials]) < MOST_LOSS
+    assert max(trial.loss for trial in study.trials[:6]) < 3 * MOST_LOSS
