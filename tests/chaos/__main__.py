@@ -45,7 +45,7 @@ def main() -> int:
             report = campaign.run(arguments.faults, arguments.round, arguments.minutes * 60)
         finally:
             cluster.stop()
-            left = cluster.belonging()
+            left = cluster.left_behind()
             cluster.remove()
     report.violations += [f"process {process.pid} outlived the service" for process in left]
     print_report(report, arguments.backend, arguments.seed)

@@ -40,8 +40,12 @@ Backend = Literal["sqlite", "postgresql"]
 
 WORKERS = {"search": "search", "compute1": "compute", "compute2": "compute", "device": "device.local-cpu"}
 """Names of the workers, and their queues."""
+KINDS = (("direct", False), ("guided", False), ("guided", True), ("guided", True))
+"""Strategies, and whether there is recovery training."""
+_TRAINING_SECONDS = 12.0
 _PATIENCE_SECONDS = 60.0
 _START_SECONDS = 120.0
+_STOP_SECONDS = 10.0
 
 
 @dataclass
@@ -114,6 +118,8 @@ class Cluster:
         )
         self.processes: dict[str, ManagedProcess] = {}
         self.jobs: list[str] = []
+        self.cancelled: set[str] = set()
+        """Stages in which jobs have been cancelled."""
 
     def start(self) -> None:
         """Start everything and wait until it answers; uploads the model and the data."""
@@ -190,15 +196,23 @@ class Cluster:
             self.sleep(0.2)
 
     def submit(self, rng: random.Random) -> str:
-        """Submit a job through the API; returns its id."""
+        """Submit a job of some kind through the API; returns its id.
+
+        Of a guided job with recovery training every stage can be met. Workloads differ, so that not all jobs find the
+        latency table of an earlier one.
+        """
+        strategy, recover = rng.choice(KINDS)
+        seed, length = rng.randrange(2**31), rng.randrange(8, 33)
         job = self.patiently(
             lambda: self.client.submit(
                 self.model_id,
                 self.dataset_id,
                 budget_trials=self.trials,
-                strategy="direct",
-                workload={"sequence_length": 16},
-                seed=rng.randrange(2**31),
+                strategy=strategy,
+                recover={"seconds": _TRAINING_SECONDS} if recover else None,
+                space={"kinds": ["heads", "ffn", "bits"], "head_step": 1, "ffn_step": 32},
+                workload={"sequence_length": length},
+                seed=seed,
             )
         )
         self.jobs.append(job.id)
@@ -255,6 +269,13 @@ class Cluster:
             process.kill()
         if hasattr(self, "database"):
             self.database.dispose()
+
+    def left_behind(self) -> list[psutil.Process]:
+        """Return the processes that are still there some seconds after :meth:`stop`."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while (found := self.belonging()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
 
     def remove(self) -> None:
         """Stop the database as well."""

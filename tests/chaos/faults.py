@@ -27,7 +27,9 @@ from tests.chaos.switches import SLOW_STORE
 
 Fault = Callable[[Cluster, random.Random], str | None]
 
+STAGES = ("inspect", "prepare", "baselines", "table", "options", "search", "recover", "finalise")
 _WAIT_FOR_VICTIM_SECONDS = 3.0
+_WAIT_FOR_STAGE_SECONDS = 15.0
 
 
 def kill_runner(cluster: Cluster, rng: random.Random) -> str | None:
@@ -177,16 +179,25 @@ def steal_lease(cluster: Cluster, rng: random.Random) -> str | None:
 
 
 def cancel_job(cluster: Cluster, rng: random.Random) -> str | None:
-    """Cancel a job at whatever stage it is; now and then a job that has just been submitted."""
-    if rng.random() < 0.3:
-        job_id, stage = cluster.submit(rng), "inspect"
-    elif jobs := cluster.active():
-        job = rng.choice(jobs)
-        job_id, stage = job.id, job.stage
-    else:
+    """Cancel a job: in a stage in which none was cancelled so far, if one gets there soon, else wherever it is."""
+    missing = set(STAGES) - cluster.cancelled
+    if "inspect" in missing:
+        cluster.submit(rng)
+    jobs = cluster.active()
+    for _ in range(round(_WAIT_FOR_STAGE_SECONDS / 0.1)):
+        if not missing or any(job.stage in missing for job in jobs):
+            break
+        while len(jobs) < 2:
+            cluster.submit(rng)
+            jobs = cluster.active()
+        cluster.sleep(0.1)
+        jobs = cluster.active()
+    if not jobs:
         return None
-    cluster.patiently(lambda: cluster.client.cancel(job_id))
-    return f"stage {stage}"
+    job = rng.choice([job for job in jobs if job.stage in missing] or jobs)
+    cluster.patiently(lambda: cluster.client.cancel(job.id))
+    cluster.cancelled.add(job.stage)
+    return f"stage {job.stage}"
 
 
 def collect_garbage(cluster: Cluster, _rng: random.Random) -> str | None:

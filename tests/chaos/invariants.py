@@ -18,6 +18,7 @@ from infra.database.models import Trial
 from infra.garbage import collect_blobs
 from infra.garbage import needed_blobs
 from infra.store.base import copy_and_hash
+from search.healing import SOURCE
 from search.lifecycle import ENDED
 from tests.chaos.cluster import Cluster
 from tests.chaos.cluster import command
@@ -62,11 +63,12 @@ def _trials(job: Job, trials: Sequence[Trial], budget: int) -> list[str]:
     numbers = [trial.number for trial in trials]
     if numbers != list(range(len(trials))):
         found.append(f"trial numbers are {numbers}")
-    recipes = sum(trial.source != "baseline" for trial in trials)
+    recipes = sum(trial.source not in ("baseline", SOURCE) for trial in trials)
     if recipes > budget or (job.state == "succeeded" and recipes != budget):
         found.append(f"{recipes} trials of {budget}")
-    if job.state == "succeeded" and len(trials) - recipes != BASELINES:
-        found.append(f"{len(trials) - recipes} baselines of {BASELINES}")
+    baselines = sum(trial.source == "baseline" for trial in trials)
+    if job.state == "succeeded" and baselines != BASELINES:
+        found.append(f"{baselines} baselines of {BASELINES}")
     return found
 
 

@@ -22,7 +22,7 @@ def test_nothing_is_lost(tmp_path: Path, backend: Backend, seed: int) -> None:
         report = Campaign(cluster, seed, said.append).run(FAULTS, FAULTS, seconds=120)
     finally:
         cluster.stop()
-        left = cluster.belonging()
+        left = cluster.left_behind()
         cluster.remove()
     assert report.violations == []
     assert sum(report.injected.values()) == FAULTS
