@@ -29,7 +29,7 @@ Fault = Callable[[Cluster, random.Random], str | None]
 
 STAGES = ("inspect", "prepare", "baselines", "table", "options", "search", "recover", "finalise")
 _WAIT_FOR_VICTIM_SECONDS = 3.0
-_WAIT_FOR_STAGE_SECONDS = 15.0
+_WAIT_FOR_STAGE_SECONDS = 45.0
 
 
 def kill_runner(cluster: Cluster, rng: random.Random) -> str | None:
@@ -181,16 +181,16 @@ def steal_lease(cluster: Cluster, rng: random.Random) -> str | None:
 def cancel_job(cluster: Cluster, rng: random.Random) -> str | None:
     """Cancel a job: in a stage in which none was cancelled so far, if one gets there soon, else wherever it is."""
     missing = set(STAGES) - cluster.cancelled
-    if "inspect" in missing:
+    if missing & {"inspect", "prepare"}:  # they are over soon
         cluster.submit(rng)
     jobs = cluster.active()
-    for _ in range(round(_WAIT_FOR_STAGE_SECONDS / 0.1)):
+    for _ in range(round(_WAIT_FOR_STAGE_SECONDS / 0.05)):
         if not missing or any(job.stage in missing for job in jobs):
             break
         while len(jobs) < 2:
             cluster.submit(rng)
             jobs = cluster.active()
-        cluster.sleep(0.1)
+        cluster.sleep(0.05)
         jobs = cluster.active()
     if not jobs:
         return None
