@@ -27,7 +27,7 @@ from tests.chaos.switches import SLOW_STORE
 
 Fault = Callable[[Cluster, random.Random], str | None]
 
-STAGES = ("inspect", "prepare", "baselines", "table", "options", "search", "recover", "finalise")
+STAGES = ("inspect", "prepare", "graphs", "baselines", "table", "options", "search", "recover", "finalise")
 _WAIT_FOR_VICTIM_SECONDS = 3.0
 _WAIT_FOR_STAGE_SECONDS = 45.0
 
