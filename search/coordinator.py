@@ -77,6 +77,7 @@ __all__ = [
     "trial_failed",
 ]
 
+EXHAUSTED = "Nothing new is left to try within the allowed space; the search ends before its budget."
 FAILURES_IN_A_ROW = 10
 """After so many failed trials without a single good one the job gives up."""
 
@@ -125,7 +126,10 @@ def commit(
     if not waiting and (budget.search_is_over or plan.exhausted):
         if job.stage == "baselines" and not budget.search_is_over:
             learn(session, job)
-        elif request.training is not None:
+            return
+        if not budget.search_is_over:
+            append_event(session, job.id, "notice", {"message": EXHAUSTED})
+        if request.training is not None:
             healing.start(session, job, now)
         else:
             finalise.start(session, job, job_trials(session, job.id), budget)

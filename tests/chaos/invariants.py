@@ -18,6 +18,7 @@ from infra.database.models import Trial
 from infra.garbage import collect_blobs
 from infra.garbage import needed_blobs
 from infra.store.base import copy_and_hash
+from search.coordinator import EXHAUSTED
 from search.healing import SOURCE
 from search.lifecycle import ENDED
 from tests.chaos.cluster import Cluster
@@ -37,7 +38,7 @@ def job_violations(cluster: Cluster, job_id: str) -> list[str]:
         steps = list(session.exec(select(Step).where(Step.job_id == job_id)))
         found = [
             *_states(job, steps),
-            *_trials(job, trials, cluster.trials),
+            *_trials(job, trials, cluster.trials, exhausted=_is_exhausted(session, job_id)),
             *_events(session, job_id, trials),
             *_poison(trials),
         ]
@@ -58,15 +59,19 @@ def _states(job: Job, steps: Sequence[Step]) -> list[str]:
     return found
 
 
-def _trials(job: Job, trials: Sequence[Trial], budget: int) -> list[str]:
+def _is_exhausted(session: Session, job_id: str) -> bool:
+    """Whether the search said that it had run out of recipes: that of a tiny model may."""
+    notices = session.exec(select(Event).where(Event.job_id == job_id, Event.kind == "notice"))
+    return any(event.payload.get("message") == EXHAUSTED for event in notices)
+
+
+def _trials(job: Job, trials: Sequence[Trial], budget: int, *, exhausted: bool) -> list[str]:
     found = [f"trial {trial.number} is {trial.state}" for trial in trials if trial.state not in _TRIAL_ENDED]
     numbers = [trial.number for trial in trials]
     if numbers != list(range(len(trials))):
         found.append(f"trial numbers are {numbers}")
     recipes = sum(trial.source not in ("baseline", SOURCE) for trial in trials)
-    # A guided search of a tiny model may run out of new recipes before its budget is used up.
-    complete = recipes == budget or job.request["strategy"] == "guided"
-    if recipes > budget or (job.state == "succeeded" and not complete):
+    if recipes > budget or (job.state == "succeeded" and recipes != budget and not exhausted):
         found.append(f"{recipes} trials of {budget}")
     baselines = sum(trial.source == "baseline" for trial in trials)
     if job.state == "succeeded" and baselines != BASELINES:

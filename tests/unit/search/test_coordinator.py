@@ -304,3 +304,16 @@ def test_overdue_trials_are_given_up(bench):
     assert any(t.state == "cancelled" for t in bench.trials(job_id))
     job = bench.run(job_id)
     assert job.state == "succeeded"
+
+
+def test_a_search_that_runs_out_of_recipes_says_so(bench):
+    job_id = bench.submit(space={"kinds": ["depth"]}, budget={"seconds": None, "trials": 400})
+    assert bench.run(job_id).state == "succeeded"
+    with bench.database.read_session() as session:
+        notices = session.exec(select(Event).where(Event.job_id == job_id, Event.kind == "notice")).all()
+    assert coordinator.EXHAUSTED in [event.payload.get("message") for event in notices]
+    full = bench.submit(budget={"seconds": None, "trials": 6})
+    bench.run(full)
+    with bench.database.read_session() as session:
+        notices = session.exec(select(Event).where(Event.job_id == full, Event.kind == "notice")).all()
+    assert coordinator.EXHAUSTED not in [event.payload.get("message") for event in notices]
