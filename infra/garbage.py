@@ -18,6 +18,7 @@ from infra.database.models import Dataset
 from infra.database.models import Export
 from infra.database.models import JobBlob
 from infra.database.models import ModelFile
+from infra.database.models import SharedBlob
 from infra.database.models import Upload
 from infra.store import BlobRef
 from infra.store import BlobStore
@@ -25,7 +26,7 @@ from infra.store import BlobStore
 logger = logging.getLogger(__name__)
 
 _BATCH = 100
-_BY_KEY = (col(ModelFile.sha256), col(Dataset.sha256), col(JobBlob.sha256))
+_BY_KEY = (col(ModelFile.sha256), col(Dataset.sha256), col(JobBlob.sha256), col(SharedBlob.sha256))
 
 
 def collect_blobs(database: Database, store: BlobStore, grace_seconds: float) -> int:

@@ -16,8 +16,12 @@ from sqlmodel import select
 from infra.clock import utcnow
 from infra.database.engine import Database
 from infra.database.models import AuditEntry
+from infra.database.models import Dataset
 from infra.database.models import Event
 from infra.database.models import Job
+from infra.database.models import ModelFile
+from infra.database.models import SharedResult
+from infra.database.models import SharedSource
 from infra.database.models import Step
 from infra.database.models import Upload
 from infra.settings import Settings
@@ -35,7 +39,7 @@ def apply_retention(database: Database, settings: Settings) -> dict[str, int]:
     Exports that are being made keep their job. Models and datasets belong to their users and stay.
 
     Returns:
-        Number of rows by kind: ``jobs``, ``events``, ``uploads``, ``audit``; their own rows not counted.
+        Number of rows by kind: ``jobs``, ``events``, ``uploads``, ``audit``, ``shared``; their own rows not counted.
 
     Raises:
         UnavailableError: The database does not answer.
@@ -45,6 +49,7 @@ def apply_retention(database: Database, settings: Settings) -> dict[str, int]:
         "events": _delete_events(database, settings.retain_events_seconds),
         "uploads": _delete(database, Upload, col(Upload.id), _before(Upload, settings.retain_uploads_seconds)),
         "audit": _delete(database, AuditEntry, col(AuditEntry.id), _before(AuditEntry, settings.retain_audit_seconds)),
+        "shared": _delete(database, SharedResult, col(SharedResult.key), _unused(settings.retain_shared_seconds)),
     }
     if any(removed.values()):
         logger.info("removed what is older than the settings allow: %s", removed)
@@ -85,6 +90,14 @@ def _ended_before(seconds: float | None) -> ColumnElement[bool] | None:
 
 def _before(table: type[Upload] | type[AuditEntry], seconds: float | None) -> ColumnElement[bool] | None:
     return None if seconds is None else col(table.created_at) < _ago(seconds)
+
+
+def _unused(seconds: float) -> ColumnElement[bool]:
+    """Shared results that no job has used for so long, or whose model or data nobody has any more."""
+    sha256 = col(SharedSource.sha256)
+    owned = exists().where(col(ModelFile.sha256) == sha256) | exists().where(col(Dataset.sha256) == sha256)
+    lost = exists().where(col(SharedSource.key) == col(SharedResult.key), ~owned)
+    return (col(SharedResult.used_at) < _ago(seconds)) | lost
 
 
 def _ago(seconds: float) -> datetime:

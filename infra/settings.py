@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     """Jobs that ended longer ago than this are deleted, with their trials, events and exports; by default none is."""
     retain_events_seconds: Seconds | None = None
     """Progress and notices of jobs that ended longer ago than this are deleted; by default none are."""
+    retain_shared_seconds: Seconds = 30 * 24 * 3600.0
+    """Calibrations and option databases that no job has used for this long are deleted; they go at once when nobody has
+    their model or data any more."""
     retain_uploads_seconds: Seconds = 24 * 3600.0
     """Uploads that were begun longer ago than this and never completed are deleted."""
     retain_audit_seconds: Seconds | None = None

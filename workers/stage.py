@@ -17,6 +17,8 @@ from infra.errors import ParetuneError
 from infra.errors import UnavailableError
 from infra.events import append_event
 from infra.settings import Settings
+from infra.shared_results import Shared
+from infra.shared_results import use_shared
 from infra.steps import ClaimedStep
 from infra.store import BlobRef
 from infra.store import BlobStore
@@ -94,6 +96,11 @@ class StageContext:
     def read_session(self) -> AbstractContextManager[Session]:
         """Open a session that can read."""
         return self._database.read_session()
+
+    def shared(self, key: str) -> Shared | None:
+        """Return what an earlier job has left under ``key``; see :func:`infra.shared_results.use_shared`."""
+        with self._database.write_session() as session:
+            return use_shared(session, key)
 
     def put_file(self, source: BinaryIO | Path) -> BlobRef:
         """Store bytes for good; see :func:`infra.blobs.put_file`."""

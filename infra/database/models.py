@@ -348,6 +348,34 @@ class BestGraph(SQLModel, table=True):
     created_at: datetime = _created()
 
 
+class SharedResult(SQLModel, table=True):
+    """What jobs computed from a model and its data alone; ``key`` names the content, see ``infra.shared_results``."""
+
+    __tablename__ = "shared_result"
+    key: str = Field(primary_key=True)
+    kind: str
+    found: JsonObject = _json()
+    created_at: datetime = _created()
+    used_at: datetime = _created()
+
+
+class SharedBlob(SQLModel, table=True):
+    """A file of a shared result: keeps it from garbage collection."""
+
+    __tablename__ = "shared_blob"
+    key: str = Field(sa_column=Column(ForeignKey("shared_result.key", ondelete="CASCADE"), primary_key=True))
+    name: str = Field(primary_key=True)
+    sha256: str = Field(sa_column=Column(ForeignKey("blob.sha256"), nullable=False, index=True))
+
+
+class SharedSource(SQLModel, table=True):
+    """A file of a user from which a shared result was computed: the result goes when the file does."""
+
+    __tablename__ = "shared_source"
+    key: str = Field(sa_column=Column(ForeignKey("shared_result.key", ondelete="CASCADE"), primary_key=True))
+    sha256: str = Field(primary_key=True)
+
+
 class IdempotencyKey(SQLModel, table=True):
     """The answer that was given to a POST with an ``Idempotency-Key``."""
 

@@ -13,16 +13,12 @@ from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
 from infra.database.models import JsonObject
-from profilers.types import Capabilities
 from search.options import Merge
 from search.options import Option
 from search.options import OptionDatabase
 from search.options import Unit
-from search.prepared import GraphDefaults
-from search.requests import Kind
 from workers.operations.bench import Bench
 from workers.operations.bench import bench
-from workers.operations.formats import branch_bits
 from workers.operations.inputs import JobInputs
 from workers.runner.operation import OperationContext
 
@@ -31,11 +27,9 @@ TOKENS = 3000
 
 
 def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "capabilities", "graph_defaults", "kinds"} -> {"options", "options_seconds"}``."""
+    """``{"inputs", "offered"} -> {"options", "options_seconds"}``; ``offered``: what ``build_options`` offers."""
     inputs = JobInputs.model_validate(arguments["inputs"])
-    capabilities = Capabilities.model_validate(arguments["capabilities"])
-    defaults = GraphDefaults.model_validate(arguments["graph_defaults"])
-    kinds: list[Kind] = arguments["kinds"]
+    offered = arguments["offered"]
     work = bench(inputs, context)
     started = time.monotonic()
     found = build_options(
@@ -43,10 +37,10 @@ def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
         work.calibration,
         ScoringSet.collect(scoring_examples(work, TOKENS)),
         Recipe.dense(len(work.network.layers)),
-        branch_bits(capabilities, defaults) if "bits" in kinds else (32,),
-        low_rank="rank" in kinds and capabilities.low_rank,
-        zeros="sparsity" in kinds,
-        merging="depth" in kinds,
+        offered["bits"],
+        low_rank=offered["low_rank"],
+        zeros=offered["zeros"],
+        merging=offered["merging"],
         progress=lambda done, of: context.progress({"doing": "options", "done": done, "of": of}),
     )
     database = OptionDatabase(

@@ -5,6 +5,7 @@ from sqlmodel import Session
 from infra.database.models import JobBlob
 from infra.database.models import JsonObject
 from infra.database.models import Step
+from infra.shared_results import keep_shared
 from search.lifecycle import ENDED
 from workers.stage import StageContext
 from workers.stages.base import JobStage
@@ -12,25 +13,44 @@ from workers.stages.graphs import start_graphs
 from workers.stages.inputs import get_job
 from workers.stages.inputs import job_inputs
 from workers.stages.inputs import prepared_files
+from workers.stages.sharing import job_content
+from workers.stages.sharing import tell_shared
 
 
 class PrepareStage(JobStage):
-    """Calibrates, and keeps the results as blobs so that every host can go on from them."""
+    """Calibrates, unless another job has done so, and keeps the results as blobs for every host and later jobs."""
 
     kind = "prepare"
 
     def work(self, context: StageContext) -> JsonObject:
         """Return facts about the dense model and the digests of the blobs."""
+        with context.read_session() as session:
+            key = job_content(session, get_job(session, context.step.job_id)).key(self.kind)
+        known = context.shared(key)
+        if known is not None:
+            return {"found": known.found | {"prepare_seconds": {}}, "blobs": known.blobs, "shared": True}
         inputs = job_inputs(context)
         found = context.runner("compute").call("prepare", inputs.model_dump(mode="json"))
         blobs = {name: context.put_file(path).sha256 for name, path in prepared_files(inputs).items()}
-        return {"found": found, "blobs": blobs}
+        return {"found": found, "blobs": blobs, "shared": False}
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
         """Keep what was found and go on to the graphs."""
         job = get_job(session, step.job_id)
         if job.state in ENDED:
             return
+        if output["shared"]:
+            tell_shared(session, job, self.kind, "Calibration")
+        else:
+            content = job_content(session, job)
+            keep_shared(
+                session,
+                content.key(self.kind),
+                self.kind,
+                output["found"],
+                blobs=output["blobs"],
+                sources=content.sources,
+            )
         for name, sha256 in output["blobs"].items():
             session.merge(JobBlob(job_id=job.id, name=name, sha256=sha256))
         job.prepared = (job.prepared or {}) | output["found"]

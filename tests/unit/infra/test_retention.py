@@ -64,7 +64,7 @@ def test_uploads_and_audit_entries_have_their_own_times(database: Database) -> N
             session.add(Upload(owner="o", kind="dataset", name=f"u{hours}", length=1, created_at=created_at))
             session.add(AuditEntry(principal="p", action=f"a{hours}", target="t", created_at=created_at))
     settings = load_settings(retain_uploads_seconds=2 * HOUR, retain_audit_seconds=2 * HOUR)
-    assert apply_retention(database, settings) == {"jobs": 0, "events": 0, "uploads": 1, "audit": 1}
+    assert apply_retention(database, settings) == {"jobs": 0, "events": 0, "uploads": 1, "audit": 1, "shared": 0}
     with database.read_session() as session:
         assert session.exec(select(Upload.name)).all() == ["u1"]
         assert session.exec(select(AuditEntry.action)).all() == ["a1"]
@@ -75,7 +75,7 @@ def test_by_default_only_unfinished_uploads_go(database: Database) -> None:
         ended_job(session, 24 * 365)
         session.add(AuditEntry(principal="p", action="a", target="t", created_at=utcnow() - timedelta(days=999)))
         session.add(Upload(owner="o", kind="dataset", name="u", length=1, created_at=utcnow() - timedelta(days=2)))
-    assert apply_retention(database, load_settings()) == {"jobs": 0, "events": 0, "uploads": 1, "audit": 0}
+    assert apply_retention(database, load_settings()) == {"jobs": 0, "events": 0, "uploads": 1, "audit": 0, "shared": 0}
 
 
 def test_more_rows_than_one_transaction_takes(database: Database) -> None:

@@ -1,0 +1,66 @@
+"""Names what a job's preparation is computed from, so that later jobs on the same content find it again."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from sqlmodel import Session
+from sqlmodel import col
+from sqlmodel import select
+
+from infra.database.models import Dataset
+from infra.database.models import Job
+from infra.database.models import JsonObject
+from infra.database.models import ModelFile
+from infra.events import append_event
+from search.requests import JobRequest
+
+VERSION = 1
+"""Counts up when calibrations or option databases are computed in another way, so that old ones are not used."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What calibration and option database depend on; the device is not in it.
+
+    Attributes:
+        facts: Digests of the user's files, and how they are read, split and cut.
+        sources: The digests alone.
+    """
+
+    facts: JsonObject
+    sources: frozenset[str]
+
+    def key(self, kind: str, **settings: object) -> str:
+        """Name a result of a kind that depends on ``settings`` as well."""
+        parts = {"version": VERSION, "kind": kind, "content": self.facts, "settings": settings}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def job_content(session: Session, job: Job) -> Content:
+    """Return the content of a job. Whose job it is plays no part: who has the same bytes gets the same results."""
+    request = JobRequest.model_validate(job.request)
+    rows = session.exec(select(ModelFile).where(ModelFile.model_id == job.model_id).order_by(col(ModelFile.name)))
+    files = {file.name: file.sha256 for file in rows}
+    sets = {}
+    for name, dataset_id in (("dataset", job.dataset_id), ("calibration", job.calibration_id)):
+        row = session.exec(select(Dataset).where(Dataset.id == dataset_id)).one_or_none()
+        sets[name] = None if row is None else [row.sha256, row.format]
+    facts = {
+        "model": files,
+        "data": sets,
+        "columns": request.columns.model_dump(mode="json"),
+        # A label column that was asked for must exist; the default may be missing.
+        "columns_given": sorted(request.columns.model_fields_set),
+        "task": request.task,
+        "seed": request.seed,
+        "shape": [request.workload.batch, request.workload.sequence_length],
+    }
+    digests = [*files.values(), *(entry[0] for entry in sets.values() if entry is not None)]
+    return Content(facts, frozenset(digests))
+
+
+def tell_shared(session: Session, job: Job, step: str, what: str) -> None:
+    """Tell the job's watchers that a step had nothing to compute."""
+    message = f"{what} of an earlier job on the same model and data: nothing to compute."
+    append_event(session, job.id, "notice", {"step": step, "message": message, "shared": True})
