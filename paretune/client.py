@@ -244,6 +244,20 @@ class Client:
             body["budget"] = {"seconds": budget_seconds, "trials": budget_trials}
         return Job.model_validate(self._transport.json("POST", "/v1/jobs", json=body, create=True))
 
+    def submit_like(self, job: Job | str, **changes: Any) -> Job:
+        """Start a job that asks for the same as an earlier one, but for some fields.
+
+        What the earlier one has computed from model and data alone, calibration and option database, is used again;
+        the device is measured anew.
+
+        Args:
+            job: The earlier job, in whatever state.
+            changes: Fields of the request as in the API, such as ``device="local-openvino"`` or
+                ``goal={"max_drop": 0.02}``; each replaces the whole field.
+        """
+        body = self.job(job).request | changes
+        return Job.model_validate(self._transport.json("POST", "/v1/jobs", json=body, create=True))
+
     def job(self, job: Job | str) -> Job:
         """Read a job with its progress and the best model so far."""
         return Job.model_validate(self._transport.json("GET", f"/v1/jobs/{_id(job)}"))

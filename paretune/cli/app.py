@@ -4,6 +4,7 @@ import typer
 
 from paretune.cli import devices
 from paretune.cli import keys
+from paretune.cli.again import again
 from paretune.cli.backup import backup
 from paretune.cli.backup import restore
 from paretune.cli.best import best
@@ -34,6 +35,7 @@ Every command prints one JSON object with --json. Exit codes: 0 success, 1 the s
 )
 app.command()(up)
 app.command()(submit)
+app.command()(again)
 app.command()(watch)
 app.command()(jobs)
 app.command()(best)

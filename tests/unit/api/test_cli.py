@@ -118,6 +118,36 @@ def test_all_options_of_submit_reach_the_service(run: Run, folder: Path, data: P
     assert request["calibration_id"] not in (None, request["dataset_id"])
 
 
+def test_again_asks_for_the_same_but_for_what_is_given(run: Run, folder: Path, data: Path) -> None:
+    first = parsed(
+        run(
+            "submit",
+            folder,
+            "--data",
+            data,
+            "--max-drop",
+            "0.01",
+            "--trials",
+            "5",
+            "--seed",
+            "3",
+            "--name",
+            "a",
+            "--json",
+        )
+    )
+    second = parsed(run("again", "latest", "--budget", "2m", "--json"))
+    changed = {"budget": {"seconds": 120.0, "trials": 5}, "name": None}
+    assert second["id"] != first["id"]
+    assert second["request"] == first["request"] | changed
+    third = parsed(run("again", first["id"], "--max-latency", "3", "--json"))
+    assert third["request"]["goal"] == {"max_drop": None, "max_latency_ms": 3.0}
+    assert third["request"]["seed"] == 3
+    refused = run("again", first["id"], "--device", "toaster")
+    assert refused.exit_code == 2
+    assert "toaster" in refused.output
+
+
 def test_uploaded_things_can_be_named_by_id(run: Run, folder: Path, data: Path) -> None:
     first = parsed(run("submit", folder, "--data", data, "--json"))["request"]
     again = parsed(run("submit", first["model_id"], "--data", first["dataset_id"], "--json"))["request"]

@@ -1,0 +1,63 @@
+"""``paretune again``."""
+
+from typing import Annotated
+from typing import Any
+
+import typer
+
+from paretune.cli import options
+from paretune.cli.common import connect
+from paretune.cli.common import job_id
+from paretune.cli.durations import parse_duration
+from paretune.cli.output import console
+from paretune.cli.output import print_json
+from paretune.cli.output import reported
+from paretune.cli.submit import finish
+
+
+@reported
+def again(
+    job: options.JobId,
+    device: Annotated[
+        str | None, typer.Option(help="Name of a registered device: `paretune devices`. Default: the same.")
+    ] = None,
+    max_drop: options.MaxDrop = None,
+    max_latency: options.MaxLatency = None,
+    budget: Annotated[str | None, typer.Option(help="Time for the whole job, such as 10m.", metavar="DURATION")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the progress and wait for the end.")] = False,
+    as_json: options.Json = False,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+) -> None:
+    """Start a job like an earlier one: on another device, or with another goal or budget.
+
+    Nothing is uploaded. Calibration and option database depend on model and data only and are taken over; the new job
+    measures its device and searches for it.
+
+    \b
+    Examples:
+      paretune again latest --device local-openvino --watch
+      paretune again JOB --max-drop 0.02 --budget 20m
+    """
+    with connect(url, api_key, home) as client:
+        before = client.job(job_id(client, job))
+        changes: dict[str, Any] = {"name": name}
+        if device is not None:
+            changes["device"] = device
+        if max_drop is not None or max_latency is not None:
+            goal = {"max_drop": max_drop, "max_latency_ms": max_latency}
+            changes["goal"] = {key: value for key, value in goal.items() if value is not None}
+        if budget is not None:
+            trials = before.request.get("budget", {}).get("trials")
+            changes["budget"] = {"seconds": parse_duration(budget), "trials": trials}
+        started = client.submit_like(before, **changes)
+        if not as_json:
+            console.print(f"Job [bold]{started.id}[/] is {started.state}.")
+        if watch:
+            started = finish(client, started, as_json=as_json)
+        if as_json:
+            print_json(started)
+        elif not watch:
+            console.print(f"Follow it:      paretune watch {started.id}")
