@@ -9,7 +9,7 @@ from sqlalchemy.dialects import sqlite
 from sqlmodel import Session
 from sqlmodel import col
 
-from infra.clock import utcnow
+from infra.database.clock import database_time
 from infra.database.engine import Database
 from infra.database.models import Blob
 from infra.errors import UnavailableError
@@ -62,7 +62,8 @@ def insert_blob(session: Session, ref: BlobRef) -> bool:
 
 def _insert(session: Session, ref: BlobRef) -> sqlite.Insert | postgresql.Insert:
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    return insert(Blob).values(sha256=ref.sha256, size=ref.size, created_at=utcnow())
+    # By the database's clock: a host whose clock is late would have its blobs collected at once, else they would stay.
+    return insert(Blob).values(sha256=ref.sha256, size=ref.size, created_at=database_time())
 
 
 def materialise(store: BlobStore, sha256: str, path: Path) -> Path:

@@ -12,6 +12,7 @@ from sqlmodel import select
 
 from infra.blobs import insert_blob
 from infra.clock import utcnow
+from infra.database.clock import database_time
 from infra.database.engine import Database
 from infra.database.models import Blob
 from infra.database.models import Dataset
@@ -61,7 +62,7 @@ def needed_blobs(session: Session) -> set[str]:
 
 def _is_garbage(grace_seconds: float) -> list[ColumnElement[bool]]:
     return [
-        col(Blob.created_at) < utcnow() - timedelta(seconds=grace_seconds),
+        col(Blob.created_at) < database_time(-grace_seconds),
         *(~exists().where(column == col(Blob.sha256)) for column in _BY_KEY),
     ]
 

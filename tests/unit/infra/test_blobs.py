@@ -169,3 +169,16 @@ def test_materialise_from_an_object_store(tmp_path: Path) -> None:
     store = ObjectStore.from_url("memory:///")
     ref = store.put(io.BytesIO(b"data" * 1_000_000))
     assert blobs.materialise(store, ref.sha256, tmp_path / "file").read_bytes() == b"data" * 1_000_000
+
+
+@pytest.mark.parametrize("hours", [-48, 48])
+def test_a_host_s_wrong_clock_neither_ends_nor_prolongs_the_grace_period(
+    database: Database, store: LocalStore, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    for module in ("infra.clock", "infra.blobs"):  # of the host that stores, not of the one that collects
+        monkeypatch.setattr(f"{module}.utcnow", lambda: utcnow() + timedelta(hours=hours), raising=False)
+    sha256 = put(database, store, "data")
+    assert collect_blobs(database, store, DAY) == 0
+    assert known(database) == {sha256}
+    assert collect_blobs(database, store, -1.0) == 1
+    assert known(database) == set()
