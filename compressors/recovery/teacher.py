@@ -5,6 +5,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from typing import Protocol
 
 import torch
@@ -15,6 +16,8 @@ from compressors.network import EncoderNetwork
 from compressors.recovery.data import Batch
 from compressors.recovery.data import TrainingData
 from compressors.recovery.data import sequential_batches
+from compressors.recovery.file_rows import FileRows
+from compressors.recovery.file_rows import OpenFile
 from compressors.recovery.states import forward_with_states
 from compressors.torch_module import to_module
 from infra.errors import CancelledError
@@ -66,16 +69,18 @@ class TeacherCache:
     """The dense model's outputs for a data set, addressed by the position of the text in it.
 
     Build it once with :meth:`build` and give it to as many recoveries as there are candidates. With a ``path`` the
-    content lives in one memory-mapped safetensors file, so that states of a large data set do not have to fit in
-    memory.
+    states live in a safetensors file and are read batch by batch, so that those of a large data set take no memory.
     """
 
-    def __init__(self, layers: int, digest: str, tensors: dict[str, Tensor]) -> None:
+    def __init__(
+        self, layers: int, digest: str, lengths: Tensor, output: Tensor, states: dict[int, Tensor | FileRows]
+    ) -> None:
+        """Take what the dense model says: int64 ``[texts]``, float32 ``[texts, D]``, and by layer ``[tokens, D]``."""
         self.layers = layers
         self.digest = digest
-        self.state_layers = tuple(int(name.split(".")[1]) for name in sorted(tensors) if name.startswith("states."))
-        self._tensors = tensors
-        self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), tensors["lengths"].cumsum(0)[:-1]])
+        self.state_layers = tuple(sorted(states))
+        self._lengths, self._output, self._states = lengths, output, states
+        self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)[:-1]])
 
     @classmethod
     def build(
@@ -106,17 +111,15 @@ class TeacherCache:
         live = LiveTeacher(network, state_layers)
         lengths = torch.tensor([len(row) for row in data.input_ids])
         tokens, width = int(lengths.sum()), network.hidden_size
-        outputs = int(live.targets(next(sequential_batches(data, 1))).output.shape[1])
-        shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-            "lengths": (torch.int64, (len(data),)),
-            "output": (torch.float32, (len(data), outputs)),
-            **{f"states.{layer}": (_STATE_TYPE, (tokens, width)) for layer in state_layers},
-        }
-        temporary = None if path is None else path.with_name(path.name + ".partial")
+        output = torch.empty(len(data), int(live.targets(next(sequential_batches(data, 1))).output.shape[1]))
         metadata = {"layers": str(live.layers), "digest": data.digest}
-        tensors = _allocate(temporary, shapes, metadata)
-        tensors["lengths"].copy_(lengths)
-        cache = cls(live.layers, data.digest, tensors)
+        temporary = None if path is None else path.with_name(path.name + ".partial")
+        states: dict[int, Tensor | FileRows]
+        if temporary is None:
+            states = {layer: torch.empty(tokens, width, dtype=_STATE_TYPE) for layer in state_layers}
+        else:
+            states = dict(_create(temporary, lengths, output, state_layers, width, metadata))
+        cache = cls(live.layers, data.digest, lengths, output, states)
         done = 0
         for batch in sequential_batches(data, batch_size):
             if should_stop is not None and should_stop():
@@ -129,17 +132,17 @@ class TeacherCache:
                 on_progress(done / len(data))
         if path is None or temporary is None:
             return cache
-        del cache, tensors  # flushes the mapping
+        _write_output(temporary, output)
         temporary.replace(path)
         return cls.load(path)
 
     @classmethod
     def load(cls, path: Path) -> "TeacherCache":
-        """Map a file that :meth:`build` wrote. Nothing is read before it is needed."""
+        """Open a file that :meth:`build` wrote. States are read when they are needed."""
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return cls(int(metadata["layers"]), metadata["digest"], tensors)
+            lengths, output = file.get_tensor("lengths").clone(), file.get_tensor("output").clone()
+        return cls(int(metadata["layers"]), metadata["digest"], lengths, output, dict(_open_states(path, write=False)))
 
     def check(self, data: TrainingData) -> None:
         """Refuse data that the cache was not built for.
@@ -156,22 +159,22 @@ class TeacherCache:
     def targets(self, batch: Batch) -> Targets:
         """Look the batch up by its ``indices``."""
         width = batch.input_ids.shape[1]
-        states = {layer: self._gather(f"states.{layer}", batch.indices, width) for layer in self.state_layers}
-        return Targets(self._tensors["output"][batch.indices], states)
+        states = {layer: self._gather(layer, batch.indices, width) for layer in self.state_layers}
+        return Targets(self._output[batch.indices], states)
 
     def _store(self, batch: Batch, targets: Targets) -> None:
-        self._tensors["output"][batch.indices] = targets.output
+        self._output[batch.indices] = targets.output
         for layer, states in targets.states.items():
             for row, index in enumerate(batch.indices.tolist()):
-                start, length = int(self._starts[index]), int(self._tensors["lengths"][index])
-                self._tensors[f"states.{layer}"][start : start + length] = states[row, :length].to(_STATE_TYPE)
+                start, length = int(self._starts[index]), int(self._lengths[index])
+                self._states[layer][start : start + length] = states[row, :length].to(_STATE_TYPE)
 
-    def _gather(self, name: str, indices: Tensor, width: int) -> Tensor:
+    def _gather(self, layer: int, indices: Tensor, width: int) -> Tensor:
         """[batch, width, D], zero where there is no token."""
-        source = self._tensors[name]
+        source = self._states[layer]
         result = torch.zeros(len(indices), width, source.shape[1])
         for row, index in enumerate(indices.tolist()):
-            start, length = int(self._starts[index]), int(self._tensors["lengths"][index])
+            start, length = int(self._starts[index]), int(self._lengths[index])
             result[row, :length] = source[start : start + length]
         return result
 
@@ -179,31 +182,57 @@ class TeacherCache:
 _SAFETENSORS_NAME = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16"}
 
 
-def _allocate(
-    path: Path | None, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]], metadata: dict[str, str]
-) -> dict[str, Tensor]:
-    """Return empty tensors: in memory, or mapped onto a new safetensors file that they fill as they are written."""
-    if path is None:
-        return {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in shapes.items()}
-    sizes = {name: dtype.itemsize * torch.Size(shape).numel() for name, (dtype, shape) in shapes.items()}
+def _create(
+    path: Path, lengths: Tensor, output: Tensor, state_layers: Sequence[int], width: int, metadata: dict[str, str]
+) -> dict[int, FileRows]:
+    """Write a safetensors file that has the lengths and room for the rest; return the states in it."""
+    shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+        "lengths": (torch.int64, tuple(lengths.shape)),
+        "output": (torch.float32, tuple(output.shape)),
+        **{f"states.{layer}": (_STATE_TYPE, (int(lengths.sum()), width)) for layer in state_layers},
+    }
     entries: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     for name, (dtype, shape) in shapes.items():
+        size = dtype.itemsize * torch.Size(shape).numel()
         entries[name] = {
             "dtype": _SAFETENSORS_NAME[dtype],
             "shape": list(shape),
-            "data_offsets": [offset, offset + sizes[name]],
+            "data_offsets": [offset, offset + size],
         }
-        offset += sizes[name]
+        offset += size
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(len(header).to_bytes(8, "little") + header + lengths.numpy().tobytes())
         file.truncate(8 + len(header) + offset)
-    whole = torch.from_file(str(path), shared=True, size=8 + len(header) + offset, dtype=torch.uint8)
-    tensors, start = {}, 8 + len(header)
-    for name, (dtype, shape) in shapes.items():
-        tensors[name] = whole[start : start + sizes[name]].view(dtype).view(shape)
-        start += sizes[name]
-    return tensors
+    return _open_states(path, write=True)
+
+
+def _write_output(path: Path, output: Tensor) -> None:
+    """Put the outputs into their place."""
+    entries, first = _header(path)
+    with path.open("r+b") as file:
+        file.seek(first + entries["output"]["data_offsets"][0])
+        file.write(output.numpy().tobytes())
+
+
+def _open_states(path: Path, *, write: bool) -> dict[int, FileRows]:
+    """Return the token states of a file by layer."""
+    entries, first = _header(path)
+    file = OpenFile(path, write=write)
+    return {
+        int(name.removeprefix("states.")): FileRows(
+            file, first + entry["data_offsets"][0], (entry["shape"][0], entry["shape"][1]), _STATE_TYPE
+        )
+        for name, entry in entries.items()
+        if name.startswith("states.")
+    }
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the entries of a safetensors file and the place of its first byte of data."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(size)), 8 + size

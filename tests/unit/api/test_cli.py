@@ -148,6 +148,21 @@ def test_again_asks_for_the_same_but_for_what_is_given(run: Run, folder: Path, d
     assert "toaster" in refused.output
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--recover 20m", (1200, "race", True)),
+        ("--recover 90s --recover-mode race", (90, "race", True)),
+        ("--recover 20m --recover-mode gradual --ignore-labels", (1200, "gradual", False)),
+    ],
+)
+def test_training_is_asked_for(run: Run, folder: Path, data: Path, options: str, expected: tuple) -> None:
+    job = parsed(run("submit", folder, "--data", data, "--train", data, *options.split(), "--json"))
+    (listed,) = (item for item in parsed(run("jobs", "--json"))["items"] if item["id"] == job["id"])
+    recover = listed["request"]["recover"]
+    assert (recover["seconds"], recover["mode"], recover["use_labels"]) == expected
+
+
 def test_uploaded_things_can_be_named_by_id(run: Run, folder: Path, data: Path) -> None:
     first = parsed(run("submit", folder, "--data", data, "--json"))["request"]
     again = parsed(run("submit", first["model_id"], "--data", first["dataset_id"], "--json"))["request"]

@@ -1,12 +1,15 @@
 """Losses, batches, variants, the teacher's file, the schedule."""
 
+import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies
+from safetensors import safe_open
 from torch.nn import functional
 
 from compressors.network import EncoderNetwork
@@ -127,6 +130,27 @@ def test_the_teachers_file_holds_what_the_dense_model_says(
     with torch.no_grad():
         logits = to_module(classifier)(batch.input_ids, batch.attention_mask)
     torch.testing.assert_close(expected.output, logits)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_the_teachers_file_takes_no_memory(classifier: EncoderNetwork, texts: TrainingData, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    teachers = [TeacherCache.build(classifier, texts, state_layers=(0, 2), path=path), TeacherCache.load(path)]
+    for teacher in teachers:
+        teacher.targets(collate(texts, [0, 1]))
+    assert str(path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    with safe_open(path, framework="pt") as file:  # others can read it too
+        assert set(file.keys()) == {"lengths", "output", "states.0", "states.2"}
+
+
+def test_a_teachers_file_that_is_cut_off_is_noticed(
+    classifier: EncoderNetwork, texts: TrainingData, tmp_path: Path
+) -> None:
+    path = tmp_path / "teacher.safetensors"
+    teacher = TeacherCache.build(classifier, texts, state_layers=(0, 2), path=path)
+    os.truncate(path, path.stat().st_size // 4)
+    with pytest.raises(EOFError, match="delete it"):
+        teacher.targets(collate(texts, range(len(texts))))
 
 
 def test_a_shortened_last_layer_gives_the_same_output_and_gradients(
