@@ -1,13 +1,18 @@
 """Quality against training time, for each starting point, loss, precision and kind of teacher; labels; peak memory.
 
     python -m benchmarks.recovery --model DIR --train FILE --dev FILE --test FILE
-    python -m benchmarks.recovery ... --minutes 1 3 --seeds 3 --sections starts labels
+    python -m benchmarks.recovery ... --minutes 1 3 --seeds 3 --sections starts --results FILE
+    python -m benchmarks.recovery --print FILE
+
+Each section is appended to ``--results`` when it is done, so that a long benchmark can be run in pieces; ``--print``
+shows all that is stored.
 
 Times are seconds of the training loop, evaluations of the held-back part included. Accuracies are on texts that neither
 training nor the choice of the checkpoint has seen. With several seeds, means have the half-width of a 95 % interval.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,6 +59,8 @@ from paretune.artifact.encoder import CompressedEncoder
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import read_examples
 from workers.runner.active_clock import ActiveClock
+
+Rows = list[dict[str, str]]
 
 SECTIONS = ("starts", "losses", "labels", "precision", "teacher", "memory")
 
@@ -114,21 +121,37 @@ class Bench:
 def main() -> None:
     """Parse the arguments and print the tables that were asked for."""
     arguments = parse()
+    if arguments.print:
+        print_stored(arguments.print)
+        return
     torch.set_num_threads(arguments.threads)
     bench = load(arguments)
     dense = to_module(bench.network)
     print(f"dense: dev {accuracy(dense, bench.dev):.2f}, test {accuracy(dense, bench.test):.2f}")
     budgets = [60 * minutes for minutes in arguments.minutes]
+    shape = f"{arguments.heads} heads, FFN {arguments.width}, {arguments.threads} threads, {arguments.seeds} seeds"
     for section in arguments.sections:
-        print(f"\n{section}: {arguments.heads} heads, FFN {arguments.width}, {arguments.threads} threads")
-        TABLES[section](bench, budgets)
+        print(f"\n{section}: {shape}", flush=True)
+        rows = TABLES[section](bench, budgets)
+        print_table(rows)
+        if arguments.results:
+            with arguments.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"section": section, "shape": shape, "rows": rows}) + "\n")
+
+
+def print_stored(path: Path) -> None:
+    """Print the tables of every section that was stored, in the order in which they were finished."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        stored = json.loads(line)
+        print(f"\n{stored['section']}: {stored['shape']}")
+        print_table(stored["rows"])
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "train", "dev", "test"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--heads", type=int, default=4, help="heads that every layer keeps")
     parser.add_argument("--width", type=int, default=384, help="feed-forward channels that every layer keeps")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 5.0])
@@ -137,7 +160,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=RecoveryConfig().learning_rate)
     parser.add_argument("--copies", type=int, default=0, help="augmented variants of each text")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    return parser.parse_args()
+    parser.add_argument("--results", type=Path, help="JSON lines, to which each finished section is appended")
+    parser.add_argument("--print", type=Path, metavar="FILE", help="print what --results has stored, and run nothing")
+    arguments = parser.parse_args()
+    missing = [name for name in ("model", "train", "dev", "test") if getattr(arguments, name) is None]
+    if missing and not arguments.print:
+        parser.error(f"give --{' --'.join(missing)}, or --print FILE")
+    return arguments
 
 
 def load(arguments: argparse.Namespace) -> Bench:
@@ -169,7 +198,7 @@ def encode(encoder: TextEncoder, path: Path) -> TrainingData:
     )
 
 
-def starts(bench: Bench, budgets: Sequence[float]) -> None:
+def starts(bench: Bench, budgets: Sequence[float]) -> Rows:
     """OBS with compensation, Taylor with and without, magnitude, and whole layers removed."""
     students = {
         "OBS, compensated": lambda: bench.student("obs"),
@@ -184,19 +213,19 @@ def starts(bench: Bench, budgets: Sequence[float]) -> None:
         row = {"start": name, "dev 0": f"{accuracy(unhealed, bench.dev):.2f}"}
         row["test 0"] = f"{accuracy(unhealed, bench.test):.2f}"
         rows.append(row | after(bench, make, bench.config, budgets))
-    print_table(rows)
+    return rows
 
 
-def loss_terms(bench: Bench, budgets: Sequence[float]) -> None:
+def loss_terms(bench: Bench, budgets: Sequence[float]) -> Rows:
     """The terms of the loss, from the OBS start."""
     rows = []
     for name, weights in LOSSES.items():
         config = bench.config.model_copy(update={"losses": weights})
         rows.append({"loss": name} | after(bench, lambda: bench.student("obs"), config, budgets))
-    print_table(rows)
+    return rows
 
 
-def labels(bench: Bench, budgets: Sequence[float]) -> None:
+def labels(bench: Bench, budgets: Sequence[float]) -> Rows:
     """The same training with labels and with the text only: points lost against the dense model, seed by seed."""
     dense = to_module(bench.network)
     whole = accuracy(dense, bench.test)
@@ -219,10 +248,10 @@ def labels(bench: Bench, budgets: Sequence[float]) -> None:
                 "difference": interval([b - a for a, b in zip(drops[True], drops[False], strict=True)]),
             }
         )
-    print_table(rows)
+    return rows
 
 
-def memory(bench: Bench, _: Sequence[float]) -> None:
+def memory(bench: Bench, _: Sequence[float]) -> Rows:
     """Peak memory of a training in a fresh process, beyond what the libraries take, at batch 32 x 64 tokens."""
     long = [row for row in bench.train.input_ids if len(row) > 1]
     stream = [token for row in long for token in row[1:-1]]
@@ -252,7 +281,7 @@ def memory(bench: Bench, _: Sequence[float]) -> None:
                 "ratio": f"{peak / dense_bytes:.2f}",
             }
         )
-    print_table(rows)
+    return rows
 
 
 def peak_bytes(folder: Path, data: TrainingData, config: RecoveryConfig, threads: int) -> int:
@@ -275,11 +304,15 @@ def _status(name: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def precisions(bench: Bench, _: Sequence[float]) -> None:
+def precisions(bench: Bench, _: Sequence[float]) -> Rows:
     """f32 against bf16: tokens in a second, and the outcome after as many steps."""
-    rows = []
+    rows: Rows = []
     steps = 200
     for name in ("f32", "bf16"):
+        if name == "bf16" and not multiplies_bf16():
+            skipped = dict.fromkeys(list(rows[0])[1:], "-")
+            rows.append({"precision": "bf16: skipped, this processor has no bf16 products"} | skipped)
+            continue
         config = bench.config.model_copy(update={"precision": name, "seconds": None, "steps": steps})
         result, student = heal(bench, lambda: bench.student("obs"), config)
         tokens = np.mean([len(row) for row in bench.train.input_ids]) * config.batch_size * steps / result.seconds
@@ -293,10 +326,16 @@ def precisions(bench: Bench, _: Sequence[float]) -> None:
                 "test": f"{accuracy(student, bench.test):.2f}",
             }
         )
-    print_table(rows)
+    return rows
 
 
-def teachers(bench: Bench, _: Sequence[float]) -> None:
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for bf16 products (AMX or AVX512-BF16); emulated ones say nothing."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def teachers(bench: Bench, _: Sequence[float]) -> Rows:
     """Cached against live: seconds for a step, and what building the cache takes."""
     rows = []
     for weights in ("labels + logits", "labels + logits + states"):
@@ -316,7 +355,7 @@ def teachers(bench: Bench, _: Sequence[float]) -> None:
                     "build s": f"{built:.1f}",
                 }
             )
-    print_table(rows)
+    return rows
 
 
 def after(

@@ -46,7 +46,7 @@ class FileRows:
 
     def __setitem__(self, rows: slice, values: Tensor) -> None:
         """Write the rows ``start:stop``."""
-        view = memoryview(values.contiguous().numpy()).cast("B")
+        view = values.contiguous().numpy().data.cast("B")
         place = self._offset + rows.start * self._row_bytes
         while view:
             taken = os.pwrite(self._file.descriptor, view, place)
