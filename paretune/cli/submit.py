@@ -93,7 +93,7 @@ def submit(
     repair: Annotated[
         bool,
         typer.Option(
-            help="Without --recover: spend a third of the budget on fitting faster shapes to the dense model.",
+            help="Without --recover: spend part of the budget on fitting faster shapes to the dense model.",
             rich_help_panel=_GOAL,
         ),
     ] = True,
