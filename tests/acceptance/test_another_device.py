@@ -27,7 +27,7 @@ def jobs(
             client.upload_dataset(data),
             device=device,
             budget_seconds=None,
-            budget_trials=2,
+            budget_trials=3,  # two are the dense model in each number format; the third needs the database
             workload=WORKLOAD,
             strategy="guided",
         )
