@@ -21,8 +21,9 @@ from compressors.recovery.learning_curve import Estimate
 from compressors.recovery.learning_curve import extrapolate
 from search.requests import Goal
 
-SHORTEST_SECONDS = 10.0
-"""Least useful training time, where the budget has as much."""
+SHORTEST_SECONDS = 20.0
+"""Least useful training time, where the budget has as much: shorter ones have often not made up for their own warm-up,
+and tell nothing about the shape."""
 SCOUTS = 4
 """Shapes that train a little at the beginning."""
 SCOUT_SHARE = 0.3
@@ -153,9 +154,11 @@ def next_training(
     states = {
         shape: state for shape in sorted(tried - out) if (state := _state(_of(outcomes, shape), left)) is not None
     }
-    if not states:
+    waiting = [number for number in range(len(lanes)) if number not in tried]
+    if not states and not waiting:
         return None
-    chosen = _choose(lanes, states, out, goal)
+    # Where nothing is known yet, because every training so far was in vain, the mildest of the others comes next.
+    chosen = _choose(lanes, states, out, goal) if states else max(waiting, key=lambda number: lanes[number].cost)
     half = left / 2
     last = half < max(SHORTEST_SECONDS, LEAST_TURN * seconds)
     weights = states[chosen].weights if chosen in states else None

@@ -35,6 +35,9 @@ from workers.runner.active_clock import ActiveClock
 from workers.runner.operation import OperationContext
 
 CHECKPOINT_SECONDS = 30.0
+EVALUATION_SECONDS = 8.0
+"""Training time between two evaluations, at least: a short training must not spend itself on them."""
+FEWEST_EVALUATIONS = 3
 STATISTICS_TEXTS = 512
 """Texts that importance scores and the statistics of a healed model are taken of."""
 _PROGRESS_SECONDS = 1.0
@@ -103,11 +106,18 @@ def _training(
         max_length=None,  # the encoder has cut the texts to the workload's length
         seed=work.inputs.seed,
         checkpoint_seconds=min(CHECKPOINT_SECONDS, seconds / 10),
+        evaluations=evaluations(seconds),
     )
     if not found:
         found = ((texts, augmentation), prepare(texts, config))
         context.state["training"] = found
     return config, found[1], len(texts)
+
+
+def evaluations(seconds: float) -> int:
+    """Return how often a training of so many seconds is evaluated."""
+    most = RecoveryConfig().evaluations
+    return min(most, max(FEWEST_EVALUATIONS, int(seconds / EVALUATION_SECONDS)))
 
 
 def _start(work: Bench, arguments: JsonObject, data: PreparedData, context: OperationContext) -> EncoderNetwork:

@@ -3,6 +3,7 @@
 from compressors.description import Anatomy
 from compressors.recovery.config import Augmentation
 from compressors.recovery.data import TrainingData
+from workers.operations.recover import evaluations
 from workers.operations.training import MOST_STATE_BYTES
 from workers.operations.training import affordable_tokens
 from workers.operations.training import default_losses
@@ -35,3 +36,7 @@ def test_the_dense_model_reads_more_in_a_longer_time_and_less_where_it_is_large(
     assert affordable_tokens(ANATOMY, 1200) > 1.9 * affordable_tokens(ANATOMY, 600)
     larger = ANATOMY.model_copy(update={"parameters": 10 * ANATOMY.parameters})
     assert affordable_tokens(larger, 1200) < 0.2 * affordable_tokens(ANATOMY, 1200)
+
+
+def test_a_short_training_is_evaluated_less_often():
+    assert [evaluations(seconds) for seconds in (5.0, 32.0, 60.0, 600.0)] == [3, 4, 7, 12]
