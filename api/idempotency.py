@@ -1,6 +1,5 @@
 """``Idempotency-Key``: a POST that is sent twice creates once, and both get the same answer."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +18,7 @@ from sqlmodel import col
 from api.auth import Principal
 from infra.clock import utcnow
 from infra.database.models import IdempotencyKey
+from infra.digests import json_digest
 from infra.errors import ConflictError
 from infra.errors import InvalidInputError
 
@@ -63,7 +63,7 @@ class Idempotency:
         """
         if self.key is None:
             return create()
-        digest = hashlib.sha256(json.dumps(jsonable_encoder(payload), sort_keys=True).encode()).hexdigest()
+        digest = json_digest(jsonable_encoder(payload))
         known = session.get(IdempotencyKey, (principal.id, self.route, self.key))
         if known is not None and known.created_at > utcnow() - KEPT:
             return self._replay(known, digest)

@@ -12,6 +12,7 @@ from sqlmodel import col
 from infra.database.clock import database_time
 from infra.database.engine import Database
 from infra.database.models import Blob
+from infra.database.upsert import insert_into
 from infra.errors import UnavailableError
 from infra.store.base import BlobRef
 from infra.store.base import BlobStore
@@ -61,9 +62,8 @@ def insert_blob(session: Session, ref: BlobRef) -> bool:
 
 
 def _insert(session: Session, ref: BlobRef) -> sqlite.Insert | postgresql.Insert:
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     # By the database's clock: a host whose clock is late would have its blobs collected at once, else they would stay.
-    return insert(Blob).values(sha256=ref.sha256, size=ref.size, created_at=database_time())
+    return insert_into(session, Blob).values(sha256=ref.sha256, size=ref.size, created_at=database_time())
 
 
 def materialise(store: BlobStore, sha256: str, path: Path) -> Path:

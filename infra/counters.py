@@ -1,10 +1,9 @@
 """Counts that outlive processes: a scrape of any API process gives what all processes have counted."""
 
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 from sqlmodel import Session
 
 from infra.database.models import Counter
+from infra.database.upsert import insert_into
 
 LEASES_EXPIRED = "leases_expired"
 """Steps that were taken back from a worker that had gone silent or died."""
@@ -12,8 +11,7 @@ LEASES_EXPIRED = "leases_expired"
 
 def count(session: Session, name: str, increment: int = 1) -> None:
     """Add to a counter in the caller's transaction; it counts if and only if that commits."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(Counter).values(name=name, value=increment)
+    statement = insert_into(session, Counter).values(name=name, value=increment)
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["name"], set_={"value": Counter.value + statement.excluded.value}

@@ -2,14 +2,13 @@
 
 from sqlalchemy import exists
 from sqlalchemy import update
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 from sqlmodel import Session
 from sqlmodel import col
 
 from infra.database.clock import database_time
 from infra.database.models import DeviceLease
 from infra.database.models import Step
+from infra.database.upsert import insert_into
 from infra.steps import ClaimedStep
 
 
@@ -26,8 +25,7 @@ def acquire_device(session: Session, device_id: str, claimed: ClaimedStep, lease
         col(Step.state) == "running",
         col(Step.lease_token) == DeviceLease.token,
     )
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(DeviceLease).values(
+    statement = insert_into(session, DeviceLease).values(
         device_id=device_id,
         token=claimed.lease_token,
         step_id=claimed.id,

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import update
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
@@ -16,6 +14,7 @@ from infra.database.models import JsonObject
 from infra.database.models import SharedBlob
 from infra.database.models import SharedResult
 from infra.database.models import SharedSource
+from infra.database.upsert import insert_into
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,8 @@ def keep_shared(
         sources: Digests of the user's files that it was computed from; it goes when one of them is nobody's any more.
     """
     session.flush()
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     now = utcnow()
-    row = insert(SharedResult).values(key=key, kind=kind, found=found, created_at=now, used_at=now)
+    row = insert_into(session, SharedResult).values(key=key, kind=kind, found=found, created_at=now, used_at=now)
     if session.execute(row.on_conflict_do_nothing().returning(col(SharedResult.key))).first() is None:
         return
     session.add_all(SharedBlob(key=key, name=name, sha256=sha256) for name, sha256 in blobs.items())

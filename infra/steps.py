@@ -25,8 +25,6 @@ from sqlalchemy import null
 from sqlalchemy import or_
 from sqlalchemy import true
 from sqlalchemy import update
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
@@ -38,6 +36,7 @@ from infra.database.clock import database_time
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
+from infra.database.upsert import insert_into
 from infra.errors import ParetuneError
 from infra.errors import RunnerError
 from infra.errors import StaleLeaseError
@@ -95,9 +94,8 @@ def create_step(
     session.flush()
     if priority is None:
         priority = session.exec(select(Job.priority).where(Job.id == job_id)).one()
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     session.execute(
-        insert(Step)
+        insert_into(session, Step)
         .values(
             id=uuid7(),
             job_id=job_id,

@@ -1,7 +1,5 @@
 """Names what a job's preparation is computed from, so that later jobs on the same content find it again."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 
 from sqlmodel import Session
@@ -12,6 +10,7 @@ from infra.database.models import Dataset
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import ModelFile
+from infra.digests import json_digest
 from infra.events import append_event
 from search.requests import JobRequest
 
@@ -34,7 +33,7 @@ class Content:
     def key(self, kind: str, **settings: object) -> str:
         """Name a result of a kind that depends on ``settings`` as well."""
         parts = {"version": VERSION, "kind": kind, "content": self.facts, "settings": settings}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return json_digest(parts)
 
 
 def job_content(session: Session, job: Job) -> Content:

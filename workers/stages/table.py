@@ -1,8 +1,5 @@
 """What the guided strategy needs to know about the device: the latency table."""
 
-import hashlib
-import json
-
 from sqlmodel import Session
 from sqlmodel import select
 
@@ -11,6 +8,7 @@ from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import LatencyTable
 from infra.database.models import Step
+from infra.digests import json_digest
 from search.lifecycle import ENDED
 from search.lifecycle import set_stage
 from search.requests import JobRequest
@@ -82,7 +80,7 @@ def measured_key(job: Job, what: JsonObject) -> str:
         "capabilities": prepared["capabilities"],
         "workload": JobRequest.model_validate(job.request).workload.model_dump(mode="json"),
     }
-    return hashlib.sha256(json.dumps(parts | what, sort_keys=True).encode()).hexdigest()
+    return json_digest(parts | what)
 
 
 def _known(session: Session, job: Job) -> LatencyTable | None:
