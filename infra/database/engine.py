@@ -5,6 +5,8 @@ when its block ends; on SQLite it takes the write lock at its first statement (`
 transaction that begins by reading and then writes fails at once, without waiting, when another one wrote in between.
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +48,7 @@ def _sqlite_engine(url: URL, *, begin: str, query_only: bool) -> Engine:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _use_write_ahead_log(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
         if query_only:
@@ -58,6 +60,19 @@ def _sqlite_engine(url: URL, *, begin: str, query_only: bool) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _use_write_ahead_log(cursor: Any) -> None:
+    """Switch to WAL; the file remembers it. For the switch itself SQLite does not wait as ``busy_timeout`` says."""
+    last_try = time.monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > last_try:
+                raise
+        time.sleep(0.01)
 
 
 def _postgresql_engine(url: URL) -> Engine:

@@ -1,10 +1,12 @@
 """Sessions on both databases: what is for reading cannot write, and writers wait for each other."""
 
+import sqlite3
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 from sqlmodel import select
@@ -119,3 +121,17 @@ def test_the_clock_of_the_database(database: Database) -> None:
         for offset, found in ((-10.0, 0), (10.0, 1)):
             older = select(AuditEntry).where(AuditEntry.created_at < database_time(offset))
             assert len(session.exec(older).all()) == found
+
+
+def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (x)")
+    other.execute("BEGIN IMMEDIATE")  # the file is not in WAL mode yet, and cannot be switched now
+    release = threading.Timer(0.3, other.execute, ["COMMIT"])
+    release.start()
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    with database.read_session() as session:
+        assert session.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+    database.dispose()
+    release.join()
+    other.close()
