@@ -59,31 +59,25 @@ def apply_recipe(
         )
     if trained is not None:  # every value is about to be replaced: only the shapes matter
         cheap = {"criterion": "magnitude", "compensation": "none", "factorization": "plain"}
-        recipe = recipe.model_copy(update={"layers": tuple(map(_without_zeros, recipe.layers)), **cheap})
-    layers = []
+        layers = tuple(layer.with_branches(sparsity=0.0) for layer in recipe.layers)
+        recipe = recipe.model_copy(update={"layers": layers, **cheap})
+    built = []
     for position, plan in enumerate(recipe.layers):
         if is_dropped(plan):
             continue
         layer = network.layers[position]
         if plan.merged:
             layer = merge_layers(network.layers[position : position + 1 + plan.merged])
-        layers.append(_Builder(layer, plan, calibration, recipe).build())
+        built.append(_Builder(layer, plan, calibration, recipe).build())
     candidate = EncoderNetwork(
         model_type=network.model_type,
         embeddings=network.embeddings,
-        layers=layers,
+        layers=built,
         head=network.head,
         labels=network.labels,
         max_sequence_length=network.max_sequence_length,
     )
     return candidate if trained is None else with_tensors(candidate, trained)
-
-
-def _without_zeros(layer: LayerRecipe) -> LayerRecipe:
-    branches = {"attention": layer.attention, "feed_forward": layer.feed_forward}
-    return layer.model_copy(
-        update={name: branch.model_copy(update={"sparsity": 0.0}) for name, branch in branches.items()}
-    )
 
 
 def _check_widths(network: EncoderNetwork, calibration: Calibration) -> None:

@@ -62,6 +62,11 @@ class LayerRecipe(_Frozen):
     """So many of the following layers, which are ``removed``, are merged into this one: what their weights differ by
     from this layer's is added to it (LaCo). Such a layer keeps all heads and channels; ``0``: nothing is merged."""
 
+    def with_branches(self, **update: object) -> "LayerRecipe":
+        """Return the layer with the same fields changed in both branches."""
+        branches = {"attention": self.attention, "feed_forward": self.feed_forward}
+        return self.model_copy(update={name: branch.model_copy(update=update) for name, branch in branches.items()})
+
 
 class QuantizationRecipe(_Frozen):
     """How the layers whose ``bits`` are below 16 are quantised."""

@@ -1,5 +1,7 @@
 """Does a recipe fit a model? Light: no torch."""
 
+from collections.abc import Sequence
+
 from compressors.description import Anatomy
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
@@ -9,6 +11,13 @@ from infra.errors import InvalidInputError
 def is_dropped(layer: LayerRecipe) -> bool:
     """Whether the whole layer goes, normalisations included: asked for, or because both branches go."""
     return layer.removed or (layer.attention.heads == 0 and layer.feed_forward.intermediate_size == 0)
+
+
+def has_lost_merge(layers: Sequence[LayerRecipe], index: int) -> bool:
+    """Whether a layer is to take in others that are not there, or that are not removed."""
+    merged = layers[index].merged
+    followers = layers[index + 1 : index + 1 + merged]
+    return len(followers) < merged or not all(other.removed for other in followers)
 
 
 def validate_recipe(recipe: Recipe, anatomy: Anatomy) -> None:
@@ -57,8 +66,7 @@ def _layer_errors(index: int, layer: LayerRecipe, anatomy: Anatomy) -> list[dict
 def _merge_errors(recipe: Recipe, anatomy: Anatomy) -> list[dict[str, str]]:
     errors = []
     for index, layer in enumerate(recipe.layers):
-        followers = recipe.layers[index + 1 : index + 1 + layer.merged]
-        if layer.merged and (len(followers) < layer.merged or not all(other.removed for other in followers)):
+        if has_lost_merge(recipe.layers, index):
             message = f"the {layer.merged} layers after it must be there and be removed"
             errors.append({"field": f"layers.{index}.merged", "message": message})
         elif layer.merged and not _is_whole(layer, anatomy.heads[index], anatomy.intermediate_size[index]):

@@ -6,6 +6,7 @@ from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
+from compressors.validation import has_lost_merge
 
 
 def break_even_rank(rows: int, columns: int) -> int:
@@ -73,9 +74,7 @@ def _layer(layer: LayerRecipe, anatomy: Anatomy, heads: int, width: int) -> Laye
 def _without_lost_merges(layers: tuple[LayerRecipe, ...], index: int) -> LayerRecipe:
     """Nothing is merged into a layer unless the layers that would be are removed."""
     layer = layers[index]
-    followers = layers[index + 1 : index + 1 + layer.merged]
-    lost = len(followers) < layer.merged or not all(other.removed for other in followers)
-    return layer.model_copy(update={"merged": 0}) if layer.merged and lost else layer
+    return layer.model_copy(update={"merged": 0}) if has_lost_merge(layers, index) else layer
 
 
 def _zeros(branch: AttentionRecipe | FeedForwardRecipe) -> dict[str, object]:

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from compressors.recipe import AttentionRecipe
 from compressors.recipe import Bits
-from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from profilers.types import Capabilities
@@ -79,12 +77,8 @@ def alternatives(offered: Sequence[NumberFormat]) -> list[NumberFormat]:
 
 def in_format(recipe: Recipe, number_format: NumberFormat) -> Recipe:
     """Return the recipe with all its branches in one format; canonicalise it afterwards."""
-    layers = []
-    for layer in recipe.layers:
-        attention: AttentionRecipe = layer.attention.model_copy(update={"bits": number_format.bits})
-        feed_forward: FeedForwardRecipe = layer.feed_forward.model_copy(update={"bits": number_format.bits})
-        layers.append(layer.model_copy(update={"attention": attention, "feed_forward": feed_forward}))
-    return recipe.model_copy(update={"layers": tuple(layers), "quantization": number_format.quantization})
+    layers = tuple(layer.with_branches(bits=number_format.bits) for layer in recipe.layers)
+    return recipe.model_copy(update={"layers": layers, "quantization": number_format.quantization})
 
 
 def has_format(recipe: Recipe, number_format: NumberFormat) -> bool:

@@ -14,8 +14,6 @@ from math import log
 from pydantic import BaseModel
 from pydantic import ConfigDict
 
-from compressors.recipe import AttentionRecipe
-from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from compressors.recovery.ramp import ramp
@@ -225,16 +223,10 @@ def _shallow(recipe: Recipe, part: float, least: int) -> Recipe:
 
 
 def _in_bits(recipe: Recipe, space: SearchSpace, bits: int, precision: str) -> Recipe:
-    layers = []
-    for layer in recipe.layers:
-        attention: AttentionRecipe = layer.attention.model_copy(update={"bits": bits, "sparsity": 0.0})
-        feed_forward: FeedForwardRecipe = layer.feed_forward.model_copy(update={"bits": bits, "sparsity": 0.0})
-        layers.append(layer.model_copy(update={"attention": attention, "feed_forward": feed_forward}))
     changes = {
-        "layers": tuple(layers),
+        "layers": tuple(layer.with_branches(bits=bits, sparsity=0.0) for layer in recipe.layers),
         "precision": precision,
         "weights": None,
-        "graph": space.defaults.graph,
         "quantization": space.defaults.quantization,
     }
     return space.canonical(recipe.model_copy(update=changes))

@@ -110,15 +110,14 @@ class SearchSpace:
         """Return the canonical form in the device's graph, with layers restored until ``min_layers`` are present."""
         recipe = canonicalise(recipe, self.anatomy)
         missing = self.min_layers - sum(not layer.removed for layer in recipe.layers)
-        if missing <= 0:
-            return recipe.model_copy(update={"graph": self.defaults.graph_for(recipe)})
-        layers = list(recipe.layers)
-        for index, layer in enumerate(layers):
-            if layer.removed and missing > 0:
-                layers[index] = LayerRecipe()
-                missing -= 1
-        restored = canonicalise(recipe.model_copy(update={"layers": tuple(layers)}), self.anatomy)
-        return restored.model_copy(update={"graph": self.defaults.graph_for(restored)})
+        if missing > 0:
+            layers = list(recipe.layers)
+            for index, layer in enumerate(layers):
+                if layer.removed and missing > 0:
+                    layers[index] = LayerRecipe()
+                    missing -= 1
+            recipe = canonicalise(recipe.model_copy(update={"layers": tuple(layers)}), self.anatomy)
+        return recipe.model_copy(update={"graph": self.defaults.graph_for(recipe)})
 
     def to_recipe(self, params: Params) -> Recipe:
         """Return the canonical recipe that ``params`` describe; parameters that are missing keep their dense value."""
