@@ -15,9 +15,6 @@ from search.prepared import Prepared
 from search.requests import JobRequest
 from search.study import TrialRecord
 
-LEAST_OBSERVATIONS = 5
-"""Measured candidates before a model of counted operations may reject anything."""
-
 
 def latency_model(request: JobRequest, prepared: Prepared, trials: Iterable[TrialRecord]) -> LatencyModel:
     """Return the model of the ratio that the job's objective compares, fitted to its measured trials."""

@@ -17,6 +17,7 @@ from search.budget import FINALISTS
 from search.budget import BudgetState
 from search.goals import choose
 from search.guard import pareto_front
+from search.job_context import job_context
 from search.lifecycle import device_queue
 from search.lifecycle import end_job
 from search.lifecycle import fail_job
@@ -40,9 +41,10 @@ def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetSta
 
     The payload of ``confirm`` gives ``trials``, the ids of the finalists, and ``max_seconds``, the time that is left.
     """
-    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+    context = job_context(job)
+    request = context.request
     set_stage(session, job, "finalise")
-    entries = standings(trials, labelled=prepared.labelled, final=False)
+    entries = standings(trials, labelled=context.prepared.labelled, final=False)
     chosen = finalists(entries, request.goal)
     if not chosen:
         request_tick(session, job)

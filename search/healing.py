@@ -20,12 +20,12 @@ from infra.database.models import Trial
 from infra.events import append_event
 from infra.steps import create_step
 from search.durations import step_seconds
+from search.job_context import job_context
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
 from search.outcomes import outcome_of
 from search.outcomes import place_of
 from search.plan import PlannedTrial
-from search.prepared import Prepared
 from search.quantized_finish import FINISH_SHARE
 from search.quantized_finish import finish_candidate
 from search.race import Lane
@@ -40,7 +40,6 @@ from search.requests import Recover
 from search.shapes import Shape
 from search.shapes import in_formats
 from search.space import SearchSpace
-from search.space import build_space
 from search.study import TrialRecord
 from search.trials import create_planned
 
@@ -104,15 +103,15 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
     Returns:
         Whether the stage is over.
     """
-    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
+    context = job_context(job)
+    request, space = context.request, context.space
     healing, wanted = Healing.load(job), request.training
     if healing is None or wanted is None or healing.finished_at is not None:
         return True
-    space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     if healing.shapes is None:
         healing = _begin(session, job, healing, wanted, space, shapes)
     steps = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "recover")).all()
-    records = job_records(session, job.id, labelled=prepared.labelled)
+    records = job_records(session, job.id, labelled=context.prepared.labelled)
     if any(step.state in {"queued", "running"} for step in steps) or any(
         record.outcome == "running" for record in records if record.source == SOURCE
     ):
@@ -133,18 +132,17 @@ def trained(session: Session, job: Job, step: Step, output: JsonObject) -> None:
         message = "The training did not make the model better on held-back texts; the model before it stays."
         append_event(session, job.id, "notice", {"message": message, "step": step.key})
         return
-    request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
-    space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
+    context = job_context(job)
     recipe = Recipe.model_validate(step.payload["recipe"]).model_copy(update={"weights": output["weights"]})
-    variants = [recipe] if finish else in_formats(recipe, space)
+    variants = [recipe] if finish else in_formats(recipe, context.space)
     planned = [PlannedTrial(recipe=variant, source=SOURCE) for variant in variants]
     known = set(session.exec(select(Trial.digest).where(Trial.job_id == job.id)))
-    wanted = request.training
+    wanted = context.request.training
     assert wanted is not None
-    facts = {name: output[name] for name in ("seconds", "steps", "texts", "start_score", "best_score", "precision")}
+    facts = {"step": step.key, "quantized_finish": finish, "use_labels": wanted.use_labels}
+    facts |= {name: output[name] for name in ("seconds", "steps", "texts", "start_score", "best_score", "precision")}
     for trial in create_planned(session, job, planned, known, len(planned)):
-        origin = {"step": step.key, "quantized_finish": finish, "use_labels": wanted.use_labels}
-        trial.facts = trial.facts | {"recovery": origin | facts}
+        trial.facts = trial.facts | {"recovery": facts}
         session.add(trial)
 
 

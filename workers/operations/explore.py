@@ -119,8 +119,8 @@ class Exploration:
         How far a model can be compressed before it is useless differs between models and devices by far more than a
         fixed share of the reachable latencies could cover.
         """
-        reached = [self._solver.ratio_at(position, self._precision) for position in GRID]
-        solved = [self._solver.solve(self._costs(), ratio, self._precision) for ratio in reached]
+        reached, costs = [self._solver.ratio_at(position, self._precision) for position in GRID], self._costs()
+        solved = [self._solver.solve(costs, ratio, self._precision) for ratio in reached]
         curve = np.maximum.accumulate([self._score(choice, 1) for choice in solved])
         return [float(np.exp(np.interp(level, curve, np.log(reached)))) for level in divergences]
 
