@@ -9,10 +9,8 @@ from paretune.cli import options
 from paretune.cli.common import connect
 from paretune.cli.common import job_id
 from paretune.cli.durations import parse_duration
-from paretune.cli.output import console
-from paretune.cli.output import print_json
 from paretune.cli.output import reported
-from paretune.cli.submit import finish
+from paretune.cli.submit import show_started
 
 
 @reported
@@ -53,11 +51,4 @@ def again(
             trials = before.request.get("budget", {}).get("trials")
             changes["budget"] = {"seconds": parse_duration(budget), "trials": trials}
         started = client.submit_like(before, **changes)
-        if not as_json:
-            console.print(f"Job [bold]{started.id}[/] is {started.state}.")
-        if watch:
-            started = finish(client, started, as_json=as_json)
-        if as_json:
-            print_json(started)
-        elif not watch:
-            console.print(f"Follow it:      paretune watch {started.id}")
+        show_started(client, started, f"Follow it:      paretune watch {started.id}", watch=watch, as_json=as_json)

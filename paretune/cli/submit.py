@@ -157,14 +157,20 @@ def submit(
             recover=_recover(recover, recover_mode, ignore_labels=ignore_labels),
             **_given(fields),
         )
-        if not as_json:
-            console.print(f"Job [bold]{job.id}[/] is {job.state}.")
-        if watch:
-            job = finish(client, job, as_json=as_json)
-        if as_json:
-            print_json(job)
-        elif not watch:
-            console.print(f"Follow it:      paretune watch {job.id}\nBest so far:    paretune best {job.id}")
+        hint = f"Follow it:      paretune watch {job.id}\nBest so far:    paretune best {job.id}"
+        show_started(client, job, hint, watch=watch, as_json=as_json)
+
+
+def show_started(client: Client, job: Job, hint: str, *, watch: bool, as_json: bool) -> None:
+    """Say that a job was started, and follow it to its end or say how to."""
+    if not as_json:
+        console.print(f"Job [bold]{job.id}[/] is {job.state}.")
+    if watch:
+        job = finish(client, job, as_json=as_json)
+    if as_json:
+        print_json(job)
+    elif not watch:
+        console.print(hint)
 
 
 def finish(client: Client, job: Job, *, as_json: bool) -> Job:

@@ -5,7 +5,6 @@ from sqlmodel import Session
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
-from infra.shared_results import keep_shared
 from profilers.types import Capabilities
 from search import coordinator
 from search.lifecycle import ENDED
@@ -18,6 +17,7 @@ from workers.stages.explore import start_guided
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 from workers.stages.sharing import job_content
+from workers.stages.sharing import share
 from workers.stages.sharing import tell_shared
 
 
@@ -47,9 +47,7 @@ class OptionsStage(JobStage):
         if output["shared"]:
             tell_shared(session, job, self.kind, "Option database")
         else:
-            content = job_content(session, job)
-            key = content.key(self.kind, **options_offered(job))
-            keep_shared(session, key, self.kind, found, blobs={}, sources=content.sources)
+            share(session, job, self.kind, found, **options_offered(job))
         job.prepared = (job.prepared or {}) | found
         session.add(job)
         request = JobRequest.model_validate(job.request)

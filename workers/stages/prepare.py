@@ -5,7 +5,6 @@ from sqlmodel import Session
 from infra.database.models import JobBlob
 from infra.database.models import JsonObject
 from infra.database.models import Step
-from infra.shared_results import keep_shared
 from search.lifecycle import ENDED
 from workers.stage import StageContext
 from workers.stages.base import JobStage
@@ -14,6 +13,7 @@ from workers.stages.inputs import get_job
 from workers.stages.inputs import job_inputs
 from workers.stages.inputs import prepared_files
 from workers.stages.sharing import job_content
+from workers.stages.sharing import share
 from workers.stages.sharing import tell_shared
 
 
@@ -42,15 +42,7 @@ class PrepareStage(JobStage):
         if output["shared"]:
             tell_shared(session, job, self.kind, "Calibration")
         else:
-            content = job_content(session, job)
-            keep_shared(
-                session,
-                content.key(self.kind),
-                self.kind,
-                output["found"],
-                blobs=output["blobs"],
-                sources=content.sources,
-            )
+            share(session, job, self.kind, output["found"], output["blobs"])
         for name, sha256 in output["blobs"].items():
             session.merge(JobBlob(job_id=job.id, name=name, sha256=sha256))
         job.prepared = (job.prepared or {}) | output["found"]

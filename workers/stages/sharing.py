@@ -1,5 +1,6 @@
 """Names what a job's preparation is computed from, so that later jobs on the same content find it again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlmodel import Session
@@ -12,6 +13,7 @@ from infra.database.models import JsonObject
 from infra.database.models import ModelFile
 from infra.digests import json_digest
 from infra.events import append_event
+from infra.shared_results import keep_shared
 from search.requests import JobRequest
 
 VERSION = 1
@@ -57,6 +59,19 @@ def job_content(session: Session, job: Job) -> Content:
     }
     digests = [*files.values(), *(entry[0] for entry in sets.values() if entry is not None)]
     return Content(facts, frozenset(digests))
+
+
+def share(
+    session: Session,
+    job: Job,
+    kind: str,
+    found: JsonObject,
+    blobs: Mapping[str, str] | None = None,
+    **settings: object,
+) -> None:
+    """Keep the result of a step for later jobs; arguments as for :meth:`Content.key` and ``keep_shared``."""
+    content = job_content(session, job)
+    keep_shared(session, content.key(kind, **settings), kind, found, blobs=blobs or {}, sources=content.sources)
 
 
 def tell_shared(session: Session, job: Job, step: str, what: str) -> None:
