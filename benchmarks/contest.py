@@ -1,7 +1,6 @@
 """Strategies on one problem: each proposes, all are judged by the same :class:`benchmarks.trial_cost.TrialBench`."""
 
 import time
-from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -10,20 +9,17 @@ from datetime import timedelta
 
 import numpy as np
 
-from benchmarks.preparation import Preparation
 from benchmarks.trial_cost import Outcome
 from benchmarks.trial_cost import TrialBench
 from infra.clock import utcnow
 from search.hypervolume import hypervolume
+from search.job_context import JobContext
 from search.options import Explored
 from search.prepared import Prepared
-from search.presets import FRACTIONS
-from search.presets import presets
 from search.requests import Goal
 from search.requests import JobRequest
 from search.requests import Sampler
 from search.requests import Strategy as StrategyName
-from search.strategies import make_strategy
 from search.strategies.base import Proposal
 from search.study import StudyState
 from search.study import TrialRecord
@@ -65,14 +61,13 @@ class Contest:
     """Runs strategies on one problem.
 
     Args:
-        preparation: Of the model.
-        prepared: The same in the form in which jobs keep it.
+        prepared: The model, as jobs keep it.
         trials: What candidates are tried on.
         limit: Seconds of a run after which it proposes nothing more.
     """
 
-    def __init__(self, preparation: Preparation, prepared: Prepared, trials: TrialBench, limit: float) -> None:
-        self._space, self._prepared, self._trials, self._limit = preparation.space, prepared, trials, limit
+    def __init__(self, prepared: Prepared, trials: TrialBench, limit: float) -> None:
+        self._prepared, self._trials, self._limit = prepared, trials, limit
 
     def run(self, name: str, seed: int, trials: int, *, started: float = 0.0, explored: Sequence[Explored] = ()) -> Run:
         """Let a strategy try ``trials`` candidates, presets included.
@@ -89,13 +84,13 @@ class Contest:
             model_id="model", dataset_id="data", strategy=strategy_name, sampler=sampler, seed=seed, goal=Goal()
         )
         prepared = self._prepared.model_copy(update={"explored": tuple(explored)})
-        strategy = make_strategy(request, prepared, self._space)
+        context = JobContext(request, prepared)
         study = StudyState(f"{name} {seed}", seed, request.goal, ())
         run, clock = Run(name, seed), started
-        planned = self._presets(request)
+        presets = (Proposal(p.recipe, "preset", context.space.to_params(p.recipe)) for p in context.presets)
         while len(study.trials) < trials and clock < self._limit:
             begun = time.monotonic()
-            proposal = next(planned, None) or next(iter(strategy.ask(study, 1)), None)
+            proposal = next(presets, None) or next(iter(context.strategy.ask(study, 1)), None)
             thought = time.monotonic() - begun
             if proposal is None:
                 break
@@ -106,12 +101,6 @@ class Contest:
             records = (*study.trials, _record(len(study.trials), proposal, outcome))
             study = replace(study, trials=records, progress=len(records) / trials)
         return run
-
-    def _presets(self, request: JobRequest) -> Iterator[Proposal]:
-        """Yield what a job tries first."""
-        fractions = (1.0,) if request.strategy == "guided" else FRACTIONS
-        for preset in presets(self._space, request.space, fractions):
-            yield Proposal(preset.recipe, "preset", self._space.to_params(preset.recipe))
 
 
 def _record(number: int, proposal: Proposal, outcome: Outcome) -> TrialRecord:

@@ -85,7 +85,7 @@ def compete(arguments: argparse.Namespace, bench: Bench) -> Runs:
         options=options,
         latency_table=table,
     )
-    contest = Contest(preparation, prepared, trials, 60 * arguments.minutes)
+    contest = Contest(prepared, trials, 60 * arguments.minutes)
     runs: dict[str, list[Run]] = {name: [] for name in arguments.strategies}
     for seed in range(arguments.seeds):
         for name in arguments.strategies:
@@ -124,10 +124,8 @@ def at_count(run: Run, count: int, worst: float) -> float:
 
 
 def at_time(run: Run, seconds: float, worst: float) -> float:
-    """Return what the front is worth at a time; 0 before the first trial, NaN after the run's end."""
+    """Return what the front is worth at a time; 0 before the first trial, the last front after the run's end."""
     done = int(np.searchsorted(run.seconds, seconds, side="right"))
-    if done == len(run.points) and seconds > run.seconds[-1] * 1.001:
-        return run.volumes(worst)[-1]
     return run.volumes(worst)[done - 1] if done else 0.0
 
 
