@@ -46,11 +46,13 @@ class BudgetTable:
         self._bucket = self._largest / buckets or 1.0
         self._least = float(sum(unit.min() for unit in times))
         self._steps = [np.ceil(unit / self._bucket - 1e-9).astype(np.int64) for unit in times]
-        self._best = np.full(buckets + 1, np.inf)
-        self._best[0] = 0.0
-        self._choice = np.full((len(times), buckets + 1), -1, dtype=np.int32)
-        for unit, (steps, cost) in enumerate(zip(self._steps, costs, strict=True)):
-            self._best = self._add_unit(unit, steps, cost)
+        self._costs = costs
+        self._options = [efficient_options(steps, cost)[::-1] for steps, cost in zip(self._steps, costs, strict=True)]
+        self._best = np.full((len(times) + 1, buckets + 1), np.inf)
+        """``[units + 1, buckets + 1]``: least cost of the first units in exactly so many buckets."""
+        self._best[0, 0] = 0.0
+        for unit in range(len(times)):
+            self._add_unit(unit)
 
     def solve(self, budget: float) -> tuple[int, ...]:
         """Return the option of each unit that costs least within ``budget``.
@@ -59,29 +61,44 @@ class BudgetTable:
             Unreachable: If nothing is that fast.
         """
         limit = int(min(budget, self._largest) / self._bucket + 1e-9)
-        reachable = self._best[: max(limit, -1) + 1]
+        reachable = self._best[-1, : max(limit, -1) + 1]
         if not np.isfinite(reachable).any():
             raise Unreachable("time", budget, self._least)
         bucket = int(np.argmin(reachable))
         solution: list[int] = []
         for unit in reversed(range(len(self._steps))):
-            option = int(self._choice[unit, bucket])
+            option = self._last_option(unit, bucket)
             solution.append(option)
             bucket -= int(self._steps[unit][option])
         return tuple(reversed(solution))
 
-    def _add_unit(self, unit: int, steps: NDArray[np.int64], cost: FloatArray) -> FloatArray:
-        buckets = len(self._best)
-        best = np.full(buckets, np.inf)
-        for option in reversed(efficient_options(steps, cost)):
-            step = int(steps[option])
-            if step >= buckets:
-                continue
-            candidate = self._best[: buckets - step] + cost[option]
-            better = candidate < best[step:]
-            np.copyto(best[step:], candidate, where=better)
-            np.copyto(self._choice[unit, step:], option, where=better)
-        return best
+    def smallest_budget(self, most: float) -> float:
+        """Return the smallest time budget within which a choice costs at most ``most``.
+
+        Raises:
+            Unreachable: If every choice costs more.
+        """
+        enough = np.flatnonzero(self._best[-1] <= most)
+        if not enough.size:
+            raise Unreachable("cost", most, float(self._best[-1].min()))
+        return float(enough[0]) * self._bucket
+
+    def _add_unit(self, unit: int) -> None:
+        before, best = self._best[unit], self._best[unit + 1]
+        candidate = np.empty_like(best)
+        for option in self._options[unit]:
+            step = int(self._steps[unit][option])
+            size = len(best) - step
+            if size > 0:
+                np.add(before[:size], self._costs[unit][option], out=candidate[:size])
+                np.minimum(best[step:], candidate[:size], out=best[step:])
+
+    def _last_option(self, unit: int, bucket: int) -> int:
+        """Return the option of the last of the first ``unit + 1`` units in their best choice for a bucket."""
+        options = self._options[unit]
+        options = options[self._steps[unit][options] <= bucket]
+        values = self._best[unit, bucket - self._steps[unit][options]] + self._costs[unit][options]
+        return int(options[np.argmin(values)])
 
 
 def solve_within(

@@ -145,9 +145,10 @@ class _Turn:
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
         self._weights = self._fit_weights()
-        slowest, fastest = self._range(self._best_precision())
-        self._spread = space.focus((slowest, fastest), np.ones(len(space.units)))
-        window = target_window(study.trials, study.goal, slowest=slowest, fastest=fastest)
+        self._precision = self._best_precision()
+        self._slowest, self._fastest = self._range()
+        self._spread = space.focus((self._slowest, self._fastest), np.ones(len(space.units)))
+        window = target_window(study.trials, study.goal, slowest=self._slowest, fastest=self._fastest)
         self._explored = [entry.recipe for entry in explored if window[1] <= entry.ratio <= window[0]]
         self._focused = space.focus(window, self._weights)
         self._proposer = OptunaProposer(self._focused, request.sampler, GuidedStrategy.name)
@@ -181,7 +182,7 @@ class _Turn:
 
     def solve(self, ratios: Sequence[float]) -> list[Recipe]:
         """Return the solver's recipes for latency ratios, with the learnt weights."""
-        precision, costs = self._best_precision(), self._costs(self._weights)
+        precision, costs = self._precision, self._costs(self._weights)
         return [self._space.recipe(self._space.solve(costs, ratio, precision), precision) for ratio in ratios]
 
     def _repaired(self, taken: set[str]) -> Recipe | None:
@@ -216,11 +217,11 @@ class _Turn:
                     return recipe
         return None
 
-    def _range(self, precision: Precision) -> tuple[float, float]:
+    def _range(self) -> tuple[float, float]:
         """Return the slowest and the fastest latency ratio of which a useful model is expected."""
-        slowest, fastest = self._space.reach(precision)
+        slowest, fastest = self._space.reach(self._precision)
         if self._goal.max_latency_ms is None and self._space.has_divergences:
-            fastest = self._space.fastest_within(self._costs(self._weights), MOST_LOSS, precision)
+            fastest = self._space.fastest_within(self._costs(self._weights), MOST_LOSS, self._precision)
         return slowest, fastest
 
     def _origin(self, number: int) -> Origin:
@@ -247,13 +248,13 @@ class _Turn:
 
     def _surrogate(self, number: int, taken: set[str], generator: np.random.Generator) -> Recipe | None:
         """Solve for a promising target with the learnt weights; with disturbed weights if that is known already."""
-        precision = self._best_precision()
-        slowest, fastest = self._range(precision)
         for attempt in range(TRIES):
-            ratio = target_ratio(self._study.trials, self._goal, number + attempt, slowest=slowest, fastest=fastest)
+            ratio = target_ratio(
+                self._study.trials, self._goal, number + attempt, slowest=self._slowest, fastest=self._fastest
+            )
             noise = np.exp(generator.normal(0.0, WEIGHT_NOISE * min(attempt, 3) / 3, len(self._weights)))
-            choice = self._space.solve(self._costs(self._weights * noise), ratio, precision)
-            recipe = self._space.recipe(choice, precision)
+            choice = self._space.solve(self._costs(self._weights * noise), ratio, self._precision)
+            recipe = self._space.recipe(choice, self._precision)
             if recipe.digest not in taken:
                 return recipe
         return None

@@ -22,10 +22,10 @@ from search.branches import unit_times
 from search.latency_model import LatencyModel
 from search.options import Merge
 from search.options import Precision
+from search.solver import BUCKETS
 from search.solver import BudgetTable
 from search.solver import FloatArray
 from search.solver import Unreachable
-from search.solver import total
 from search.space import Parameter
 from search.space import Params
 from search.space import SearchSpace
@@ -35,7 +35,8 @@ from search.spdy import unit_weights
 TARGETS = tuple(round(step / 40, 3) for step in range(41))
 """Position between the slowest (0) and the fastest (1) model of the window, on a logarithmic scale."""
 LOGARITHMS = (-1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0)
-BISECTIONS = 8
+RANGE_BUCKETS = 4 * BUCKETS
+"""For the whole range of times in one table, of which fast models take a small part."""
 SHARPNESS = (0.7, 0.85, 1.0, 1.2, 1.4)
 """Exponent on the errors: above 1 many small errors are preferred to one large."""
 
@@ -158,14 +159,12 @@ class GuidedSpace:
 
     def fastest_within(self, costs: Sequence[FloatArray], most: float, precision: Precision) -> float:
         """Return the least latency ratio at which the best choice costs at most ``most``."""
-        slow, fast = (log(ratio) for ratio in self.reach(precision))
-        for _ in range(BISECTIONS):
-            middle = (slow + fast) / 2
-            if total(costs, self.solve(costs, exp(middle), precision)) <= most:
-                slow = middle
-            else:
-                fast = middle
-        return exp(slow)
+        slowest, fastest = self.reach(precision)
+        table = BudgetTable(self.times(precision), costs, slowest - self._model.fixed_time, RANGE_BUCKETS)
+        try:
+            return max(fastest, self._model.fixed_time + table.smallest_budget(most))
+        except Unreachable:
+            return slowest
 
     def recipe(self, choice: Sequence[int], precision: Precision, merge: Merge | None = None) -> Recipe:
         """Return the canonical recipe of chosen options."""

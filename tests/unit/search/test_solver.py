@@ -43,6 +43,20 @@ def test_equals_brute_force_for_every_budget(seed):
             assert total(costs, solution) == pytest.approx(expected)
 
 
+@given(st.integers(0, 10**6), st.floats(0.0, 4.0))
+def test_the_smallest_budget_of_a_cost_is_where_brute_force_first_meets_it(seed, most):
+    times, costs, _ = problem(seed)
+    table = BudgetTable(times, costs, largest=80.0, buckets=80)
+    best = [brute_force(times, costs, budget) for budget in range(81)]
+    enough = [budget for budget, cost in enumerate(best) if cost is not None and cost <= most]
+    if enough:
+        assert table.smallest_budget(most) == enough[0]
+    else:
+        with pytest.raises(Unreachable) as caught:
+            table.smallest_budget(most)
+        assert caught.value.least == pytest.approx(best[-1])
+
+
 @given(st.integers(0, 10**6), st.floats(0.5, 3.0))
 def test_rounding_never_exceeds_the_budget_and_costs_little(seed, budget):
     times, costs, _ = problem(seed, whole=False)
