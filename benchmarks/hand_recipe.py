@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.recovery import accuracy
-from benchmarks.recovery import encode
+from benchmarks.recovery.bench import accuracy
+from benchmarks.recovery.bench import encode
 from compressors.anatomy import load_network
 from compressors.apply import apply_recipe
 from compressors.calibration import calibrate

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.recovery import accuracy
-from benchmarks.recovery import encode
+from benchmarks.recovery.bench import accuracy
+from benchmarks.recovery.bench import encode
 from benchmarks.tables import print_table
 from compressors.anatomy import load_network
 from compressors.apply import apply_recipe

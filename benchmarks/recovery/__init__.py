@@ -1,0 +1,1 @@
+"""What recovery training is worth: quality against training time, speed, and memory."""
