@@ -6,6 +6,9 @@ from torch.nn import functional
 
 from compressors.recovery.data import UNLABELLED
 
+LEAST_SPREAD = 1e-3
+"""Least variance of similarities: texts that are all alike must not make one of their differences count for much."""
+
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy over the labelled rows; zero when there are none. logits ``[B, C]``, labels int64 ``[B]``."""
@@ -40,16 +43,29 @@ def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - functional.cosine_similarity(student, teacher, dim=-1)).mean()
 
 
-def relational_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def relational_loss(student: Tensor, teacher: Tensor, spread: float) -> Tensor:
     """Mean squared difference of the cosines within the batch (Park et al., arXiv 1904.05068, with cosines).
 
-    Scaled by the variance of the teacher's cosines, so that one weight fits data sets of similar and of very different
-    texts. Both ``[B, D]``; zero for a single row.
+    Args:
+        student: ``[B, D]``; the loss is zero for a single row.
+        teacher: ``[B, D]``.
+        spread: Variance of the teacher's cosines (:func:`similarity_variance`), so that one weight fits data sets of
+            similar and of very different texts. Of many texts: that of two or three may be almost zero by chance.
     """
-    rows = student.shape[0]
-    if rows < 2:
+    if student.shape[0] < 2:
         return student.sum() * 0.0
-    different = ~torch.eye(rows, dtype=torch.bool)
-    student, teacher = functional.normalize(student, dim=-1), functional.normalize(teacher, dim=-1)
-    given, wanted = (student @ student.T)[different], (teacher @ teacher.T)[different]
-    return (given - wanted).square().mean() / wanted.var(correction=0).clamp_min(1e-4)
+    return (_similarities(student) - _similarities(teacher)).square().mean() / spread
+
+
+def similarity_variance(embeddings: Tensor) -> float:
+    """Return the variance of the cosines of different rows ``[B, D]``, at least 0.001."""
+    if embeddings.shape[0] < 2:
+        return LEAST_SPREAD
+    return max(LEAST_SPREAD, float(_similarities(embeddings).var(correction=0)))
+
+
+def _similarities(embeddings: Tensor) -> Tensor:
+    """Return the cosines of all pairs of different rows."""
+    unit = functional.normalize(embeddings, dim=-1)
+    different = ~torch.eye(len(unit), dtype=torch.bool)
+    return (unit @ unit.T)[different]

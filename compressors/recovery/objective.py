@@ -1,5 +1,7 @@
 """The training loss of one batch, and the score of the held-back part."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,11 +21,25 @@ from paretune.artifact.structure import ClassificationStructure
 class Objective:
     """Compares a student with the dense model, as the config asks.
 
+    Args:
+        student: The model to train.
+        teacher: The dense model's outputs.
+        config: Weights of the terms.
+        precision: Arithmetic of the matrix products.
+        held: Held-back texts: how much similarities differ is taken of them.
+
     Raises:
         InvalidInputError: states are asked for that the teacher does not give.
     """
 
-    def __init__(self, student: CompressedEncoder, teacher: Teacher, config: RecoveryConfig, precision: str) -> None:
+    def __init__(
+        self,
+        student: CompressedEncoder,
+        teacher: Teacher,
+        config: RecoveryConfig,
+        precision: str,
+        held: Sequence[Batch],
+    ) -> None:
         self._teacher, self._config, self._precision = teacher, config, precision
         self._classifies = isinstance(student.structure.head, ClassificationStructure)
         self._layers = layer_map(student.structure, teacher.layers) if config.losses.hidden else {}
@@ -33,6 +49,9 @@ class Objective:
                 f"The hidden-state loss needs the dense model's states of layers {missing}.",
                 hint="Build the teacher with state_layers=state_layers_for(structure, layers), or set its weight to 0.",
             )
+        relates = config.losses.relational and not self._classifies
+        outputs = [teacher.targets(batch).output for batch in held] if relates else []
+        self._spread = losses.similarity_variance(torch.cat(outputs)) if outputs else losses.LEAST_SPREAD
 
     def loss(self, student: CompressedEncoder, batch: Batch) -> Tensor:
         """Return the weighted sum of the terms that apply, a scalar."""
@@ -47,7 +66,7 @@ class Objective:
         else:
             total = weights.cosine * losses.cosine_loss(output, targets.output)
             if weights.relational:
-                total = total + weights.relational * losses.relational_loss(output, targets.output)
+                total = total + weights.relational * losses.relational_loss(output, targets.output, self._spread)
         if self._layers:
             total = total + weights.hidden * self._hidden(states, targets, batch)
         return total

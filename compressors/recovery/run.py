@@ -57,13 +57,13 @@ class Run:
         self.student, self.data, self.config = student, data, config
         self.precision = resolve_precision(config)
         self._evaluate, self._directory = evaluate, checkpoint_dir
-        self._objective = Objective(student, teacher, config, self.precision)
         self._lengths = [len(data.examples.input_ids[row]) for row in data.train]
         self._batches_per_epoch = len(epoch_batches(self._lengths, config.batch_size, 0, 0))
         self._held = [
             collate(data.examples, data.held[start : start + config.batch_size])
             for start in range(0, len(data.held), config.batch_size)
         ]
+        self._objective = Objective(student, teacher, config, self.precision, self._held)
         self.parameters = select_trainable(student, config)
         self.optimizer = make_optimizer(self.parameters, config)
         self.average: dict[str, Tensor] = {}
@@ -192,10 +192,10 @@ class Run:
         self.plan = Plan(1)
         self.student.train()
         for repeat in range(2):  # the first round pays for allocations and kernels that are compiled on first use
-            started = time.perf_counter()
+            started = self._now()
             for rows in chosen[:2] if repeat == 0 else chosen:
                 self._update(rows)
-        seconds = (time.perf_counter() - started) / len(chosen)
+        seconds = (self._now() - started) / len(chosen)
         self._load(saved)
         self.optimizer = make_optimizer(self.parameters, self.config)
         return seconds

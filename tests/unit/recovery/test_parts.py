@@ -44,11 +44,29 @@ def test_every_distance_is_zero_for_a_perfect_copy_and_positive_otherwise() -> N
             losses.logits_loss(teacher, teacher, 2.0).abs() < 1e-6 < losses.logits_loss(other + teacher, teacher) + 1e-5
         )
     assert losses.cosine_loss(teacher * 3, teacher).abs() < 1e-6 < losses.cosine_loss(-teacher, teacher)
-    assert (
-        losses.relational_loss(teacher, teacher).abs() < 1e-6 < losses.relational_loss(teacher.flip(1)[:, :3], teacher)
-    )
+    relational = [losses.relational_loss(student, teacher, 0.1) for student in (teacher, teacher.flip(1)[:, :3])]
+    assert relational[0].abs() < 1e-6 < relational[1]
     assert losses.square_head_loss(states, states, mask) == 0
     assert losses.square_head_loss(torch.zeros_like(states), states, mask) == pytest.approx(1.0)
+
+
+def test_similarities_are_compared_by_how_much_they_differ_in_all_texts() -> None:
+    torch.manual_seed(0)
+    teacher = torch.randn(40, 8)
+    spread = losses.similarity_variance(teacher)
+    assert spread == pytest.approx(float(_cosines(teacher).var()), rel=1e-2)
+    student = teacher + 0.3 * torch.randn(40, 8)
+    whole = float(losses.relational_loss(student, teacher, spread))
+    pairs = [
+        float(losses.relational_loss(student[row : row + 2], teacher[row : row + 2], spread)) for row in range(0, 40, 2)
+    ]
+    assert sum(pairs) / len(pairs) == pytest.approx(whole, rel=1.0)
+    assert losses.similarity_variance(torch.ones(5, 8)) == losses.LEAST_SPREAD  # all alike
+
+
+def _cosines(embeddings: torch.Tensor) -> torch.Tensor:
+    rows, columns = torch.triu_indices(len(embeddings), len(embeddings), 1)
+    return functional.cosine_similarity(embeddings[rows], embeddings[columns])
 
 
 def test_padding_and_missing_labels_do_not_count() -> None:

@@ -121,6 +121,15 @@ def test_batches_that_pass_in_parts_train_alike(
     assert parts.best_score == pytest.approx(whole.best_score, rel=2e-2)
 
 
+def test_embeddings_of_few_texts_at_a_time_train_alike(embedder: EncoderNetwork, student_of: StudentOf) -> None:
+    texts = make_texts(160, embedder.embeddings.word.shape[0], labelled=False)
+    whole = run(embedder, student_of(embedder), texts, SHORT)
+    pairs = run(embedder, student_of(embedder), texts, SHORT.model_copy(update={"tokens_per_pass": 30}))
+    # Two or three texts can all be equally similar: what they are off by must not be held against that.
+    assert max(point.loss for point in pairs.curve) < 1.5 * max(point.loss for point in whole.curve)
+    assert pairs.best_score == pytest.approx(whole.best_score, rel=0.2)
+
+
 def test_a_start_that_training_makes_worse_is_returned_unchanged(
     classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
 ) -> None:
