@@ -38,8 +38,8 @@ class Goal(_Request):
     """What counts as the best model. Without either field the whole front is the answer."""
 
     max_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest allowed loss of quality against the dense model, as a fraction: 0.01 is one point. The fastest such
-    model is best."""
+    """Largest allowed loss of quality against the dense model, as a fraction: 0.01 is one point of accuracy, or a mean
+    cosine of 0.99 to the dense model's embeddings. The fastest such model is best."""
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None
     """Latency ceiling at the workload, for the quantile or mean that the objective names; the model of highest quality
     below it is best."""

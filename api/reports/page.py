@@ -1,5 +1,6 @@
 """Reports as HTML: one file without script and without anything from elsewhere."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -96,9 +97,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(heatmap=heatmap, KINDS=KINDS, POLICY=POLICY, EARLY=EARLY, LATE=LATE)
+    environment.globals.update(relates=_relates, heatmap=heatmap, KINDS=KINDS, POLICY=POLICY, EARLY=EARLY, LATE=LATE)
     environment.filters.update(
-        size=_size, signed=_signed, points=scaled, seconds=_seconds, measured=_measured, predicted=_predicted
+        size=_size,
+        signed=_signed,
+        points=scaled,
+        seconds=_seconds,
+        measured=_measured,
+        predicted=_predicted,
+        detail=_detail,
     )
     return environment
 
@@ -117,6 +124,17 @@ def _size(size: int | None) -> str:
 def _seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def _relates(trials: Iterable[TrialView]) -> bool:
+    """Whether these are embedding models: how the similarities of texts changed is known of them."""
+    return any(trial.quality and "neighbour_overlap" in trial.quality.details for trial in trials)
+
+
+def _detail(trial: TrialView, name: str, form: str) -> str:
+    """Return a further number of a model's quality, a dash where there is none."""
+    details = trial.quality.details if trial.quality else {}
+    return form.format(details[name]) if name in details else "–"
 
 
 def _measured(trial: TrialView) -> Estimate:

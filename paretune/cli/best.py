@@ -99,5 +99,10 @@ def _numbers(view: dict[str, Any]) -> str:
             parts.append(f"{latency['speedup_vs_int8']['value']:.2f} x int8 in one line")
     if quality:
         drop = quality["drop"]
-        parts.append(f"{quality['metric']} {quality['value']['value']:.4f} (drop {100 * drop['value']:+.2f} points)")
+        details = quality["details"]
+        metric = "mean cosine" if "neighbour_overlap" in details else quality["metric"]
+        parts.append(f"{metric} {quality['value']['value']:.4f} (drop {100 * drop['value']:+.2f} points)")
+        if "neighbour_overlap" in details:
+            parts.append(f"{details['neighbour_overlap']:.1%} of the nearest neighbours kept")
+            parts.append(f"rank correlation of similarities {details['similarity_spearman']:.4f}")
     return ": " + ", ".join(parts) if parts else ""

@@ -24,7 +24,11 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, or `late
 MaxDrop = Annotated[
     float | None,
     typer.Option(
-        "--max-drop", min=0.0, max=1.0, help="Largest loss of quality; 0.01 is one point.", metavar="FRACTION"
+        "--max-drop",
+        min=0.0,
+        max=1.0,
+        help="Largest loss of quality; 0.01 is one point of accuracy, or a mean cosine of 0.99 for embeddings.",
+        metavar="FRACTION",
     ),
 ]
 MaxLatency = Annotated[

@@ -15,6 +15,9 @@ _FACTORS = {
     "peak_memory": "x less memory than fp32",
 }
 
+RELATIONAL = {"neighbour_overlap": "neighbours", "similarity_spearman": "rank corr."}
+"""How well embeddings keep the similarities of texts: details of the quality, and their columns."""
+
 
 def factor(objective: str | None) -> str:
     """What follows a factor over fp32, as short as a line on a terminal wants it."""
@@ -50,7 +53,10 @@ def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
         "drop, points": _interval(quality.get("drop"), "+.2f", scale=100.0, wide=wide),
         "size": format_size(view.get("size_bytes")),
     }
-    return cells if wide else {name: cell for name, cell in cells.items() if name != "quality"}
+    if not wide:
+        return {name: cell for name, cell in cells.items() if name != "quality"}
+    details = quality.get("details") or {}
+    return cells | {title: f"{details[name]:.3f}" for name, title in RELATIONAL.items() if name in details}
 
 
 def _absolute(latency: JsonObject, *, in_memory: bool) -> str:
@@ -70,11 +76,14 @@ def front_table(front: JsonObject, width: int) -> Table:
     models = [(view, None) for view in front["points"]] + [(view, "dim") for view in front["baselines"]]
     title = f"Front of job {front['job_id']} ({front['status']}) by {front['objective_name']}"
     table = Table(title=title, title_justify="left")
-    for name in model_cells(models[0][0], wide=wide) if models else ():
+    rows = [model_cells(view, wide=wide) for view, _ in models]
+    columns = list(dict.fromkeys(name for cells in rows for name in cells))
+    for name in columns:
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=name != "model")
     best = (front.get("best") or {}).get("id")
     for index, (view, style) in enumerate(models):
         last_of_front = index + 1 == len(front["points"])
         marked = "bold green" if view["id"] == best else style
-        table.add_row(*model_cells(view, wide=wide).values(), style=marked, end_section=last_of_front)
+        cells = [rows[index].get(name, "–") for name in columns]
+        table.add_row(*cells, style=marked, end_section=last_of_front)
     return table

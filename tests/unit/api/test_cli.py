@@ -23,6 +23,7 @@ from tests.unit.api.conftest import ROWS
 from tests.unit.api.conftest import World
 from tests.unit.api.live import add_key
 from tests.unit.api.live import run_server
+from tests.unit.api.outcome import EMBEDDING_QUALITY
 from tests.unit.api.outcome import add_outcome
 
 Run = Callable[..., Result]
@@ -91,6 +92,21 @@ def test_submit_watch_best(world: World, run: Run, folder: Path, data: Path) -> 
     assert best["recipe"]["layers"]
     assert parsed(run("best", job["id"], "--max-drop", "0.1", "--json"))["number"] == 3
     assert parsed(run("watch", job["id"], "--json"))["state"] == "succeeded"
+
+
+def test_best_tells_what_is_left_of_the_similarities_of_embeddings(
+    world: World, run: Run, folder: Path, data: Path
+) -> None:
+    job = parsed(run("submit", folder, "--data", data, "--max-drop", "0.01", "--json"))
+    with world.services.database.write_session() as session:
+        for trial in add_outcome(session, session.get_one(Job, job["id"])):
+            trial.quality = (trial.quality or {}) | EMBEDDING_QUALITY
+    output = " ".join(run("best", job["id"]).output.split())
+    assert "neighbours" in output
+    assert "rank corr." in output
+    assert "0.907" in output
+    assert "mean cosine" in output
+    assert "90.7% of the nearest neighbours kept, rank correlation of similarities 0.9917" in output
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])

@@ -20,6 +20,7 @@ from tests.unit.api.conftest import World
 from tests.unit.api.conftest import submit
 from tests.unit.api.conftest import upload_dataset
 from tests.unit.api.conftest import upload_model
+from tests.unit.api.outcome import EMBEDDING_QUALITY
 from tests.unit.api.outcome import add_outcome
 from tests.unit.api.outcome import add_trial
 
@@ -153,6 +154,21 @@ def test_the_page_shows_every_model_of_the_front_with_its_numbers(
     assert len(usage) == 3
     assert all(line.split("(")[0] in page.words for line in usage)
     assert text.count('class="heat"') == 2
+
+
+def test_of_embeddings_the_page_shows_what_is_left_of_the_similarities(
+    world: World, client: TestClient, job_id: str
+) -> None:
+    confirm(world, job_id)
+    with world.services.database.write_session() as session:
+        for trial in session.exec(select(Trial).where(Trial.job_id == job_id)):
+            trial.holdout = (trial.holdout or {}) | EMBEDDING_QUALITY
+            session.add(trial)
+    for path in (f"/v1/jobs/{job_id}/report.html", f"/v1/jobs/{job_id}/trials/2/report.html"):
+        page, _ = read(client, path)
+        for words in ("neighbours kept", "90.7%", "rank correlation", "0.9917", "mean cosine 0.9925", "0.9811"):
+            assert words in page.words, (path, words)
+        assert "McNemar" not in page.words
 
 
 @pytest.mark.parametrize("stage", ["queued", "running", "confirmed"])
