@@ -1,8 +1,10 @@
 """Files of different origin side by side: accuracy on held-out labels, and latency in the same interleaved blocks."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.hand_recipe import FP32
 from benchmarks.hand_recipe import INT8
@@ -10,9 +12,12 @@ from benchmarks.latency_table import real_tokens
 from benchmarks.tables import print_table
 from compressors.export.baselines import build_baseline
 from infra.errors import ParetuneError
+from paretune.client import Client
+from paretune.types import Job
 from profilers.measure import measure
 from profilers.quality.encode import EncodedTexts
 from profilers.quality.encode import TextEncoder
+from profilers.quality.evaluate import Task
 from profilers.quality.evaluate import compare
 from profilers.quality.evaluate import run_all
 from profilers.quality.examples import Examples
@@ -25,8 +30,10 @@ from profilers.types import Estimate
 from profilers.types import Quality
 from profilers.types import Workload
 
-TASK = "sequence-classification"
+TASK: Task = "sequence-classification"
 WORKLOAD = Workload(batch=1, sequence_length=128, threads=1)
+PROFILERS = {"local-cpu": "onnxruntime", "local-openvino": "openvino"}
+"""Runtime of each device that every service has."""
 REFERENCE, ONE_LINER = "fp32, ONNX Runtime", "int8 one-liner, ONNX Runtime"
 _BASELINES = (
     ("fp32", "onnxruntime", REFERENCE),
@@ -67,16 +74,45 @@ class Verdict:
     status: str
 
 
-def baselines(model: Path, scratch: Path, calibration: EncodedTexts) -> list[Contender]:
+def baselines(model: Path, scratch: Path, calibration: EncodedTexts, task: Task = TASK) -> list[Contender]:
     """Build what a user could have had in one line, for both runtimes; the first two are the opponents."""
     feeds = [calibration.batch([index], WORKLOAD.sequence_length) for index in range(len(calibration))]
     found = []
     for name, profiler, title in _BASELINES:
-        built = build_baseline(name, model, TASK, scratch, calibration_feeds=feeds)
+        built = build_baseline(name, model, task, scratch, calibration_feeds=feeds)
         precision = "bf16" if name == "openvino_bf16" else "f32"
         artifact = Artifact(path=built.path, format=built.format, precision=precision)
         found.append(Contender(title, profiler, artifact))
     return found
+
+
+def downloaded(
+    client: Client, job: Job, device: str, point: Mapping[str, Any], output: Path, mark: str = ""
+) -> Contender:
+    """Download a model of a job's front in the form that is fastest at the workload.
+
+    Args:
+        client: Of the service.
+        job: The job.
+        device: The device's name.
+        point: The model, as in the front.
+        output: Folder for all downloads.
+        mark: What its name begins with.
+    """
+    folder = output / device / str(point["number"])
+    client.download(job, "onnx", folder, trial=point["number"])
+    static = folder / "model_static.onnx"
+    artifact = Artifact(
+        path=static if static.exists() else folder / "model.onnx", precision=point["recipe"]["precision"]
+    )
+    healed = ", healed" if point["healed"] else ""
+    return Contender(
+        f"Paretune, {device}, {mark}trial {point['number']}{healed}",
+        PROFILERS[device],
+        artifact,
+        Estimate.model_validate(point["latency"]["speedup"]),
+        Estimate.model_validate(point["quality"]["drop"]),
+    )
 
 
 def by_hand(folder: Path) -> list[Contender]:
@@ -88,7 +124,9 @@ def by_hand(folder: Path) -> list[Contender]:
     ]
 
 
-def judge(contenders: Sequence[Contender], encoded: EncodedTexts, test: Examples, seconds: float) -> list[Verdict]:
+def judge(
+    contenders: Sequence[Contender], encoded: EncodedTexts, test: Examples, seconds: float, task: Task = TASK
+) -> list[Verdict]:
     """Evaluate every contender on ``test`` and time all of them in the same blocks; the first is the reference.
 
     What a runtime refuses on this machine (bf16 without the instructions) is said and left out.
@@ -105,7 +143,7 @@ def judge(contenders: Sequence[Contender], encoded: EncodedTexts, test: Examples
         except ParetuneError as error:
             print(f"left out: {contender.name}: {error.message}")
     present = [contender for contender in contenders if contender.name in handles]
-    outputs = {name: run_all(handle, encoded, TASK, WORKLOAD, padded=True) for name, handle in handles.items()}
+    outputs = {name: run_all(handle, encoded, task, WORKLOAD, padded=True) for name, handle in handles.items()}
     reference = contenders[0].name
     rivals = {name: handle for name, handle in handles.items() if name != reference}
     effort = Effort(half_width=0.01, seconds=seconds, total_seconds=seconds * len(rivals))
@@ -113,7 +151,7 @@ def judge(contenders: Sequence[Contender], encoded: EncodedTexts, test: Examples
     verdicts = []
     for contender in present:
         quality, _ = compare(
-            outputs[contender.name], outputs[reference], test.labels, TASK, split="holdout", padded=True
+            outputs[contender.name], outputs[reference], test.labels, task, split="holdout", padded=True
         )
         found = timed.get(contender.name)
         ratio, status = (found.measurement.ratio, found.measurement.status) if found else (ONE, "reference")

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contenders import PROFILERS
 from benchmarks.contenders import TASK
 from benchmarks.contenders import Contender
 from benchmarks.contenders import baselines
 from benchmarks.contenders import by_hand
+from benchmarks.contenders import downloaded
 from benchmarks.contenders import encode
 from benchmarks.contenders import judge
 from benchmarks.contenders import print_comparison
@@ -28,10 +30,7 @@ from benchmarks.contenders import print_promises
 from examples.service import running_service
 from paretune.cli.durations import parse_duration
 from profilers.quality.examples import read_examples
-from profilers.types import Artifact
-from profilers.types import Estimate
 
-PROFILERS = {"local-cpu": "onnxruntime", "local-openvino": "openvino"}
 CALIBRATION_TEXTS = 300
 POINTS = 4
 """Points of a front that are downloaded, beside the best."""
@@ -99,29 +98,8 @@ def _run_job(client: Any, device: str, arguments: argparse.Namespace) -> list[Co
         return []
     others = [point for point in front["points"] if point["number"] != best["number"]]
     near = sorted(others, key=lambda point: abs(point["quality"]["drop"]["value"] - arguments.max_drop))[:POINTS]
-    found = [_download(client, job, device, best, arguments.output, "best: ")]
-    return found + [_download(client, job, device, point, arguments.output, "") for point in near]
-
-
-def _download(client: Any, job: Any, device: str, point: dict[str, Any], output: Path, mark: str) -> Contender:
-    folder = output / device / str(point["number"])
-    client.download(job, "onnx", folder, trial=point["number"])
-    static = folder / "model_static.onnx"
-    artifact = Artifact(
-        path=static if static.exists() else folder / "model.onnx", precision=point["recipe"]["precision"]
-    )
-    healed = ", healed" if point["recipe"]["weights"] else ""
-    return Contender(
-        f"Paretune, {device}, {mark}trial {point['number']}{healed}",
-        PROFILERS[device],
-        artifact,
-        _estimate(point["latency"]["speedup"]),
-        _estimate(point["quality"]["drop"]),
-    )
-
-
-def _estimate(fields: dict[str, float]) -> Estimate:
-    return Estimate(value=fields["value"], low=fields["low"], high=fields["high"])
+    found = [downloaded(client, job, device, best, arguments.output, "best: ")]
+    return found + [downloaded(client, job, device, point, arguments.output) for point in near]
 
 
 if __name__ == "__main__":
