@@ -21,7 +21,8 @@ Compressed transformers that are Pareto-optimal as measured on your device.
   `detail` says what is wrong, `hint` what to do.
 * **Creating** with an `Idempotency-Key` can be repeated safely for a day.
 * **Lists** are newest first; give `next_cursor` as `cursor` for the next page.
-* **Reads** have a strong `ETag`; send it as `If-None-Match` and get 304 while nothing has changed.
+* **Reads** have an `ETag`; send it as `If-None-Match` and get 304 while nothing has changed. That of a job is weak:
+  it changes with what happens, not with `elapsed_seconds`.
 * **Live progress**: `GET /v1/jobs/{id}/events`, continued with `Last-Event-ID`.
 """
 

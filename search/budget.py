@@ -72,7 +72,7 @@ def budget_state(
         trials: The request's limit.
         elapsed: Seconds since the job started, without those of recovery training.
         sources: Source of each trial so far.
-        durations: Seconds that finished ``evaluate`` and ``measure`` steps took.
+        durations: Seconds that finished ``evaluate`` and ``measure`` steps took; not needed without a time limit.
     """
     remaining, reserve = float("inf"), 0.0
     baselines = sum(source == "baseline" for source in sources)

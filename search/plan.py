@@ -99,7 +99,8 @@ def job_budget(
     session: Session, job: Job, request: JobRequest, records: Sequence[TrialRecord], now: datetime
 ) -> BudgetState:
     """Return where the job stands in its budget."""
-    durations = step_seconds(session, job.id, ("evaluate", "measure"))
+    limited = request.search_seconds is not None
+    durations = step_seconds(session, job.id, ("evaluate", "measure")) if limited else {}
     elapsed = max(0.0, (now - (job.started_at or job.created_at)).total_seconds() - recovery_seconds(job, now))
     sources = [record.source for record in records]
     return budget_state(request.search_seconds, request.budget.trials, elapsed, sources, durations)

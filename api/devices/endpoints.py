@@ -16,6 +16,7 @@ from api.etags import IfMatch
 from api.etags import IfNoneMatch
 from api.etags import check_unchanged
 from api.etags import conditional
+from api.etags import etag_of_view
 from api.idempotency import Once
 from api.pagination import Cursor
 from api.pagination import Limit
@@ -83,7 +84,7 @@ def create_device(body: DeviceCreate, session: WriteSession, principal: Administ
 def delete_device(name: str, session: WriteSession, principal: Administrator, if_match: IfMatch = None) -> None:
     """Remove a device that no job uses."""
     device = _get(session, name)
-    check_unchanged(device_view(device), if_match)
+    check_unchanged(etag_of_view(device_view(device)), if_match)
     if session.exec(select(Job.id).where(Job.device_id == device.id).limit(1)).first() is not None:
         raise ConflictError(f"Jobs use the device {device.name}.", hint="Delete the jobs first.")
     session.delete(device)

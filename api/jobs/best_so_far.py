@@ -2,12 +2,10 @@
 
 from functools import lru_cache
 
-from sqlalchemy import func
 from sqlmodel import Session
 from sqlmodel import select
 
 from api.jobs.schemas import BestSoFar
-from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import Trial
 from search import service as search
@@ -21,9 +19,14 @@ class BestCache:
     def __init__(self) -> None:
         self._answers = lru_cache(maxsize=_REMEMBERED)(_Answer)
 
-    def get(self, session: Session, job: Job) -> BestSoFar | None:
-        """Return the best model so far; ``None`` while nothing is measured."""
-        last_event = session.exec(select(func.max(Event.id)).where(Event.job_id == job.id)).one()
+    def get(self, session: Session, job: Job, last_event: int | None) -> BestSoFar | None:
+        """Return the best model so far; ``None`` while nothing is measured.
+
+        Args:
+            session: Where to read.
+            job: The job.
+            last_event: Id of its newest event.
+        """
         answer = self._answers(job.id, job.version, job.state, last_event)
         if not answer.known:
             answer.best, answer.known = _compute(session, job), True

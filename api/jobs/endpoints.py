@@ -19,6 +19,9 @@ from api.etags import IfMatch
 from api.etags import IfNoneMatch
 from api.etags import check_unchanged
 from api.etags import conditional
+from api.etags import etag_of_state
+from api.etags import json_answer
+from api.etags import unless_known
 from api.idempotency import Once
 from api.jobs import repository
 from api.jobs import service
@@ -50,12 +53,17 @@ State = Annotated[
 ]
 
 
-def _details(request: Request, session: Session, job: Job) -> JobDetails:
+def _details(request: Request, session: Session, job: Job, last_event: int | None) -> JobDetails:
     return JobDetails(
         **job_view(job).model_dump(),
         progress=repository.progress(session, job, utcnow()),
-        best=request.app.state.best.get(session, job),
+        best=request.app.state.best.get(session, job, last_event),
     )
+
+
+def _etag(job: Job, last_event: int | None) -> str:
+    cancelled = job.cancel_requested_at is not None
+    return etag_of_state(job.id, job.version, job.state, job.stage, job.priority, cancelled, job.started_at, last_event)
 
 
 @router.post("", status_code=202, response_model=JobView, responses=responses(404, 409, 422, 429))
@@ -84,9 +92,16 @@ def list_jobs(
 def get_job(
     job_id: str, request: Request, session: ReadSession, principal: Reader, if_none_match: IfNoneMatch = None
 ) -> Response:
-    """Read a job: state, stage, progress, and the best model so far."""
+    """Read a job: state, stage, progress, and the best model so far.
+
+    The ETag changes when something happens to the job or to its trials, not with the time that goes on: with 304,
+    ``elapsed_seconds`` and ``remaining_seconds`` of the earlier answer have gone on by themselves.
+    """
     job = get_owned(session, Job, job_id, principal, later=[repository.LARGE])
-    return conditional(_details(request, session, job), if_none_match)
+    last_event = repository.last_event(session, job)
+    return unless_known(
+        _etag(job, last_event), if_none_match, lambda: json_answer(_details(request, session, job, last_event))
+    )
 
 
 @router.patch("/{job_id}", response_model=JobView, responses=responses(404, 409, 412, 422))
@@ -95,7 +110,7 @@ def change_job(
 ) -> JobView:
     """Change the priority of a job: what waits is served in the new order, what runs goes on."""
     job = get_owned(session, Job, job_id, principal)
-    check_unchanged(job_view(job), if_match)
+    check_unchanged(_etag(job, repository.last_event(session, job)), if_match)
     audit.record(session, principal, "job.priority", job_id, before=job.priority, priority=body.priority)
     return job_view(service.change_priority(session, principal, job, body.priority))
 
@@ -104,7 +119,7 @@ def change_job(
 def cancel_job(job_id: str, session: WriteSession, principal: Submitter, if_match: IfMatch = None) -> JobView:
     """Stop a job; what it found so far stays readable. Cancelling a job that is over does nothing."""
     job = get_owned(session, Job, job_id, principal)
-    check_unchanged(job_view(job), if_match)
+    check_unchanged(_etag(job, repository.last_event(session, job)), if_match)
     audit.record(session, principal, "job.cancel", job_id, state=job.state)
     return job_view(search.cancel_job(session, job))
 

@@ -12,6 +12,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from api.jobs.schemas import Progress
 from api.jobs.schemas import TrialCounts
+from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import Trial
 
@@ -24,6 +25,11 @@ def owned_by(owner: str, state: str | None) -> SelectOfScalar[Job]:
     """Select the jobs of one owner, optionally those in one state."""
     statement = select(Job).where(Job.owner == owner).options(defer(LARGE))
     return statement if state is None else statement.where(col(Job.state) == state)
+
+
+def last_event(session: Session, job: Job) -> int | None:
+    """Return the id of the newest event of a job: whatever happens to a job or to one of its trials is an event."""
+    return session.exec(select(func.max(Event.id)).where(Event.job_id == job.id)).one()
 
 
 def progress(session: Session, job: Job, now: datetime) -> Progress:

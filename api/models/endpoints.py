@@ -19,6 +19,7 @@ from api.etags import IfMatch
 from api.etags import IfNoneMatch
 from api.etags import check_unchanged
 from api.etags import conditional
+from api.etags import etag_of_view
 from api.idempotency import Once
 from api.models import repository
 from api.models import service
@@ -142,7 +143,7 @@ def complete_model(model_id: str, services: CurrentServices, principal: Submitte
 def delete_model(model_id: str, session: WriteSession, principal: Submitter, if_match: IfMatch = None) -> None:
     """Delete a model that no job uses."""
     model = get_owned(session, Model, model_id, principal)
-    check_unchanged(model_view(model, repository.files_of(session, [model_id])[model_id]), if_match)
+    check_unchanged(etag_of_view(model_view(model, repository.files_of(session, [model_id])[model_id])), if_match)
     if repository.is_used(session, model_id):
         raise ConflictError(f"Jobs use the model {model_id}.", hint="Delete the jobs first.")
     session.delete(model)

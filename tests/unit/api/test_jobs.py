@@ -1,5 +1,7 @@
 """Jobs: what is refused at once, and what can be read at any moment."""
 
+from datetime import timedelta
+from time import sleep
 from typing import Any
 
 import pytest
@@ -7,9 +9,11 @@ from fastapi.testclient import TestClient
 from sqlmodel import select
 
 from infra import steps
+from infra.clock import utcnow
 from infra.database.models import Job
 from infra.database.models import Step
 from infra.errors import RunnerError
+from infra.events import append_event
 from search.lifecycle import fail_job
 from tests.security import model_bytes
 from tests.unit.api.conftest import ROWS
@@ -155,6 +159,32 @@ def test_polling_with_an_etag_costs_nothing_until_something_happens(world: World
     changed = client.get(path, headers={"If-None-Match": etag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != etag
+
+
+def test_the_etag_of_a_running_job_changes_with_its_events_and_not_with_the_time(
+    world: World, client: TestClient
+) -> None:
+    job = submit(client)
+    path = f"/v1/jobs/{job['id']}"
+    database = world.services.database
+    with database.write_session() as session:
+        row = session.get_one(Job, job["id"])
+        row.state, row.started_at = "running", utcnow() - timedelta(seconds=100)
+    first = client.get(path)
+    sleep(0.15)  # the answer says tenths of a second
+    assert client.get(path).json()["progress"] != first.json()["progress"]
+    known = {"If-None-Match": first.headers["etag"]}
+    assert client.get(path, headers=known).status_code == 304
+    with database.write_session() as session:
+        append_event(session, job["id"], "notice", {"message": "something"})
+    assert client.get(path, headers=known).status_code == 200
+
+
+def test_a_job_is_changed_only_as_it_was_read(world: World, client: TestClient) -> None:
+    path = f"/v1/jobs/{submit(client)['id']}"
+    as_read = {"If-Match": client.get(path).headers["etag"]}
+    assert client.patch(path, json={"priority": 8}, headers=as_read).status_code == 200
+    assert client.patch(path, json={"priority": 9}, headers=as_read).status_code == 412
 
 
 def test_the_priority_of_a_job_and_of_what_waits_for_it_is_changed(world: World, client: TestClient) -> None:
