@@ -72,7 +72,7 @@ class OnnxRuntimeProfiler:
             saturating_int8=this_cpu().saturating_int8,
             precisions=("f32",),
             schemes=("dynamic", "static", "weight_only"),
-            baselines=("fp32", "int8_one_liner"),
+            baselines=("fp32", "int8_one_liner", "int8_static"),
         )
 
     def open(

@@ -102,8 +102,10 @@ class Bench:
     def range_feeds(self, recipe: Recipe) -> list[dict[str, NDArray[np.int64]]] | None:
         """Texts whose activations give the scales of statically quantised layers; ``None`` if there are none."""
         eight = any(8 in (layer.attention.bits, layer.feed_forward.bits) for layer in recipe.layers)
-        if recipe.quantization.scheme != "static" or not eight:
-            return None
+        return self.range_texts() if recipe.quantization.scheme == "static" and eight else None
+
+    def range_texts(self) -> list[dict[str, NDArray[np.int64]]]:
+        """Some of the calibration texts, evenly spread; see :data:`RANGE_EXAMPLES`."""
         feeds = self.calibration_feeds()
         return feeds[:: max(1, len(feeds) // RANGE_EXAMPLES)][:RANGE_EXAMPLES]
 

@@ -5,6 +5,7 @@ import time
 from compressors.recipe import BaselineCandidate
 from compressors.recipe import RecipeCandidate
 from infra.database.models import JsonObject
+from profilers.registry import get_profiler
 from profilers.types import Artifact
 from workers.operations.artifacts import find_artifact
 from workers.operations.artifacts import note_artifact
@@ -66,8 +67,16 @@ def _build_baseline(inputs: JobInputs, candidate: BaselineCandidate, context: Op
     dense = directory / "fp32.onnx"
     if not dense.exists() and inputs.reference_file.exists():
         dense.hardlink_to(inputs.reference_file)
-    feeds = bench(inputs, context).calibration_feeds() if candidate.name == "openvino_int8" else None
-    built = build_baseline(candidate.name, inputs.model, inputs.task, directory, calibration_feeds=feeds)
+    work = bench(inputs, context)
+    texts = {"int8_static": work.range_texts, "openvino_int8": work.calibration_feeds}.get(candidate.name)
+    built = build_baseline(
+        candidate.name,
+        inputs.model,
+        inputs.task,
+        directory,
+        calibration_feeds=texts() if texts else None,
+        saturating=get_profiler(inputs.device.profiler).describe().saturating_int8,
+    )
     return Artifact(
         path=built.path,
         format="onnx" if built.format == "onnx" else "openvino_ir",
