@@ -14,6 +14,7 @@ from compressors.export.baselines import build_baseline
 from infra.errors import ParetuneError
 from paretune.client import Client
 from paretune.types import Job
+from profilers.isa import this_cpu
 from profilers.measure import measure
 from profilers.quality.encode import EncodedTexts
 from profilers.quality.encode import TextEncoder
@@ -38,6 +39,7 @@ REFERENCE, ONE_LINER = "fp32, ONNX Runtime", "int8 one-liner, ONNX Runtime"
 _BASELINES = (
     ("fp32", "onnxruntime", REFERENCE),
     ("int8_one_liner", "onnxruntime", ONE_LINER),
+    ("int8_static", "onnxruntime", "static int8, ONNX Runtime"),
     ("fp32", "openvino", "fp32, OpenVINO"),
     ("openvino_bf16", "openvino", "bf16 hint, OpenVINO"),
     ("openvino_int8", "openvino", "NNCF int8, OpenVINO"),
@@ -77,9 +79,10 @@ class Verdict:
 def baselines(model: Path, scratch: Path, calibration: EncodedTexts, task: Task = TASK) -> list[Contender]:
     """Build what a user could have had in one line, for both runtimes; the first two are the opponents."""
     feeds = [calibration.batch([index], WORKLOAD.sequence_length) for index in range(len(calibration))]
+    saturating = this_cpu().saturating_int8
     found = []
     for name, profiler, title in _BASELINES:
-        built = build_baseline(name, model, task, scratch, calibration_feeds=feeds)
+        built = build_baseline(name, model, task, scratch, calibration_feeds=feeds, saturating=saturating)
         precision = "bf16" if name == "openvino_bf16" else "f32"
         artifact = Artifact(path=built.path, format=built.format, precision=precision)
         found.append(Contender(title, profiler, artifact))

@@ -84,13 +84,15 @@ class Bench:
 
     def baseline(self, name: str, label: str) -> Row:
         """Build what the user could have had in one line."""
-        built = build_baseline(name, self.model, TASK, self.folder, self.feeds)
+        saturating = this_cpu().saturating_int8
+        built = build_baseline(name, self.model, TASK, self.folder, self.feeds, saturating=saturating)
         return Row(label, Artifact(path=built.path, format=built.format))
 
 
 def onnxruntime_rows(bench: Bench, shape: Workload, variants: bool) -> Iterator[Row]:
     """Exports and recipes for plain ONNX Runtime."""
     yield bench.baseline("int8_one_liner", "quantize_dynamic")
+    yield bench.baseline("int8_static", "quantize_static")
     yield from optimizer_rows(bench)
     best, best8 = default_graph("onnxruntime", {32}), default_graph("onnxruntime", {8})
     dynamic = default_quantization("onnxruntime", saturating=this_cpu().saturating_int8)
