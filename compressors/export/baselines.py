@@ -137,9 +137,7 @@ def _int8_one_liner(dense: Path, path: Path) -> BaselineArtifact:
 
 
 def _int8_static(dense: Path, path: Path, feeds: Iterable[Feeds], *, saturating: bool) -> BaselineArtifact:
-    """Quantise the matrix products only: with the norms, sums and activations as well, which is the function's default,
-    every tenth prediction of MiniLM-L6 on SST-2 is another one.
-    """
+    # By default the function also quantises norms, sums and activations, which changes many more predictions.
     from onnxruntime.quantization import CalibrationDataReader
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_static
