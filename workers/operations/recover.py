@@ -29,6 +29,7 @@ from search.requests import Recover
 from workers.operations.bench import Bench
 from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
+from workers.operations.training import default_learning_rate
 from workers.operations.training import default_losses
 from workers.operations.training import training_data
 from workers.runner.active_clock import ActiveClock
@@ -100,7 +101,7 @@ def _training(
     config = RecoveryConfig(
         seconds=seconds,
         losses=request.losses or default_losses(work.anatomy, texts, augmentation),
-        learning_rate=request.learning_rate or RecoveryConfig().learning_rate,
+        learning_rate=request.learning_rate or default_learning_rate(work.anatomy),
         precision=request.precision,
         augmentation=augmentation,
         max_length=None,  # the encoder has cut the texts to the workload's length

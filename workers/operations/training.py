@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from compressors.description import Anatomy
 from compressors.recovery.config import Augmentation
 from compressors.recovery.config import LossWeights
+from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import TrainingData
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import Examples
@@ -26,6 +27,8 @@ STATE_BYTES = 2
 """Bytes of one number of a token state."""
 MOST_STATE_BYTES = 2 * 2**30
 """Room on disk that the dense model's token states may take, unless the request asks for them."""
+
+EMBEDDING_LEARNING_RATE = 5e-5
 
 
 def training_examples(inputs: JobInputs, anatomy: Anatomy) -> Examples:
@@ -75,6 +78,15 @@ def default_losses(anatomy: Anatomy, texts: TrainingData, augmentation: Augmenta
     tokens = sum(len(row) for row in texts.input_ids) * (1 + augmentation.copies)
     state_bytes = tokens * anatomy.layers * anatomy.hidden_size * STATE_BYTES
     return LossWeights() if state_bytes <= MOST_STATE_BYTES else LossWeights(hidden=0)
+
+
+def default_learning_rate(anatomy: Anatomy) -> float:
+    """Return the default peak of the learning rate.
+
+    An embedding has to come out the same in every direction, a class only on the right side: what large steps disturb
+    at the beginning, a short training of an embedding model does not make up for.
+    """
+    return EMBEDDING_LEARNING_RATE if anatomy.task == "embedding" else RecoveryConfig().learning_rate
 
 
 def affordable_tokens(anatomy: Anatomy, seconds: float) -> int:

@@ -2,10 +2,12 @@
 
 from compressors.description import Anatomy
 from compressors.recovery.config import Augmentation
+from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import TrainingData
 from workers.operations.recover import evaluations
 from workers.operations.training import MOST_STATE_BYTES
 from workers.operations.training import affordable_tokens
+from workers.operations.training import default_learning_rate
 from workers.operations.training import default_losses
 
 ANATOMY = Anatomy(
@@ -30,6 +32,11 @@ def test_token_states_are_compared_where_there_is_room_for_them() -> None:
     wide = ANATOMY.model_copy(update={"hidden_size": MOST_STATE_BYTES // (64 * 1000 * 6)})
     assert default_losses(wide, texts, Augmentation()).hidden == 0
     assert default_losses(ANATOMY, texts, Augmentation(copies=20)).hidden == 0
+
+
+def test_embedding_models_are_trained_in_smaller_steps() -> None:
+    classifier = ANATOMY.model_copy(update={"task": "sequence-classification"})
+    assert default_learning_rate(ANATOMY) < default_learning_rate(classifier) == RecoveryConfig().learning_rate
 
 
 def test_the_dense_model_reads_more_in_a_longer_time_and_less_where_it_is_large() -> None:
