@@ -127,7 +127,7 @@ def _with_expected_drops(entries: Sequence[Standing], trials: Sequence[Trial]) -
     """Judge each model by all the labels that it was evaluated on, and by what changed predictions cost others."""
     searched = {trial.id: Evidence.of(Quality.model_validate(trial.quality)) for trial in trials if trial.quality}
     held_out = {trial.id: Evidence.of(Quality.model_validate(trial.holdout)) for trial in trials if trial.holdout}
-    model = DropModel(searched.values())
+    model = DropModel(searched.values(), held_out.values())
     return [
         replace(
             entry,

@@ -41,9 +41,22 @@ def test_many_labels_overrule_the_curve() -> None:
     assert model.expected([Evidence(0.1, -0.02, 200_000)]) == pytest.approx(-0.02, abs=0.002)
 
 
-def test_few_candidates_are_taken_as_they_are() -> None:
-    model = DropModel([Evidence(0.1, 0.01, 400)] * 3)
-    assert model.expected([Evidence(0.1, -0.01, 400)]) == pytest.approx(-0.01)
+def test_before_there_is_evidence_the_usual_slope_is_expected() -> None:
+    lucky = Evidence(0.1, -0.01, 400)
+    assert 0.005 < DropModel().expected([lucky]) < 0.02
+
+
+def test_luck_that_all_candidates_share_is_not_believed() -> None:
+    """A hundred candidates that change the same predictions of one small split are no hundred observations."""
+    shared = [Evidence(changed, -0.05 * changed, 465) for changed in np.linspace(0.03, 0.09, 100)]
+    assert DropModel(shared).expected([Evidence(0.08, -0.004, 465)]) > 0.006
+
+
+def test_other_examples_correct_the_curve() -> None:
+    shared = [Evidence(changed, -0.05 * changed, 465) for changed in np.linspace(0.03, 0.09, 30)]
+    held_out = [Evidence(changed, 0.4 * changed, 4000) for changed in np.linspace(0.03, 0.09, 8)]
+    seen = [Evidence(0.08, -0.004, 465)]
+    assert DropModel(shared, held_out).expected(seen) > DropModel(shared).expected(seen) + 0.003
 
 
 def test_an_unchanged_model_loses_nothing() -> None:
