@@ -21,6 +21,8 @@ from compressors.recovery.learning_curve import Estimate
 from compressors.recovery.learning_curve import extrapolate
 from search.requests import Goal
 
+SEARCHED = "search"
+"""Origin of shapes that were solved for this model on this device, in place of narrowing all layers alike."""
 SHORTEST_SECONDS = 20.0
 """Least useful training time, where the budget has as much: shorter ones have often not made up for their own warm-up,
 and tell nothing about the shape."""
@@ -112,13 +114,16 @@ class _State:
 
 
 def scouts(lanes: Sequence[Lane], seconds: float) -> list[int]:
-    """Return the shapes that train first: spread over every origin, not the most extreme ones; the mildest first."""
+    """Return the shapes that train first: spread over every origin, not the most extreme ones; the mildest first.
+
+    Where there is time for one only, it is one that the search has found: its start is the best for its speed.
+    """
     shortest = min(SHORTEST_SECONDS, SCOUT_SHARE * seconds)
     count = max(1, min(SCOUTS, len(lanes), int(SCOUT_SHARE * seconds / shortest)))
-    by_origin: dict[str, list[int]] = {}
+    by_origin: dict[str, list[int]] = {SEARCHED: []}
     for number in sorted(range(len(lanes)), key=lambda number: -lanes[number].cost):
         by_origin.setdefault(lanes[number].origin, []).append(number)
-    queues = [_inner_first(numbers) for numbers in by_origin.values()]
+    queues = [_inner_first(numbers) for numbers in by_origin.values() if numbers]
     order = [queue[turn] for turn in range(len(lanes)) for queue in queues if turn < len(queue)]
     return sorted(order[:count], key=lambda number: -lanes[number].cost)
 

@@ -20,7 +20,7 @@ Strategy = Literal["guided", "direct", "random"]
 Sampler = Literal["tpe", "nsga2", "gp", "random"]
 Kind = Literal["heads", "ffn", "depth", "rank", "sparsity", "bits"]
 
-LEAST_REPAIR_SECONDS = 120.0
+LEAST_REPAIR_SECONDS = 180.0
 """With less time the dense model's outputs, the training and the evaluation of what comes out leave nothing to win, and
 the search, which has twice as much, needs it all."""
 
@@ -132,10 +132,10 @@ class JobRequest(_Request):
     budget: Budget = Budget()
     recover: Recover | None = None
     """Recovery training after the search; ``None``: none."""
-    repair_share: Annotated[float, Field(ge=0, le=0.8)] = 0.3
+    repair_share: Annotated[float, Field(ge=0, le=0.8)] = 0.4
     """Part of ``budget.seconds`` in which ``guided`` repairs faster shapes by global reconstruction: their weights are
     fitted to what the dense model computes on the calibration text, without labels. Not beside recovery training, and
-    not where that part is shorter than two minutes."""
+    not where that part is shorter than three minutes."""
     space: Space = Space()
     strategy: Strategy = "guided"
     sampler: Sampler = "tpe"

@@ -25,6 +25,7 @@ from search.presets import Format
 from search.presets import formats
 from search.presets import likely_winners
 from search.presets import uniform
+from search.race import SEARCHED
 from search.requests import JobRequest
 from search.space import SearchSpace
 from search.space import build_space
@@ -69,7 +70,7 @@ class Shape(BaseModel):
     @property
     def family(self) -> str:
         """Shapes of a family are alike: what one of them comes to says something about the others."""
-        return "search" if self.origin in {"solver", "trial"} else self.origin
+        return SEARCHED if self.origin in {"solver", "trial"} else self.origin
 
 
 @dataclass(frozen=True)

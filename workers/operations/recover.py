@@ -39,6 +39,9 @@ CHECKPOINT_SECONDS = 30.0
 EVALUATION_SECONDS = 8.0
 """Training time between two evaluations, at least: a short training must not spend itself on them."""
 FEWEST_EVALUATIONS = 3
+CONTINUED_RATE = 0.5
+"""Factor on the learning rate of a training that goes on from trained weights: with the whole rate, most of its time
+goes into making up for the damage of its own beginning."""
 STATISTICS_TEXTS = 512
 """Texts that importance scores and the statistics of a healed model are taken of."""
 _PROGRESS_SECONDS = 1.0
@@ -58,6 +61,8 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     request = Recover.model_validate(arguments["request"])
     work = bench(inputs, context)
     config, data, texts = _training(work, request, arguments["seconds"], context)
+    if arguments["recipe"]["weights"] is not None and not arguments["finish"]:
+        config = config.model_copy(update={"learning_rate": CONTINUED_RATE * config.learning_rate})
     teacher = _teacher(work, data, config, context)
     directory = inputs.recovery(arguments["name"])
     student = to_module(_start(work, arguments, data, context))
