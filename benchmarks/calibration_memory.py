@@ -5,10 +5,13 @@
 The encoders have BERT-base's widths and random weights; 12 layers are its 110 M parameters. Each step runs in a fresh
 process that loads the model from its folder, as a job does, with everything that a job offers on a CPU. ``libraries`` is
 what such a process takes before it touches a model, ``peak`` the most that it ever took above that, the model included,
-and ``x model`` the same as a multiple of the model's weights in float32.
+and ``x model`` the same as a multiple of the model's weights in float32. The options of a layer of this width take
+minutes, so those of ``--option-layers`` layers are built, from the first on, which is followed by most layers that
+scoring has to run.
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import shutil
 import tempfile
@@ -30,7 +33,7 @@ from compressors.options.scoring import ScoringSet
 from compressors.recipe import Recipe
 from compressors.tensors import named_tensors
 from workers.operations.bench import BATCH
-from workers.operations.options import TOKENS
+from workers.operations.options import scoring_tokens
 
 TASK = "sequence-classification"
 _MIB = 2**20
@@ -45,12 +48,14 @@ class Case:
         layers: Depth of the encoder.
         tokens: Of the calibration text.
         length: Tokens of each text.
+        option_layers: Layers whose options are built.
     """
 
     folder: Path
     layers: int
     tokens: int
     length: int
+    option_layers: int
 
     @property
     def calibration_file(self) -> Path:
@@ -67,12 +72,18 @@ class Cost:
         peak: The most that was resident, above ``libraries``.
         model: The model's weights in float32.
         seconds: Of the step, without loading the model.
+        layers: That were done.
     """
 
     libraries: int
     peak: int
     model: int
     seconds: float
+    layers: int
+
+
+class Enough(Exception):
+    """As many layers as were asked for are done."""
 
 
 def write_model(folder: Path, layers: int) -> None:
@@ -91,37 +102,47 @@ def run_calibration(case: Case) -> Cost:
         network = load_network(case.folder / "model", TASK)
         started = time.perf_counter()
         batches = [_batch(BATCH, case.length, seed) for seed in range(max(1, case.tokens // (BATCH * case.length)))]
-        calibrate(network, batches).save(case.calibration_file)
+        calibrate(network, batches, folder=case.folder / "parts").save(case.calibration_file)
         return time.perf_counter() - started
 
-    return _measured(case, step)
+    return _measured(case, step, case.layers)
 
 
 def run_options(case: Case) -> Cost:
     """Build the option database from the file."""
 
+    layers = min(case.layers, case.option_layers)
+
+    def stop(done: int, of: int) -> None:
+        if done == 2 * layers < of:
+            raise Enough
+
     def step() -> float:
         network = load_network(case.folder / "model", TASK)
         started = time.perf_counter()
-        texts = [_batch(1, case.length, 1000 + seed) for seed in range(max(1, TOKENS // case.length))]
+        count = max(1, scoring_tokens(case.layers) // case.length)
+        texts = [_batch(1, case.length, 1000 + seed) for seed in range(count)]
         calibration, scoring = Calibration.load(case.calibration_file), ScoringSet.collect(texts)
         recipe = Recipe.dense(case.layers)
-        build_options(network, calibration, scoring, recipe, (32, 8), low_rank=True, merging=True)
+        with contextlib.suppress(Enough):
+            build_options(network, calibration, scoring, recipe, (32, 8), low_rank=True, merging=True, progress=stop)
         return time.perf_counter() - started
 
-    return _measured(case, step)
+    return _measured(case, step, layers)
 
 
 STEPS: dict[str, Callable[[Case], Cost]] = {"calibration": run_calibration, "options": run_options}
 
 
-def _measured(case: Case, step: Callable[[], float]) -> Cost:
+def _measured(case: Case, step: Callable[[], float], layers: int) -> Cost:
+    import transformers.models.bert.modeling_bert  # noqa: F401  (what loading the model imports)
+
     torch.ones(512, 512).matmul(torch.ones(512, 512))  # threads and buffers of the library are no matter of the step
     libraries = _status("VmRSS")
     seconds = step()
     peak = _status("VmHWM") - libraries
     tensors = named_tensors(load_network(case.folder / "model", TASK)).values()
-    return Cost(libraries, peak, sum(tensor.numel() * 4 for tensor in tensors), seconds)
+    return Cost(libraries, peak, sum(tensor.numel() * 4 for tensor in tensors), seconds, layers)
 
 
 def _status(name: str) -> int:
@@ -147,6 +168,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[6, 12, 24], help="depths of the encoders")
     parser.add_argument("--tokens", type=int, default=8192, help="of the calibration text")
     parser.add_argument("--length", type=int, default=64, help="tokens of each text")
+    parser.add_argument("--option-layers", type=int, default=1, help="layers whose options are built")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     arguments = parser.parse_args()
     rows = []
@@ -154,7 +176,7 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp())
         try:
             write_model(folder / "model", layers)
-            case = Case(folder, layers, arguments.tokens, arguments.length)
+            case = Case(folder, layers, arguments.tokens, arguments.length, arguments.option_layers)
             for name in arguments.steps:
                 cost = _fresh(STEPS[name], case)
                 rows.append(_row(name, layers, cost))
@@ -174,8 +196,9 @@ def _row(name: str, layers: int, cost: Cost) -> dict[str, str]:
         "libraries (MiB)": f"{cost.libraries / _MIB:.0f}",
         "peak (MiB)": f"{cost.peak / _MIB:.0f}",
         "x model": f"{cost.peak / cost.model:.2f}",
+        "layers done": str(cost.layers),
         "seconds": f"{cost.seconds:.1f}",
-        "seconds/layer": f"{cost.seconds / layers:.2f}",
+        "seconds/layer": f"{cost.seconds / cost.layers:.2f}",
     }
 
 

@@ -83,7 +83,7 @@ def apply_recipe(
 def _check_widths(network: EncoderNetwork, calibration: Calibration) -> None:
     for layer in network.layers:
         for site, linear in _readers(layer):
-            width = calibration.at(layer.index, site).width
+            width = calibration.width(layer.index, site)
             if width != linear.inputs:
                 raise InvalidInputError(
                     f"The calibration saw {width} channels at {site} of layer {layer.index}, the model has "

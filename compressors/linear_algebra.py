@@ -44,15 +44,16 @@ def damped_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mode: Dam
     """Cholesky factor of ``C + Lambda`` after Jacobi scaling.
 
     Args:
-        centred: ``C [in, in]``, symmetric and, up to rounding, positive semi-definite.
+        centred: ``C [in, in]``, symmetric and, up to rounding, positive semi-definite; float32 takes half the memory,
+            and is factorised in float64 as well.
         relative: ``rho``; raised step by step where the factorisation fails.
         mode: ``diagonal``: ``Lambda_j = rho C_jj`` (Levenberg-Marquardt), unaffected by a few huge channels; ``mean``:
             ``Lambda_j = rho mean(diag C)``, as in the reference code of GPTQ and SparseGPT.
 
     Inputs without variance are decoupled from the others: their weight cannot change the centred output.
     """
-    diagonal = centred.diagonal()
-    dead = diagonal <= _DEAD * diagonal.median().clamp_min(torch.finfo(centred.dtype).tiny)
+    diagonal = centred.diagonal().double()
+    dead = diagonal <= _DEAD * diagonal.median().clamp_min(torch.finfo(torch.float64).tiny)
     scale = torch.where(dead, torch.ones_like(diagonal), diagonal.clamp_min(0).sqrt())
     inverse = torch.where(dead, torch.zeros_like(scale), scale.reciprocal())
     scaled = (centred * inverse).mul_(inverse[:, None])  # below, only the lower triangle is read
@@ -79,7 +80,7 @@ def solve_right(matrix: Tensor, factor: DampedFactor) -> Tensor:
 
 def inverse(factor: DampedFactor) -> Tensor:
     """Return ``(C + Lambda)^-1``."""
-    return torch.cholesky_inverse(factor.lower) / torch.outer(factor.scale, factor.scale)
+    return torch.cholesky_inverse(factor.lower).div_(factor.scale).div_(factor.scale[:, None])
 
 
 def upper_inverse_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mode: Damping = "diagonal") -> Tensor:

@@ -6,6 +6,10 @@ from torch import Tensor
 from compressors.calibration.statistics import InputStatistics
 
 _CHUNK = 4096
+_CHUNK_NUMBERS = 6 * 2**20
+"""Of an input wider than 1,536 channels, fewer tokens wait: 24 MiB of them."""
+_BLOCK = 512
+"""Rows of the symmetric products that are computed at a time, from the diagonal on."""
 
 
 class Accumulator:
@@ -16,6 +20,7 @@ class Accumulator:
     """
 
     def __init__(self, width: int) -> None:
+        self._chunk = min(_CHUNK, _CHUNK_NUMBERS // width)
         self._products = torch.zeros(width, width, dtype=torch.float64)
         self._sum = torch.zeros(width, dtype=torch.float64)
         self._shift: Tensor | None = None
@@ -34,7 +39,7 @@ class Accumulator:
         self._maximum = torch.maximum(self._maximum, absolute.amax(0))
         self._seen += len(values)
         self._waiting.append(values if bool(selected.all()) else values[selected])
-        if sum(len(chunk) for chunk in self._waiting) >= _CHUNK:
+        if sum(len(chunk) for chunk in self._waiting) >= self._chunk:
             self._flush()
 
     def _flush(self) -> None:
@@ -45,12 +50,13 @@ class Accumulator:
             return
         if self._shift is None:
             self._shift = waiting.mean(0)
-        for start in range(0, len(waiting), _CHUNK):
-            chunk = waiting[start : start + _CHUNK]
-            shifted = chunk - self._shift
-            self._products += shifted.T @ shifted
+        waiting -= self._shift
+        for shifted in waiting.split(self._chunk):
+            for start in range(0, shifted.shape[1], _BLOCK):
+                rows = shifted[:, start : start + _BLOCK]
+                self._products[start : start + _BLOCK, start:] += rows.T @ shifted[:, start:]
             self._sum += shifted.sum(0, dtype=torch.float64)
-            self._count += len(chunk)
+            self._count += len(shifted)
 
     def finish(self) -> InputStatistics:
         """Return the statistics of everything that was added."""
@@ -59,10 +65,21 @@ class Accumulator:
         assert self._shift is not None
         offset = self._sum / self._count
         centred = self._products.addr_(offset, offset, alpha=-self._count).float()
+        del self._products
+        _mirror(centred)
         return InputStatistics(
-            centred=(centred + centred.T).mul_(0.5),
+            centred=centred,
             mean=self._shift.double() + offset,
             count=self._count,
             mean_absolute=(self._absolute / self._seen).float(),
             max_absolute=self._maximum,
         )
+
+
+def _mirror(matrix: Tensor) -> None:
+    """Make ``matrix [d, d]``, of which only the blocks from the diagonal on are right, symmetric."""
+    for start in range(0, len(matrix), _BLOCK):
+        stop = start + _BLOCK
+        block = matrix[start:stop, start:stop]
+        block.copy_((block + block.T) / 2)
+        matrix[stop:, start:stop] = matrix[start:stop, stop:].T

@@ -39,3 +39,8 @@ class ByteCache:
                 _, old = self._values.popitem(last=False)
                 self.used -= old.nbytes
         return fresh
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._values.clear()
+        self.used = 0

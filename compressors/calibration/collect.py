@@ -1,10 +1,13 @@
 """One padding-masked pass over the calibration text, layer by layer.
 
 All batches go through layer 0, then all through layer 1, and so on: only the statistics of one layer are held in
-float64, and the states between layers take ``tokens x hidden`` floats whatever the depth.
+float64, and the states between layers take ``tokens x hidden`` floats whatever the depth. With a folder, the statistics
+of a layer leave the memory when it is done, and a calibration that was killed goes on after the last such layer.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,9 +18,11 @@ from compressors.calibration.accumulator import Accumulator
 from compressors.calibration.statistics import Calibration
 from compressors.calibration.statistics import InputStatistics
 from compressors.calibration.statistics import Site
+from compressors.calibration.statistics import join
 from compressors.network import EncoderNetwork
 from compressors.torch_module import to_module
 from infra.errors import InvalidInputError
+from infra.memory import release_memory
 from paretune.artifact.encoder import EncoderLayer
 
 _TOKENS_PER_CHANNEL = 10
@@ -25,13 +30,22 @@ _LEAST_TOKENS = 16_384
 
 
 @torch.no_grad()
-def calibrate(network: EncoderNetwork, batches: Iterable[dict[str, Tensor]]) -> Calibration:
+def calibrate(
+    network: EncoderNetwork,
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
     """Collect the input statistics of every linear layer of ``network``.
 
     Args:
         network: the dense model.
         batches: ``input_ids`` and ``attention_mask`` (optionally ``token_type_ids``), int64 ``[batch, sequence]``.
             Padding is ignored. Batches of similar lengths are fastest.
+        folder: where each layer's statistics are kept, instead of in memory. Layers that an earlier call has left
+            there, for the same model and text, only pass on their states.
+        progress: called with the number of layers that are done and the number of all.
 
     Returns:
         The statistics. Moments are taken over all attended tokens, or over a random subset (always the same for the
@@ -47,13 +61,43 @@ def calibrate(network: EncoderNetwork, batches: Iterable[dict[str, Tensor]]) -> 
     if tokens == 0:
         raise InvalidInputError("The calibration text is empty.", hint="Give at least some hundred sentences.")
     states = [module.embeddings(batch["input_ids"], batch.get("token_type_ids")) for batch in inputs]
-    statistics: dict[tuple[int, Site], InputStatistics] = {}
-    similarity: dict[int, float] = {}
+    parts: list[Calibration] = []
     for layer, encoder_layer in zip(network.layers, module.layers, strict=True):
         assert isinstance(encoder_layer, EncoderLayer)
-        states, found, similarity[layer.index] = _run_layer(encoder_layer, states, masks, tokens)
-        statistics.update({(layer.index, site): values for site, values in found.items()})
-    return Calibration(statistics, tokens, similarity)
+        path = None if folder is None else folder / f"layer.{layer.index}.safetensors"
+        part = None if path is None else _finished(path, layer.index, encoder_layer, tokens)
+        if part is not None:
+            _pass_on(encoder_layer, states, masks)
+        else:
+            found, similarity = _run_layer(encoder_layer, states, masks, tokens)
+            inputs = {(layer.index, site): values for site, values in found.items()}
+            part = Calibration(inputs, tokens, {layer.index: similarity})
+            if path is not None:
+                part.save(path)
+                part = Calibration.load(path)
+                del inputs, found
+                release_memory()
+        parts.append(part)
+        if progress is not None:
+            progress(len(parts), len(network.layers))
+    return join(parts)
+
+
+def _finished(path: Path, index: int, layer: EncoderLayer, tokens: int) -> Calibration | None:
+    """Return what a calibration that was interrupted has left of a layer, if it is of this model and text."""
+    try:
+        part = Calibration.load(path)
+    except InvalidInputError:
+        return None
+    widths = {(index, site): _width(linear) for site, linear in _readers(layer).items()}
+    fits = part.tokens == tokens and {key: source.width for key, source in part.inputs.items()} == widths
+    return part if fits else None
+
+
+def _pass_on(layer: EncoderLayer, states: list[Tensor], masks: list[Tensor]) -> None:
+    """Replace the states by those after the layer."""
+    for number, mask in enumerate(masks):
+        states[number] = layer(states[number], mask[:, None, None, :])
 
 
 def _checked(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -67,8 +111,8 @@ def _checked(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _run_layer(
     layer: EncoderLayer, states: list[Tensor], masks: list[Tensor], tokens: int
-) -> tuple[list[Tensor], dict[Site, InputStatistics], float]:
-    """Push all batches through one layer; return the new states, the layer's statistics and its mean similarity."""
+) -> tuple[dict[Site, InputStatistics], float]:
+    """Replace the states by those after the layer; return its statistics and its mean similarity."""
     accumulators = {site: Accumulator(_width(linear)) for site, linear in _readers(layer).items()}
     selections = {site: _selection(tokens, _width(linear)) for site, linear in _readers(layer).items()}
     captured: dict[Site, Tensor] = {}
@@ -76,21 +120,20 @@ def _run_layer(
         linear.register_forward_pre_hook(lambda _, arguments, site=site: captured.update({site: arguments[0]}))
         for site, linear in _readers(layer).items()
     ]
-    outputs: list[Tensor] = []
     start, cosine = 0, 0.0
     try:
-        for state, mask in zip(states, masks, strict=True):
-            output = layer(state, mask[:, None, None, :])
+        for number, mask in enumerate(masks):
+            state = states[number]
+            states[number] = layer(state, mask[:, None, None, :])
             stop = start + int(mask.sum())
-            for site, values in captured.items():
-                accumulators[site].add(values[mask], selections[site][start:stop])
-            cosine += float(functional.cosine_similarity(state[mask], output[mask], dim=-1).sum())
-            outputs.append(output)
+            for site in list(captured):
+                accumulators[site].add(captured.pop(site)[mask], selections[site][start:stop])
+            cosine += float(functional.cosine_similarity(state[mask], states[number][mask], dim=-1).sum())
             start = stop
     finally:
         for hook in hooks:
             hook.remove()
-    return outputs, {site: accumulator.finish() for site, accumulator in accumulators.items()}, cosine / tokens
+    return {site: accumulators.pop(site).finish() for site in list(accumulators)}, cosine / tokens
 
 
 def _readers(layer: EncoderLayer) -> dict[Site, nn.Module]:

@@ -72,7 +72,7 @@ class NestedSolution:
         cls, weight: Tensor, centred: Tensor, inputs: Tensor, relative: float = RELATIVE_DAMPING
     ) -> "NestedSolution":
         """Factorise once for ``weight [out, in]`` and ``centred [in, in]``, sorted by ``inputs``."""
-        factor = damped_factor(centred[inputs][:, inputs].double(), relative)
+        factor = damped_factor(centred[inputs][:, inputs], relative)
         return cls(inputs, factor, (weight.double()[:, inputs] * factor.scale) @ factor.lower)
 
     @property

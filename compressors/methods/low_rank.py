@@ -35,7 +35,7 @@ def whitened_basis(weight: Tensor, centred: Tensor, relative: float = RELATIVE_D
         centred: ``[in, in]``.
         relative: damping, see :func:`compressors.linear_algebra.damped_factor`.
     """
-    factor = damped_factor(centred.double(), relative)
+    factor = damped_factor(centred, relative)
     return _basis((weight.double() * factor.scale) @ factor.lower)
 
 

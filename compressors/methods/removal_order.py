@@ -26,19 +26,18 @@ def obs_channel_order(weight: Tensor, centred: Tensor, relative: float = RELATIV
 
     Args:
         weight: ``[out, in]``, for a feed-forward branch the weight of ``down``.
-        centred: ``[in, in]``.
+        centred: ``[in, in]``, float32 or float64; computed with in float64.
         relative: damping, see :func:`compressors.linear_algebra.damped_factor`.
 
     Returns:
         int64 ``[in]``.
     """
-    weight, centred = weight.double(), centred.double()
+    weight = weight.double()
     alive = torch.arange(weight.shape[1])
     removed: list[Tensor] = []
     while len(alive) > 0:
         # Closed form for the survivors: W_K' = W (C + Lambda)_:K (C + Lambda)_KK^-1.
-        block = centred[alive][:, alive]
-        factor = damped_factor(block, relative)
+        factor = damped_factor(centred[alive][:, alive], relative)
         current = _resolve(weight, centred, alive, factor)
         steps = _sweep(current.T @ current, inverse(factor), min(_REFRESH, len(alive)))
         removed.append(alive[steps])
@@ -53,7 +52,7 @@ def _resolve(weight: Tensor, centred: Tensor, alive: Tensor, factor: DampedFacto
     if len(alive) == weight.shape[1]:
         return weight
     damping = factor.damping * factor.scale.square()
-    return solve_right(weight @ centred[:, alive] + weight[:, alive] * damping, factor)
+    return solve_right(weight @ centred[:, alive].double() + weight[:, alive] * damping, factor)
 
 
 def _sweep(products: Tensor, inverse_gram: Tensor, steps: int) -> Tensor:
@@ -106,7 +105,7 @@ def obs_group_order(weight: Tensor, centred: Tensor, size: int, relative: float 
     Returns:
         int64 ``[groups]``.
     """
-    weight, centred = weight.double(), centred.double()
+    weight = weight.double()
     groups = weight.shape[1] // size
     alive = list(range(groups))
     order: list[int] = []

@@ -7,6 +7,7 @@ branch alone is evaluated at a few levels, the *anchors*, and interpolated along
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import MutableMapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ from compressors.recipe import Bits
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
 from compressors.tensors import named_tensors
+from infra.memory import release_memory
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class BranchUnit:
     options: tuple[BranchOption, ...]
 
 
+UnitName = tuple[int, str]
+"""Position of the layer in the network, and kind."""
+
+
 @dataclass(frozen=True)
 class OptionSet:
     """All units in the order of the network, the stored size of what belongs to none, and what merging layers does."""
@@ -83,6 +89,7 @@ def build_options(
     zeros: bool = False,
     merging: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    built: MutableMapping[UnitName, BranchUnit] | None = None,
 ) -> OptionSet:
     """Build the database. Deterministic: the same arguments give the same numbers.
 
@@ -97,22 +104,30 @@ def build_options(
         zeros: Whether to offer branches with zeros in their weights, alone and in a chain.
         merging: Whether to try what becomes of the model where consecutive layers are merged into one.
         progress: Called with the number of units that are done and the number of all.
+        built: Units that an earlier call with the same arguments has left: they are not built again. Each new one is
+            put into it when it is done.
     """
     library = BranchLibrary(network, calibration, recipe, cache_bytes=0)
-    model = StitchedModel(network, scoring, keep_states=True, round_activations=True)
+    model = StitchedModel(network, scoring, follow=True, round_activations=True)
     kinds = [
         (index, kind)
         for index, layer in enumerate(network.layers)
         for kind in ("attention", "feed_forward")
         if getattr(layer, kind) is not None
     ]
-    units = []
+    built = {} if built is None else built
     for number, (index, kind) in enumerate(kinds):
-        units.append(_Unit(library, model, index, kind).build(bits, low_rank=low_rank, zeros=zeros))
+        if (index, kind) not in built:
+            before = calibration.cache.used
+            unit = _Unit(library, model, index, kind).build(bits, low_rank=low_rank, zeros=zeros)
+            if (calibration.cache.used - before) * len(network.layers) > calibration.cache.limit:
+                calibration.cache.clear()  # a model whose factors do not fit: those of the next layer need the room
+            built[index, kind] = unit
+            release_memory()
         if progress is not None:
             progress(number + 1, len(kinds))
     merges = find_merges(network, model) if merging else ()
-    return OptionSet(tuple(units), _fixed_bytes(network), merges)
+    return OptionSet(tuple(built[name] for name in kinds), _fixed_bytes(network), merges)
 
 
 @dataclass

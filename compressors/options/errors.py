@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from compressors.calibration.statistics import Calibration
+from compressors.calibration.statistics import InputStatistics
 from compressors.calibration.statistics import Site
-from compressors.linear_algebra import output_energy
 from compressors.methods.removal_order import expand_groups
-from compressors.moments import Moments
 from compressors.network import Layer
 from compressors.network import Linear
 from compressors.options.branches import Branch
@@ -46,9 +45,9 @@ class BranchErrors:
         *readers, writer = branch.linears
         inner, hidden = self._kept(writer.inputs), torch.arange(writer.outputs)
         right = 1.0 - self._writer.relative_error(writer, hidden, inner)
-        for original, linear in zip(self._dense_linears[:-1], readers, strict=True):
+        for number, linear in enumerate(readers):
             if not _is_plain(linear):
-                error = _MatrixError(original, self._reader_moments).relative_error(linear, inner, hidden)
+                error = self._readers[number].relative_error(linear, inner, hidden)
                 right *= 1.0 - min(error, 1.0)
         return 1.0 - right
 
@@ -58,15 +57,16 @@ class BranchErrors:
 
     @cached_property
     def _writer(self) -> "_MatrixError":
-        return _MatrixError(self._dense_linears[-1], self._moments("attention_out", "feed_forward_mid"))
+        return _MatrixError(self._dense_linears[-1], self._statistics("attention_out", "feed_forward_mid"))
 
     @cached_property
-    def _reader_moments(self) -> Moments:
-        return self._moments("attention_in", "feed_forward_in")
+    def _readers(self) -> tuple["_MatrixError", ...]:
+        statistics = self._statistics("attention_in", "feed_forward_in")
+        return tuple(_MatrixError(original, statistics) for original in self._dense_linears[:-1])
 
-    def _moments(self, attention: Site, feed_forward: Site) -> Moments:
+    def _statistics(self, attention: Site, feed_forward: Site) -> InputStatistics:
         site = attention if self._kind == "attention" else feed_forward
-        return self._calibration.at(self._layer.index, site).moments()
+        return self._calibration.at(self._layer.index, site)
 
     def _kept(self, width: int) -> Tensor:
         """Indices of the channels between the matrices that ``width`` of them leave."""
@@ -87,38 +87,29 @@ class _MatrixError:
     """``||y' - y||^2 / ||y||^2`` of one linear layer for any replacement.
 
     The same as :func:`compressors.linear_algebra.composed_error` with a refitted offset, with the products that only
-    involve the original kept.
+    involve the original kept. Computed in float64; the moments stay in float32, which is how they are given.
     """
 
-    def __init__(self, original: Linear, moments: Moments) -> None:
-        self._moments = moments
-        self._weight = original.matrix().double()
-        zeros = torch.zeros(original.outputs, dtype=torch.float64)
-        self._bias = zeros if original.bias is None else original.bias.double()
-        self._product = self._weight @ moments.centred
-        self._energy = (self._product * self._weight).sum(1)
+    def __init__(self, original: Linear, statistics: InputStatistics) -> None:
+        self._statistics = statistics
+        weight = original.matrix().double()
+        self._product = weight @ statistics.centred.double()
+        self._energy = (self._product * weight).sum(1)
+        self._mean_output = weight @ statistics.mean
+        if original.bias is not None:
+            self._mean_output += original.bias.double()
+        self._output_energy = self._energy + statistics.count * self._mean_output.square()
 
     def relative_error(self, linear: Linear, outputs: Tensor, inputs: Tensor) -> float:
         """Return the error of ``linear``, which keeps ``outputs`` and ``inputs``, over the outputs that it keeps."""
         weight = linear.matrix().double()
-        centred = self._moments.centred
+        centred, mean = self._statistics.centred, self._statistics.mean
         if len(inputs) < len(centred):
             centred = centred[inputs][:, inputs]
         cross = (weight * self._product[outputs][:, inputs]).sum()
-        remaining = ((weight @ centred) * weight).sum()
-        offset = self._weight[outputs] @ self._moments.mean + self._bias[outputs] - weight @ self._moments.mean[inputs]
+        remaining = ((weight @ centred.double()) * weight).sum()
+        offset = self._mean_output[outputs] - weight @ mean[inputs]
         if linear.bias is not None:
             offset = offset - linear.bias.double()
-        error = self._energy[outputs].sum() - 2 * cross + remaining + self._moments.count * offset.square().sum()
-        return max(float(error), 0.0) / self._total(outputs)
-
-    def _total(self, outputs: Tensor) -> float:
-        weight, bias = self._weight[outputs], self._bias[outputs]
-        if len(outputs) < len(self._weight):
-            return output_energy(weight, bias, self._moments.centred, self._moments.mean, self._moments.count)
-        return self._whole
-
-    @cached_property
-    def _whole(self) -> float:
-        offset = self._weight @ self._moments.mean + self._bias
-        return float(self._energy.sum() + self._moments.count * offset.square().sum())
+        error = self._energy[outputs].sum() - 2 * cross + remaining + self._statistics.count * offset.square().sum()
+        return max(float(error), 0.0) / float(self._output_energy[outputs].sum())

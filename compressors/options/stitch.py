@@ -1,8 +1,8 @@
 """A model put together from cached parts: what it costs to ask how good a combination of options is.
 
 Nothing is solved and nothing is copied for a candidate: the forward pass reads the tensors of the branches that it is
-given. States of the dense model are kept before every layer, so that replacing a late branch runs late layers only; so
-are recent states of combinations, so that relatives share the layers up to the first one in which they differ.
+given. Of the dense model, the states before one layer are kept, so that replacing a late branch runs late layers only; of
+combinations, recent states, so that relatives share the layers up to the first one in which they differ.
 """
 
 from collections.abc import Mapping
@@ -49,8 +49,9 @@ class StitchedModel:
     Args:
         network: The dense model.
         scoring: The text.
-        keep_states: Keep the dense states before every layer: ``layers x tokens x hidden`` floats, worth it where
-            single branches are replaced. Otherwise only those before the first layer are kept.
+        follow: Keep the dense states before the first layer that the last combination changed, instead of those before
+            the first layer of all, and no states of combinations: for branches that are replaced one by one, in the
+            order of the layers. Going back costs a run of the layers before.
         round_activations: Also round what 8-bit layers read, on one grid for each example, as dynamic int8 does. Costs
             about as much again as the forward pass.
     """
@@ -61,7 +62,7 @@ class StitchedModel:
         network: EncoderNetwork,
         scoring: ScoringSet,
         *,
-        keep_states: bool = False,
+        follow: bool = False,
         round_activations: bool = False,
     ) -> None:
         self._network = network
@@ -70,20 +71,11 @@ class StitchedModel:
         self._head = to_module(network, share=True).head
         self._masks = [batch["attention_mask"].bool()[:, None, None, :] for batch in scoring.batches]
         self._dense_parts = [Parts(layer.attention, layer.feed_forward) for layer in network.layers]
-        self._states = [self._embed()]
-        self._prefixes = ByteCache(PREFIX_BYTES)
+        self._follow = follow
+        self._start, self._states = 0, self._embed()
+        self._prefixes = ByteCache(0 if follow else PREFIX_BYTES)
         self._classifier = isinstance(network.head, ClassificationHead)
-        if keep_states:
-            for index in range(len(network.layers) - 1):
-                before = self._states[-1]
-                self._states.append(
-                    [
-                        self._layer(state, mask, index, self._dense_parts[index], last=False)
-                        for state, mask in zip(before, self._masks, strict=True)
-                    ]
-                )
-        start = len(self._states) - 1
-        self._dense = [self._run(number, self._dense_parts, start) for number in range(len(scoring.batches))]
+        self._dense = [self._run(number, self._dense_parts) for number in range(len(scoring.batches))]
 
     @torch.inference_mode()
     def divergence(self, branches: Mapping[tuple[int, str], Branch], *, parts: int | None = None) -> float:
@@ -107,8 +99,20 @@ class StitchedModel:
         """Return the outputs, float32 ``[examples, labels or hidden]``, in the order of the batches."""
         layers = self._replace(branches)
         changed = min((layer for layer, _ in branches), default=len(layers) - 1)
-        start = min(changed, len(self._states) - 1)
-        return torch.cat([self._run(number, layers, start) for number in self._chosen(parts)])
+        if self._follow:
+            self._move(changed)
+        return torch.cat([self._run(number, layers) for number in self._chosen(parts)])
+
+    def _move(self, start: int) -> None:
+        """Make the dense states those before layer ``start``."""
+        if start < self._start:
+            self._start, self._states = 0, self._embed()
+        for index in range(self._start, start):
+            parts = self._dense_parts[index]
+            if parts.attention or parts.feed_forward:
+                for number, mask in enumerate(self._masks):
+                    self._states[number] = self._layer(self._states[number], mask, index, parts, last=False)
+        self._start = start
 
     def _chosen(self, parts: int | None) -> list[int]:
         return [number for number, part in enumerate(self._scoring.part) if parts is None or part < parts]
@@ -129,19 +133,20 @@ class StitchedModel:
             layers[index] = replace(found, key=key)
         return layers
 
-    def _run(self, number: int, layers: Sequence[Parts], start: int) -> Tensor:
-        """Run one batch from the dense states before layer ``start`` to the output."""
+    def _run(self, number: int, layers: Sequence[Parts]) -> Tensor:
+        """Run one batch from the dense states to the output."""
         present = [index for index, parts in enumerate(layers) if parts.attention or parts.feed_forward]
-        state = self._state(number, layers, start, present[-1]) if present else self._states[0][number]
+        state = self._state(number, layers, present[-1]) if present else self._states[number]
         output: Tensor = self._head(state, self._scoring.batches[number]["attention_mask"])
         return output
 
-    def _state(self, number: int, layers: Sequence[Parts], start: int, last: int) -> Tensor:
+    def _state(self, number: int, layers: Sequence[Parts], last: int) -> Tensor:
         """Return the state after layer ``last``, from as far along as a relative has been."""
+        start = self._start
 
         def after(index: int) -> Tensor:
             if index < start:
-                return self._states[start][number]
+                return self._states[number]
             parts = layers[index]
             if parts.attention is None and parts.feed_forward is None:
                 return after(index - 1)
@@ -152,7 +157,7 @@ class StitchedModel:
             names = [parts.key for parts in layers[start : index + 1]]
             if index == last or not all(names):
                 return compute()
-            return self._prefixes.get(f"{number}:{start}:{'|'.join(names)}", Tensor, compute)
+            return self._prefixes.get(f"{number}:{'|'.join(names)}", Tensor, compute)
 
         return after(last)
 

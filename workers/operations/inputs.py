@@ -54,6 +54,16 @@ class JobInputs(BaseModel):
         return self.work / "calibration.safetensors"
 
     @property
+    def calibration_parts(self) -> Path:
+        """Where the layers of a calibration lie that is not finished."""
+        return self.work / "calibration"
+
+    @property
+    def option_units(self) -> Path:
+        """Where the branches of option databases lie that are not finished."""
+        return self.work / "options"
+
+    @property
     def dense_outputs_file(self) -> Path:
         """Outputs of the dense model on every split, written by ``prepare``."""
         return self.work / "dense_outputs.npz"

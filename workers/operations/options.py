@@ -13,6 +13,7 @@ from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
 from infra.database.models import JsonObject
+from infra.digests import json_digest
 from search.options import Merge
 from search.options import Option
 from search.options import OptionDatabase
@@ -20,14 +21,21 @@ from search.options import Unit
 from workers.operations.bench import Bench
 from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
+from workers.operations.option_units import OptionUnits
 from workers.runner.operation import OperationContext
 
 TOKENS = 3000
 """Of the scoring texts, for single branches: they are many, and what replacing one does is seen on few texts."""
+TOKENS_DEPTH = 6
+"""Deeper models score single branches on fewer tokens, or the time would grow with the square of the depth."""
+LEAST_TOKENS = 750
 
 
 def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "offered"} -> {"options", "options_seconds"}``; ``offered``: what ``build_options`` offers."""
+    """``{"inputs", "offered"} -> {"options", "options_seconds"}``; ``offered``: what ``build_options`` offers.
+
+    Branches that an interrupted attempt has finished are in the job's work directory, and are not built again.
+    """
     inputs = JobInputs.model_validate(arguments["inputs"])
     offered = arguments["offered"]
     work = bench(inputs, context)
@@ -35,13 +43,14 @@ def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
     found = build_options(
         work.network,
         work.calibration,
-        ScoringSet.collect(scoring_examples(work, TOKENS)),
+        ScoringSet.collect(scoring_examples(work, scoring_tokens(len(work.network.layers)))),
         Recipe.dense(len(work.network.layers)),
         offered["bits"],
         low_rank=offered["low_rank"],
         zeros=offered["zeros"],
         merging=offered["merging"],
         progress=lambda done, of: context.progress({"doing": "options", "done": done, "of": of}),
+        built=OptionUnits(inputs.option_units / json_digest(offered)),
     )
     database = OptionDatabase(
         units=tuple(to_unit(unit) for unit in found.units),
@@ -50,6 +59,11 @@ def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
     )
     seconds = round(time.monotonic() - started, 3)
     return {"options": database.model_dump(mode="json"), "options_seconds": seconds}
+
+
+def scoring_tokens(layers: int) -> int:
+    """Return how many tokens single branches of a model of this depth are scored on."""
+    return max(LEAST_TOKENS, TOKENS * TOKENS_DEPTH // max(TOKENS_DEPTH, layers))
 
 
 def scoring_examples(work: Bench, tokens: int | None = None) -> list[dict[str, torch.Tensor]]:

@@ -1,5 +1,6 @@
 """Computed once for a job: calibration, dense outputs, the reference graph."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,7 @@ def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
     started = time.monotonic()
     if not inputs.calibration_file.exists():
         context.progress({"doing": "calibrating"})
-        calibrate(work.network, work.calibration_batches()).save(inputs.calibration_file)
+        _write_calibration(work, context)
     seconds["calibrate"] = time.monotonic() - started
     started = time.monotonic()
     if not inputs.dense_outputs_file.exists():
@@ -54,6 +55,19 @@ def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
         "dense_size_bytes": inputs.reference_file.stat().st_size,
         "prepare_seconds": seconds,
     }
+
+
+def _write_calibration(work: Bench, context: OperationContext) -> None:
+    """Calibrate layer by layer; what an earlier attempt has finished is in the folder."""
+    folder = work.inputs.calibration_parts
+    found = calibrate(
+        work.network,
+        work.calibration_batches(),
+        folder=folder,
+        progress=lambda done, of: context.progress({"doing": "calibrating", "done": done, "of": of}),
+    )
+    found.save(work.inputs.calibration_file)
+    shutil.rmtree(folder)
 
 
 def _write_dense_outputs(work: Bench) -> None:

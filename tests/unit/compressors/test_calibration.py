@@ -37,9 +37,10 @@ def test_moments_are_those_of_the_attended_tokens(
 def test_padding_and_batching_do_not_matter(bert: EncoderNetwork, bert_dir: Path):
     together, apart = (calibrate(bert, make_batches(bert_dir, size=size)) for size in (len(TEXTS), 1))
     assert together.tokens == apart.tokens
-    for key, statistics in together.inputs.items():
-        torch.testing.assert_close(statistics.centred, apart.inputs[key].centred, atol=1e-3, rtol=1e-4)
-        torch.testing.assert_close(statistics.mean, apart.inputs[key].mean, atol=1e-5, rtol=1e-5)
+    for key in together.inputs:
+        statistics, other = together.at(*key), apart.at(*key)
+        torch.testing.assert_close(statistics.centred, other.centred, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(statistics.mean, other.mean, atol=1e-5, rtol=1e-5)
     assert together.similarity == pytest.approx(apart.similarity, abs=1e-5)
 
 
@@ -55,10 +56,11 @@ def test_same_input_same_bytes_and_back(tmp_path: Path, bert: EncoderNetwork, ba
     assert {key: order.tolist() for key, order in loaded.orders.items()} == {
         key: order.tolist() for key, order in calibration.orders.items()
     }
-    for key, statistics in loaded.inputs.items():
-        assert statistics.count == calibration.inputs[key].count
-        assert torch.equal(statistics.centred, calibration.inputs[key].centred)
-        assert torch.equal(statistics.mean, calibration.inputs[key].mean)
+    for key in loaded.inputs:
+        statistics, expected = loaded.at(*key), calibration.at(*key)
+        assert statistics.count == expected.count
+        for name in ("centred", "mean", "mean_absolute", "max_absolute"):
+            assert torch.equal(getattr(statistics, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors at all", None])

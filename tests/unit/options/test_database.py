@@ -124,7 +124,7 @@ def test_stitched_model_equals_the_built_candidate(
         candidate = to_module(apply_recipe(network, calibration, recipe_of(recipes)))
         branches = {key: library.get(key[0], recipe) for key, recipe in recipes.items()}
         for keep in (False, True):
-            stitched = StitchedModel(network, text, keep_states=keep).divergence(branches)
+            stitched = StitchedModel(network, text, follow=keep).divergence(branches)
             with torch.inference_mode():
                 found = [divergences(dense(**one), candidate(**one), classifier=True) for one in examples[64:]]
             assert stitched == pytest.approx(float(torch.cat(found).mean()), rel=1e-4, abs=1e-7)
