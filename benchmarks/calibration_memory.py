@@ -3,11 +3,11 @@
     python -m benchmarks.calibration_memory --layers 6 12 24
 
 The encoders have BERT-base's widths and random weights; 12 layers are its 110 M parameters. Each step runs in a fresh
-process that loads the model from its folder, as a job does, with everything that a job offers on a CPU. ``libraries`` is
-what such a process takes before it touches a model, ``peak`` the most that it ever took above that, the model included,
-and ``x model`` the same as a multiple of the model's weights in float32. The options of a layer of this width take
-minutes, so those of ``--option-layers`` layers are built, from the first on, which is followed by most layers that
-scoring has to run.
+process that loads the model from its folder, as a job does, with everything that a job offers on a CPU. ``libraries``
+is what such a process takes before it touches a model, ``peak`` the most that it ever took above that, the model
+included, and ``x model`` the same as a multiple of the model's weights in float32. The options of a layer of this
+width take minutes, so those of ``--option-layers`` layers are built, from the first on, which is followed by most
+layers that scoring has to run.
 """
 
 import argparse
@@ -110,7 +110,6 @@ def run_calibration(case: Case) -> Cost:
 
 def run_options(case: Case) -> Cost:
     """Build the option database from the file."""
-
     layers = min(case.layers, case.option_layers)
 
     def stop(done: int, of: int) -> None:

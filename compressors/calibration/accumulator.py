@@ -51,7 +51,7 @@ class Accumulator:
         if self._shift is None:
             self._shift = waiting.mean(0)
         waiting -= self._shift
-        for shifted in waiting.split(self._chunk):
+        for shifted in torch.split(waiting, self._chunk):
             for start in range(0, shifted.shape[1], _BLOCK):
                 rows = shifted[:, start : start + _BLOCK]
                 self._products[start : start + _BLOCK, start:] += rows.T @ shifted[:, start:]

@@ -70,12 +70,13 @@ def calibrate(
             _pass_on(encoder_layer, states, masks)
         else:
             found, similarity = _run_layer(encoder_layer, states, masks, tokens)
-            inputs = {(layer.index, site): values for site, values in found.items()}
-            part = Calibration(inputs, tokens, {layer.index: similarity})
+            part = Calibration(
+                {(layer.index, site): values for site, values in found.items()}, tokens, {layer.index: similarity}
+            )
             if path is not None:
                 part.save(path)
                 part = Calibration.load(path)
-                del inputs, found
+                del found
                 release_memory()
         parts.append(part)
         if progress is not None:

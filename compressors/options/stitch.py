@@ -1,8 +1,8 @@
 """A model put together from cached parts: what it costs to ask how good a combination of options is.
 
 Nothing is solved and nothing is copied for a candidate: the forward pass reads the tensors of the branches that it is
-given. Of the dense model, the states before one layer are kept, so that replacing a late branch runs late layers only; of
-combinations, recent states, so that relatives share the layers up to the first one in which they differ.
+given. Of the dense model, the states before one layer are kept, so that replacing a late branch runs late layers only;
+of combinations, recent states, so that relatives share the layers up to the first one in which they differ.
 """
 
 from collections.abc import Mapping

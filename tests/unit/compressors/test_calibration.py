@@ -92,6 +92,15 @@ def test_large_means_do_not_drown_the_spread():
     torch.testing.assert_close(accumulator.finish().moments().centred, expected, atol=20_000 * 1e-3, rtol=0)
 
 
+def test_products_in_blocks_are_those_of_the_whole():
+    inputs = torch.randn(300, 1100, generator=torch.Generator().manual_seed(0))
+    accumulator = Accumulator(1100)
+    accumulator.add(inputs, torch.ones(300, dtype=torch.bool))
+    found = accumulator.finish().centred
+    assert torch.equal(found, found.T)
+    torch.testing.assert_close(found.double(), moments_of(inputs.double()).centred, atol=1e-2, rtol=0)
+
+
 def test_bad_batches_are_refused(bert: EncoderNetwork):
     with pytest.raises(InvalidInputError, match="empty"):
         calibrate(bert, [])
