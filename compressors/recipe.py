@@ -172,7 +172,7 @@ class BaselineCandidate(_Frozen):
     """What the user could have had in one line; built the way the user would build it."""
 
     kind: Literal["baseline"] = "baseline"
-    name: Literal["fp32", "int8_one_liner", "int8_static", "openvino_bf16", "openvino_int8"]
+    name: Literal["fp32", "int8_one_liner", "int8_static", "openvino_bf16", "openvino_int8", "torch_bf16", "torch_fp16"]
 
 
 Candidate = Annotated[RecipeCandidate | BaselineCandidate, Field(discriminator="kind")]

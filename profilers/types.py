@@ -27,6 +27,8 @@ class Workload(_Frozen):
 
 
 Format = Literal["onnx", "openvino_ir", "torch"]
+Form = Literal["onnx", "torch"]
+"""What candidates and the dense reference can be built as."""
 Precision = Literal["f32", "bf16"]
 
 Objective = Literal["p50", "p90", "p99", "throughput", "peak_memory"]
@@ -196,6 +198,11 @@ class Capabilities(_Frozen):
     """What the device can measure."""
     baselines: tuple[str, ...] = ("fp32", "int8_one_liner")
     """Names of :class:`compressors.recipe.BaselineCandidate` that make sense on this device."""
+
+    @property
+    def form(self) -> Form:
+        """What candidates and the dense reference are built as: torch where the device opens no ONNX files."""
+        return "onnx" if "onnx" in self.formats else "torch"
 
 
 class DeviceProfile(_Frozen):

@@ -69,7 +69,7 @@ class TorchCudaProfiler:
             precisions=("f32", "bf16"),
             schemes=(),
             objectives=("p50", "p90", "p99", "throughput"),  # resident memory of the host says nothing about the GPU's
-            baselines=("fp32",),
+            baselines=("fp32", "torch_bf16", "torch_fp16"),
         )
 
     def open(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export.passes import move_to_device_pass
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from infra.errors import InvalidInputError
@@ -74,7 +75,8 @@ class TorchModel:
                 f"The program {artifact.path.name} cannot be loaded: {error}", hint="Export the model again."
             ) from error
         names = tuple(name for name in program.graph_signature.user_inputs if isinstance(name, str))
-        return cls(program.module().to(device), names, device)
+        # Tensors that the traced code makes itself are on the device that it was traced on, unless they are moved too.
+        return cls(move_to_device_pass(program, device).module(), names, device)
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Run on tensors that lie on the device."""

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from compressors.description import Anatomy
-from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
 from compressors.options.blocks import block_network
 from compressors.recipe import LayerRecipe
@@ -11,9 +10,11 @@ from compressors.recipe import Recipe
 from infra.database.models import JsonObject
 from profilers.types import Artifact
 from profilers.types import Capabilities
+from profilers.types import Form
 from search.prepared import GraphDefaults
 from workers.operations.bench import bench
 from workers.operations.data import Feeds
+from workers.operations.forms import write_network
 from workers.operations.inputs import JobInputs
 from workers.operations.table import Block
 from workers.operations.table import plan
@@ -38,7 +39,7 @@ def table_blocks(arguments: JsonObject, context: OperationContext) -> JsonObject
     ranges = work.calibration_feeds()[:RANGE_TEXTS] if defaults.quantization.scheme == "static" else None
     found = []
     for block in plan(anatomy, capabilities, defaults):
-        artifact = write_block(work.network, block, defaults, directory, static=static, feeds=ranges)
+        artifact = write_block(work.network, block, defaults, directory, inputs.form, static=static, feeds=ranges)
         found.append({"block": block.model_dump(mode="json"), "artifact": artifact.model_dump(mode="json")})
     return {"blocks": found}
 
@@ -48,6 +49,7 @@ def write_block(
     block: Block,
     defaults: GraphDefaults,
     directory: Path,
+    form: Form = "onnx",
     *,
     static: tuple[int, int] | None = None,
     feeds: list[Feeds] | None = None,
@@ -59,10 +61,10 @@ def write_block(
         block: What to write.
         defaults: The device's preferred graph and quantisation.
         directory: Where the file is put.
+        form: What the device opens.
         static: Batch and sequence length to write into the graph.
         feeds: Inputs for the ranges of activations; needed by the static scheme.
     """
-    path = directory / f"{block.name}.onnx"
     blocks = block_network(network, block.attention, block.feed_forward, block.extent)
     layer = LayerRecipe(attention=block.attention, feed_forward=block.feed_forward)
     graph = defaults.graph_for(Recipe(layers=(layer,)))
@@ -73,5 +75,4 @@ def write_block(
             "precision": block.precision,
         }
     )
-    write_onnx(blocks, recipe, path, static=static, feeds=feeds)
-    return Artifact(path=path, precision=block.precision)
+    return write_network(blocks, recipe, directory / block.name, form, static=static, feeds=feeds)

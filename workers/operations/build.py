@@ -46,27 +46,30 @@ def build_artifact(
 
 
 def _build_recipe(inputs: JobInputs, candidate: RecipeCandidate, context: OperationContext) -> Artifact:
-    from compressors.export.onnx import write_onnx
     from workers.operations.bench import bench
+    from workers.operations.forms import write_network
 
-    recipe = candidate.recipe
-    path = inputs.artifacts / f"{recipe.digest}.onnx"
-    workload = inputs.workload
+    recipe, work = candidate.recipe, bench(inputs, context)
+    path, workload = inputs.artifacts / recipe.digest, inputs.workload
     static = (workload.batch, workload.sequence_length) if recipe.graph.static_shape else None
-    work = bench(inputs, context)
-    write_onnx(work.candidate_network(recipe), recipe, path, static=static, feeds=work.range_feeds(recipe))
-    return Artifact(path=path, precision=recipe.precision)
+    network, ranges = work.candidate_network(recipe), work.range_feeds(recipe)
+    return write_network(network, recipe, path, inputs.form, static=static, feeds=ranges)
 
 
 def _build_baseline(inputs: JobInputs, candidate: BaselineCandidate, context: OperationContext) -> Artifact:
     from compressors.export.baselines import build_baseline
+    from compressors.export.torch_baselines import build_torch_baseline
     from workers.operations.bench import bench
 
     directory = inputs.artifacts / "baselines"
     directory.mkdir(parents=True, exist_ok=True)
-    dense = directory / "fp32.onnx"
+    dense = directory / f"fp32{inputs.reference_file.suffix}"
     if not dense.exists() and inputs.reference_file.exists():
         dense.hardlink_to(inputs.reference_file)
+    if inputs.form == "torch":
+        known = candidate.name == "fp32" and dense.exists()
+        path = dense if known else build_torch_baseline(candidate.name, inputs.model, inputs.task, directory)
+        return Artifact(path=path, format="torch")
     work = bench(inputs, context)
     texts = {"int8_static": work.range_texts, "openvino_int8": work.calibration_feeds}.get(candidate.name)
     built = build_baseline(

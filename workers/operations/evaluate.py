@@ -49,4 +49,6 @@ def size_bytes(artifact: Artifact) -> int:
     files = [artifact.path]
     if artifact.format == "openvino_ir":
         files.append(artifact.path.with_suffix(".bin"))
+    if artifact.path.is_dir():
+        files = [path for path in artifact.path.rglob("*") if path.is_file()]
     return sum(path.stat().st_size for path in files)

@@ -6,7 +6,9 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic import ConfigDict
 
+from profilers.registry import get_profiler
 from profilers.types import DeviceProfile
+from profilers.types import Form
 from profilers.types import Objective
 from profilers.types import Workload
 from search.requests import Columns
@@ -69,9 +71,14 @@ class JobInputs(BaseModel):
         return self.work / "dense_outputs.npz"
 
     @property
+    def form(self) -> Form:
+        """What the device opens: ``onnx``, unless it has no use for such files."""
+        return get_profiler(self.device.profiler).describe().form
+
+    @property
     def reference_file(self) -> Path:
         """The dense model as a user would export it: what every latency is a ratio to. Written by ``prepare``."""
-        return self.work / "reference.onnx"
+        return self.work / ("reference.onnx" if self.form == "onnx" else "reference.pt2")
 
     @property
     def timing_feeds_file(self) -> Path:

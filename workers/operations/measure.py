@@ -94,7 +94,7 @@ def _compare_memory(
 
 def reference_artifact(inputs: JobInputs) -> Artifact:
     """Return the dense model that everything is a ratio to."""
-    return Artifact(path=inputs.reference_file)
+    return Artifact(path=inputs.reference_file, format=inputs.form)
 
 
 def samples_path(inputs: JobInputs, artifact: Artifact) -> Path:

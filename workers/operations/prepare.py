@@ -28,8 +28,6 @@ _SPLITS: tuple[Split, ...] = ("search", "holdout")
 
 def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
     """``JobInputs -> {"dense", "dense_size_bytes", "seconds"}``; writes the three files that later steps need."""
-    from compressors.export.baselines import build_baseline
-
     inputs = JobInputs.model_validate(arguments)
     work = bench(inputs, context)
     seconds: dict[str, float] = {}
@@ -47,8 +45,7 @@ def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
     started = time.monotonic()
     if not inputs.reference_file.exists():
         context.progress({"doing": "exporting the dense model"})
-        built = build_baseline("fp32", inputs.model, inputs.task, inputs.work / "export")
-        built.path.rename(inputs.reference_file)
+        _export(inputs).rename(inputs.reference_file)
     seconds["export"] = time.monotonic() - started
     return {
         "dense": _dense_quality(work),
@@ -68,6 +65,16 @@ def _write_calibration(work: Bench, context: OperationContext) -> None:
     )
     found.save(work.inputs.calibration_file)
     shutil.rmtree(folder)
+
+
+def _export(inputs: JobInputs) -> Path:
+    from compressors.export.baselines import build_baseline
+    from compressors.export.torch_baselines import build_torch_baseline
+
+    directory = inputs.work / "export"
+    if inputs.form == "torch":
+        return build_torch_baseline("fp32", inputs.model, inputs.task, directory)
+    return build_baseline("fp32", inputs.model, inputs.task, directory).path
 
 
 def _write_dense_outputs(work: Bench) -> None:

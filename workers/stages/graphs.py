@@ -83,7 +83,7 @@ class GraphsStage:
 
 def start_graphs(session: Session, job: Job) -> None:
     """Have the graphs raced, or go straight to the trials where another job has had that done."""
-    if "onnx" not in Prepared.load(job.prepared).capabilities.formats:
+    if Prepared.load(job.prepared).capabilities.form != "onnx":
         coordinator.start_trials(session, job)
         return
     known = _known(session, job)

@@ -2,10 +2,12 @@
 
 from sqlmodel import Session
 
+from infra.database.models import Job
 from infra.database.models import JobBlob
 from infra.database.models import JsonObject
 from infra.database.models import Step
 from search.lifecycle import ENDED
+from search.prepared import Prepared
 from workers.stage import StageContext
 from workers.stages.base import JobStage
 from workers.stages.graphs import start_graphs
@@ -25,7 +27,8 @@ class PrepareStage(JobStage):
     def work(self, context: StageContext) -> JsonObject:
         """Return facts about the dense model and the digests of the blobs."""
         with context.read_session() as session:
-            key = job_content(session, get_job(session, context.step.job_id)).key(self.kind)
+            job = get_job(session, context.step.job_id)
+            key = job_content(session, job).key(self.kind, **_settings(job))
         known = context.shared(key)
         if known is not None:
             return {"found": known.found | {"prepare_seconds": {}}, "blobs": known.blobs, "shared": True}
@@ -42,9 +45,15 @@ class PrepareStage(JobStage):
         if output["shared"]:
             tell_shared(session, job, self.kind, "Calibration")
         else:
-            share(session, job, self.kind, output["found"], output["blobs"])
+            share(session, job, self.kind, output["found"], output["blobs"], **_settings(job))
         for name, sha256 in output["blobs"].items():
             session.merge(JobBlob(job_id=job.id, name=name, sha256=sha256))
         job.prepared = (job.prepared or {}) | output["found"]
         session.add(job)
         start_graphs(session, job)
+
+
+def _settings(job: Job) -> JsonObject:
+    """What the shared result depends on beside the content: the form of the dense reference that lies in it."""
+    form = Prepared.load(job.prepared).capabilities.form
+    return {} if form == "onnx" else {"form": form}
