@@ -1,6 +1,5 @@
 """Jobs on devices that open torch models and no ONNX files: a GPU's path, with the same code on the CPU."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ def test_a_candidate_is_written_evaluated_and_measured_as_torch(work: Bench) -> 
     measured = measure(measuring, device)
     device.state["stand"].session.close()
     assert measured["measurement"]["ratio"]["value"] > 0
-    assert "scaled_dot_product_attention" in json.dumps(measured["measurement"]["fusion"])
+    assert measured["measurement"]["facts"]["profiler"] == torch_cpu.NAME
 
 
 def test_building_blocks_are_torch_models_too(work: Bench) -> None:
