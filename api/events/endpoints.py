@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import APIRouter
 from fastapi import Depends
 from fastapi import Header
@@ -13,14 +12,13 @@ from fastapi import Request
 from fastapi.sse import EventSourceResponse
 from fastapi.sse import ServerSentEvent
 from sqlmodel import col
-from sqlmodel import select
 
 from api.auth import Reader
+from api.events.hub import BATCH
 from api.events.hub import EventHub
 from api.ownership import get_owned
 from api.problems import responses
 from api.services import CurrentServices
-from api.services import Services
 from infra.database.models import Event
 from infra.database.models import Job
 
@@ -29,21 +27,11 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
 LONGEST_STREAM_SECONDS = 600.0
 """A stream ends after this time and the client comes back where it was: nothing is held for ever."""
 RETRY_MILLISECONDS = 1000
-BATCH = 500
-END_STATES = ("succeeded", "failed", "cancelled")
 
 
 def _visible_job(job_id: str, services: CurrentServices, principal: Reader) -> str:
     with services.database.read_session() as session:
         return get_owned(session, Job, job_id, principal, later=[col(Job.prepared)]).id
-
-
-def _read(services: Services, job_id: str, after: int) -> tuple[list[Event], bool]:
-    """Return the events after an id, and whether the job was over before they were read."""
-    with services.database.read_session() as session:
-        state = session.exec(select(Job.state).where(Job.id == job_id)).one_or_none()
-        statement = select(Event).where(Event.job_id == job_id, col(Event.id) > after).order_by(col(Event.id))
-        return list(session.exec(statement.limit(BATCH))), state is None or state in END_STATES
 
 
 def coalesce(events: list[Event]) -> list[Event]:
@@ -61,7 +49,6 @@ def _to_sse(event: Event) -> ServerSentEvent:
 async def watch_job(
     request: Request,
     job_id: Annotated[str, Depends(_visible_job)],
-    services: CurrentServices,
     last_event_id: Annotated[int | None, Header(ge=0, le=1 << 62, description="Continue after this event.")] = None,
     after: Annotated[int, Query(ge=0, le=1 << 62, description="The same, for clients that cannot set a header.")] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
@@ -77,7 +64,7 @@ async def watch_job(
     with hub.watch(job_id) as news:
         while monotonic() < deadline and not hub.closing.is_set():
             news.clear()
-            events, over = await to_thread.run_sync(_read, services, job_id, position)
+            events, over = await hub.read(job_id, position)
             for event in coalesce(events):
                 yield _to_sse(event)
             if events:
