@@ -23,7 +23,7 @@ from search.requests import Goal
 
 SEARCHED = "search"
 """Origin of shapes that were solved for this model on this device, in place of narrowing all layers alike."""
-SHORTEST_SECONDS = 20.0
+SHORTEST_SECONDS = 30.0
 """Least useful training time, where the budget has as much: shorter ones have often not made up for their own warm-up,
 and tell nothing about the shape."""
 SCOUTS = 4

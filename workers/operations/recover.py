@@ -39,9 +39,6 @@ CHECKPOINT_SECONDS = 30.0
 EVALUATION_SECONDS = 8.0
 """Training time between two evaluations, at least: a short training must not spend itself on them."""
 FEWEST_EVALUATIONS = 3
-CONTINUED_RATE = 0.5
-"""Factor on the learning rate of a training that goes on from trained weights: with the whole rate, most of its time
-goes into making up for the damage of its own beginning."""
 STATISTICS_TEXTS = 512
 """Texts that importance scores and the statistics of a healed model are taken of."""
 _PROGRESS_SECONDS = 1.0
@@ -60,9 +57,8 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     inputs = JobInputs.model_validate(arguments["inputs"])
     request = Recover.model_validate(arguments["request"])
     work = bench(inputs, context)
-    config, data, texts = _training(work, request, arguments["seconds"], context)
-    if arguments["recipe"]["weights"] is not None and not arguments["finish"]:
-        config = config.model_copy(update={"learning_rate": CONTINUED_RATE * config.learning_rate})
+    continued = arguments["recipe"]["weights"] is not None and not arguments["finish"]
+    config, data, texts = _training(work, request, arguments["seconds"], continued, context)
     teacher = _teacher(work, data, config, context)
     directory = inputs.recovery(arguments["name"])
     student = to_module(_start(work, arguments, data, context))
@@ -96,7 +92,7 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
 
 
 def _training(
-    work: Bench, request: Recover, seconds: float, context: OperationContext
+    work: Bench, request: Recover, seconds: float, continued: bool, context: OperationContext
 ) -> tuple[RecoveryConfig, PreparedData, int]:
     """Return the config, the data, and how many texts these were made of; all recoveries of a job share the data."""
     found = context.state.get("training")
@@ -106,7 +102,7 @@ def _training(
     config = RecoveryConfig(
         seconds=seconds,
         losses=request.losses or default_losses(work.anatomy, texts, augmentation),
-        learning_rate=request.learning_rate or default_learning_rate(work.anatomy),
+        learning_rate=request.learning_rate or default_learning_rate(work.anatomy, seconds, continued=continued),
         precision=request.precision,
         augmentation=augmentation,
         max_length=None,  # the encoder has cut the texts to the workload's length

@@ -29,6 +29,8 @@ MOST_STATE_BYTES = 2 * 2**30
 """Room on disk that the dense model's token states may take, unless the request asks for them."""
 
 EMBEDDING_LEARNING_RATE = 5e-5
+SHORT_SECONDS = 120.0
+"""Training time below which there are too few steps to make up for what large ones disturb."""
 
 
 def training_examples(inputs: JobInputs, anatomy: Anatomy) -> Examples:
@@ -80,13 +82,22 @@ def default_losses(anatomy: Anatomy, texts: TrainingData, augmentation: Augmenta
     return LossWeights() if state_bytes <= MOST_STATE_BYTES else LossWeights(hidden=0)
 
 
-def default_learning_rate(anatomy: Anatomy) -> float:
+def default_learning_rate(anatomy: Anatomy, seconds: float, *, continued: bool = False) -> float:
     """Return the default peak of the learning rate.
 
     An embedding has to come out the same in every direction, a class only on the right side: what large steps disturb
-    at the beginning, a short training of an embedding model does not make up for.
+    at the beginning, a short training of an embedding model does not make up for. Neither does a short one of a
+    classifier with the whole rate, or one that goes on from trained weights: these get half of it.
+
+    Args:
+        anatomy: The dense model.
+        seconds: Training time.
+        continued: Whether the training begins with trained weights.
     """
-    return EMBEDDING_LEARNING_RATE if anatomy.task == "embedding" else RecoveryConfig().learning_rate
+    if anatomy.task == "embedding":
+        return EMBEDDING_LEARNING_RATE
+    gentle = continued or seconds < SHORT_SECONDS
+    return RecoveryConfig().learning_rate * (0.5 if gentle else 1.0)
 
 
 def affordable_tokens(anatomy: Anatomy, seconds: float) -> int:

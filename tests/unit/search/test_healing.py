@@ -284,7 +284,7 @@ def test_guided_repairs_without_labels_within_its_budget(bench):
     assert job.state == "succeeded", job.error
     assert stages(bench, job_id)[-3:] == ["search", "recover", "finalise"]
     wall = job.summary["wall_seconds"]
-    assert 100 < wall["recover"] <= 0.4 * 600 + 10
+    assert 100 < wall["recover"] <= 0.35 * 600 + 10
     assert wall["total"] <= 610
     repaired = [trial for trial in bench.trials(job_id) if trial.source == "recovery"]
     assert repaired
@@ -313,8 +313,8 @@ def test_recovery_training_takes_the_place_of_the_repair():
     assert request.training == Recover(seconds=300)
     assert request.search_seconds == 600
     alone = JobRequest(model_id="m", dataset_id="d")
-    assert alone.training == Recover(seconds=240, use_labels=False, quantized_finish=False)
-    assert alone.search_seconds == 360
+    assert alone.training == Recover(seconds=210, use_labels=False, quantized_finish=False)
+    assert alone.search_seconds == 390
 
 
 def test_the_only_scout_is_one_that_the_search_has_found():

@@ -36,7 +36,9 @@ def test_token_states_are_compared_where_there_is_room_for_them() -> None:
 
 def test_embedding_models_are_trained_in_smaller_steps() -> None:
     classifier = ANATOMY.model_copy(update={"task": "sequence-classification"})
-    assert default_learning_rate(ANATOMY) < default_learning_rate(classifier) == RecoveryConfig().learning_rate
+    whole = RecoveryConfig().learning_rate
+    assert default_learning_rate(ANATOMY, 600) < default_learning_rate(classifier, 600) == whole
+    assert default_learning_rate(classifier, 30) == default_learning_rate(classifier, 600, continued=True) == whole / 2
 
 
 def test_the_dense_model_reads_more_in_a_longer_time_and_less_where_it_is_large() -> None:
