@@ -50,7 +50,7 @@ class Evidence:
 class DropModel:
     """The curve ``drop = a * changed + b * changed ** 2`` of a job, with non-negative coefficients.
 
-    They are rounded to three digits: more say nothing, and so one more trial among many leaves what is known of the
+    They are rounded to two digits: more say nothing, and so one more trial among many leaves what is known of the
     others as it is.
 
     Args:
@@ -63,7 +63,7 @@ class DropModel:
     def __init__(self, *splits: Iterable[Evidence]) -> None:
         useful = [[item for item in split if 0.0 < item.changed <= LARGEST_CHANGE] for split in splits]
         slope, bend = _fit([split for split in useful if split])
-        self.curve = float(f"{slope:.3g}"), float(f"{bend:.3g}")
+        self.curve = float(f"{slope:.2g}"), float(f"{bend:.2g}")
 
     def expected(self, evidence: Sequence[Evidence]) -> float:
         """Return the expected drop of a candidate.
@@ -80,10 +80,7 @@ class DropModel:
 
     def each(self, evidence: Sequence[Evidence]) -> list[float]:
         """Return the expected drop of each of several candidates that were evaluated once."""
-        changed, drop, examples = (
-            np.array([getattr(item, name) for item in evidence], dtype=np.float64)
-            for name in ("changed", "drop", "examples")
-        )
+        changed, drop, examples = _columns(evidence)
         prior = self.curve[0] * changed + self.curve[1] * changed**2
         spread = np.maximum(LEAST_SPREAD, RELATIVE_SPREAD * prior) ** 2
         noise = changed / examples  # of the difference between predictions lost and won
@@ -97,13 +94,12 @@ def _fit(splits: Sequence[Sequence[Evidence]]) -> tuple[float, float]:
 
     All candidates of a split together weigh as much as one of them, because they change the same predictions.
     """
-    rows = [(1 / SLOPE_SPREAD, 0.0, USUAL_SLOPE / SLOPE_SPREAD), (0.0, 1 / BEND_SPREAD, 0.0)]
+    tables = [np.array([(1.0, 0.0, USUAL_SLOPE)]) / SLOPE_SPREAD, np.array([(0.0, 1.0, 0.0)]) / BEND_SPREAD]
     for split in splits:
-        for item in split:
-            variance = (item.changed / item.examples + LEAST_SPREAD**2) * len(split)
-            scale = variance**-0.5
-            rows.append((item.changed * scale, item.changed**2 * scale, item.drop * scale))
-    table: npt.NDArray[np.float64] = np.array(rows)
+        changed, drop, examples = _columns(split)
+        variance = (changed / examples + LEAST_SPREAD**2) * len(split)
+        tables.append(np.stack([changed, changed**2, drop], axis=1) / np.sqrt(variance)[:, None])
+    table = np.concatenate(tables)
     design, seen = table[:, :2], table[:, 2]
     both = np.linalg.lstsq(design, seen, rcond=None)[0]
     if (both >= 0).all():
@@ -111,3 +107,9 @@ def _fit(splits: Sequence[Sequence[Evidence]]) -> tuple[float, float]:
     singles = [max(0.0, float(column @ seen / (column @ column))) for column in design.T]
     errors = [float(((column * single - seen) ** 2).sum()) for column, single in zip(design.T, singles, strict=True)]
     return (singles[0], 0.0) if errors[0] <= errors[1] else (0.0, singles[1])
+
+
+def _columns(evidence: Sequence[Evidence]) -> npt.NDArray[np.float64]:
+    """Return changed predictions, drops and numbers of examples: ``[3, evaluations]``."""
+    rows = [(item.changed, item.drop, item.examples) for item in evidence]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3).T

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,22 @@ from infra.errors import UnavailableError
 _BUSY_MILLISECONDS = 10_000
 _POOL_SIZE = 20
 _POOL_OVERFLOW = 30
+_LARGE_JSON = 16_384
 _COMMITTED = "sees committed rows only"
+
+
+def decode_json(text: str | bytes) -> Any:
+    """Decode a JSON column; a large one that was read lately is not decoded again.
+
+    What a search reads at every turn, above all ``job.prepared``, is some hundred kilobytes that hardly ever change.
+    Nobody may change a decoded value in place: columns are assigned anew, or the session would not notice.
+    """
+    return _decode_large(text) if len(text) >= _LARGE_JSON else from_json(text)
+
+
+@lru_cache(maxsize=16)
+def _decode_large(text: str | bytes) -> Any:
+    return from_json(text)
 
 
 def database_url(url: str) -> URL:
@@ -41,7 +57,7 @@ def database_url(url: str) -> URL:
 
 
 def _sqlite_engine(url: URL, *, begin: str, query_only: bool) -> Engine:
-    engine = create_engine(url, json_deserializer=from_json)
+    engine = create_engine(url, json_deserializer=decode_json)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -77,7 +93,7 @@ def _use_write_ahead_log(cursor: Any) -> None:
 
 def _postgresql_engine(url: URL) -> Engine:
     return create_engine(
-        url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True, json_deserializer=from_json
+        url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True, json_deserializer=decode_json
     )
 
 

@@ -135,3 +135,17 @@ def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path
     database.dispose()
     release.join()
     other.close()
+
+
+def test_a_large_column_is_decoded_once_until_it_changes(database: Database) -> None:
+    def details() -> object:
+        with database.read_session() as session:
+            return session.exec(select(AuditEntry)).one().details
+
+    with database.write_session() as session:
+        session.add(AuditEntry(principal="p", action="a", target="t", details={"n": "x" * 20_000}))
+    first = details()
+    assert details() is first
+    with database.write_session() as session:
+        session.exec(select(AuditEntry)).one().details = {"n": "y" * 20_000}
+    assert details() == {"n": "y" * 20_000}
