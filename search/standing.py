@@ -28,7 +28,7 @@ class Standing:
         baseline: Name of the baseline, ``None`` for recipes.
         ratio: What the objective measures, as a fraction of the dense reference's, with its interval.
         latency_ms: Latency at the workload: the quantile or the mean of the objective.
-        loss: Quality objective, smaller is better.
+        loss: Quality objective, smaller is better; with labels the expected drop.
         drop: Drop of the metric against the dense model, with its interval.
         expected_drop: What is to be expected of more examples (:class:`search.drop_model.DropModel`).
         size_bytes: Stored size.
@@ -124,16 +124,16 @@ def standings(trials: Iterable[Trial], *, labelled: bool, final: bool) -> list[S
 
 
 def _with_expected_drops(entries: Sequence[Standing], trials: Sequence[Trial]) -> list[Standing]:
-    """Judge each model by all the labels that it was evaluated on, and by what changed predictions cost others."""
+    """Judge each model by all the labels that it was evaluated on, and by what changed predictions cost others.
+
+    That is its loss as well: on a few hundred examples the drops that were seen would strike good models off the front
+    because a faster one was lucky.
+    """
     searched = {trial.id: Evidence.of(Quality.model_validate(trial.quality)) for trial in trials if trial.quality}
     held_out = {trial.id: Evidence.of(Quality.model_validate(trial.holdout)) for trial in trials if trial.holdout}
     model = DropModel(searched.values(), held_out.values())
-    return [
-        replace(
-            entry,
-            expected_drop=model.expected(
-                [found[entry.trial_id] for found in (searched, held_out) if entry.trial_id in found]
-            ),
-        )
+    expected = [
+        model.expected([found[entry.trial_id] for found in (searched, held_out) if entry.trial_id in found])
         for entry in entries
     ]
+    return [replace(entry, expected_drop=drop, loss=drop) for entry, drop in zip(entries, expected, strict=True)]
