@@ -18,7 +18,10 @@ from infra.database.models import Trial
 from infra.garbage import collect_blobs
 from infra.garbage import needed_blobs
 from infra.store.base import copy_and_hash
+from profilers.types import Quality
 from search.coordinator import EXHAUSTED
+from search.drop_model import DropModel
+from search.drop_model import Evidence
 from search.healing import SOURCE
 from search.lifecycle import ENDED
 from tests.chaos.cluster import Cluster
@@ -108,12 +111,16 @@ def _poison(trials: Sequence[Trial]) -> list[str]:
 def recomputed_front(job: Job, trials: Sequence[Trial]) -> list[str]:
     """Return the ids of the front, fastest first, from nothing but the numbers of the trials.
 
-    Written independently of ``search``: final numbers if there are any, the guard against the baselines, no domination.
+    Written independently of ``search``, but for what drop is to be expected: final numbers if there are any, the guard
+    against the baselines, no domination.
     """
     measured = [trial for trial in trials if trial.state == "complete"]
     final = [trial for trial in measured if trial.holdout and trial.final_measurement]
     use_final = bool(final) and (job.state == "succeeded" or job.summary is not None)
-    points = {trial.id: _numbers(trial, use_final) for trial in (final if use_final else measured)}
+    losses = _expected_drops(trials) if (job.prepared or {}).get("labelled", True) else {}
+    points = {
+        trial.id: _numbers(trial, use_final, losses.get(trial.id)) for trial in (final if use_final else measured)
+    }
     baselines = [points[trial.id] for trial in measured if trial.source == "baseline" and trial.id in points]
     passed = {
         trial.id: points[trial.id]
@@ -124,12 +131,27 @@ def recomputed_front(job: Job, trials: Sequence[Trial]) -> list[str]:
     return sorted(front, key=lambda name: _objectives(passed[name]))
 
 
-def _numbers(trial: Trial, final: bool) -> JsonObject:
+def _expected_drops(trials: Sequence[Trial]) -> dict[str, float]:
+    splits = [
+        {trial.id: Evidence.of(Quality.model_validate(found)) for trial in trials if (found := getattr(trial, name))}
+        for name in ("quality", "holdout")
+    ]
+    model = DropModel(*(split.values() for split in splits))
+    return {
+        trial.id: model.expected([split[trial.id] for split in splits if trial.id in split])
+        for trial in trials
+        if trial.id in splits[0]
+    }
+
+
+def _numbers(trial: Trial, final: bool, expected_drop: float | None) -> JsonObject:
     measurement = trial.final_measurement if final else trial.measurement
     quality = trial.holdout if final else trial.quality
     assert measurement is not None
     assert quality is not None
-    return {"ratio": measurement["ratio"], "drop": quality["drop"], "size": trial.size_bytes}
+    drop = quality["drop"]
+    loss = drop["value"] if expected_drop is None else expected_drop
+    return {"ratio": measurement["ratio"], "drop": drop, "loss": loss, "size": trial.size_bytes}
 
 
 def _beats(point: JsonObject, baselines: Sequence[JsonObject]) -> bool:
@@ -139,7 +161,7 @@ def _beats(point: JsonObject, baselines: Sequence[JsonObject]) -> bool:
 
 
 def _objectives(point: JsonObject) -> tuple[float, float, int]:
-    return point["ratio"]["value"], point["drop"]["value"], point["size"]
+    return point["ratio"]["value"], point["loss"], point["size"]
 
 
 def _dominates(first: JsonObject, second: JsonObject) -> bool:
