@@ -22,7 +22,8 @@ from profilers.types import Quality
 
 USUAL_SLOPE = 0.2
 """Points lost for each point of changed predictions, before there is evidence: of five changed predictions, three were
-right and two become right. Between 0.1 and 0.3 in our jobs, by test sets that no search has seen."""
+right and two become right. A rule of thumb: such slopes differ from task to task and from one set of examples to the
+next by more than a factor of two."""
 SLOPE_SPREAD = 0.1
 BEND_SPREAD = 1.0
 """Standard deviations of the two coefficients of the curve before there is evidence; none is negative."""

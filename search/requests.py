@@ -98,8 +98,8 @@ class Recover(_Request):
     """What is removed first before the training: ``obs`` by the error that least squares leaves, ``taylor`` by the
     gradient of the loss, ``magnitude`` by the size of the weights."""
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = None
-    """Peak of the learning rate; default: that of :class:`compressors.recovery.config.RecoveryConfig`, for embedding
-    models a sixth of it."""
+    """Peak of the learning rate; default: that of :class:`compressors.recovery.config.RecoveryConfig`, half of it for
+    trainings of less than two minutes and for those that go on from trained weights; for embedding models a sixth."""
     losses: LossWeights | None = None
     """Weights of the loss terms; default: those of :class:`compressors.recovery.config.LossWeights`."""
     use_labels: bool = True

@@ -10,6 +10,7 @@ from compressors.recipe import Candidate
 from compressors.recipe import RecipeCandidate
 from compressors.recipe import candidate_digest
 from infra.database.models import JsonObject
+from infra.files import write_whole
 from profilers.types import Artifact
 from workers.operations.inputs import JobInputs
 
@@ -38,6 +39,4 @@ def find_artifact(inputs: JobInputs, candidate: RecipeCandidate | BaselineCandid
 def note_artifact(inputs: JobInputs, candidate: RecipeCandidate | BaselineCandidate, artifact: Artifact) -> None:
     """Write down where the artifact is."""
     note = note_path(inputs, candidate)
-    partial = note.with_suffix(".partial")
-    partial.write_text(artifact.model_dump_json(), encoding="utf-8")
-    partial.rename(note)
+    write_whole(note, artifact.model_dump_json().encode())

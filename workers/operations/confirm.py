@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compressors.description import Anatomy
 from infra.database.models import JsonObject
+from infra.files import write_whole
 from profilers.fresh import by_memory
 from profilers.fresh import measure_in_fresh_processes
 from profilers.fresh import reference_memory
@@ -126,7 +127,5 @@ def _holdout(inputs: JobInputs, artifact: Artifact, data: JobData) -> JsonObject
             seed=inputs.seed,
         )
     found: JsonObject = quality.model_dump(mode="json")
-    partial = kept.with_suffix(".partial")
-    partial.write_text(json.dumps(found), encoding="utf-8")
-    partial.rename(kept)
+    write_whole(kept, json.dumps(found).encode())
     return found

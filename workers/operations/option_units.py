@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from compressors.options.database import BranchUnit
 from compressors.options.database import UnitName
+from infra.files import write_whole
 
 _UNIT = TypeAdapter(BranchUnit)
 
@@ -31,10 +32,7 @@ class OptionUnits(MutableMapping[UnitName, BranchUnit]):
             raise KeyError(name) from None
 
     def __setitem__(self, name: UnitName, unit: BranchUnit) -> None:
-        path = self._path(name)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(_UNIT.dump_json(unit))
-        partial.replace(path)
+        write_whole(self._path(name), _UNIT.dump_json(unit))
 
     def __delitem__(self, name: UnitName) -> None:
         self._path(name).unlink()
