@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from profilers.types import Quality
 
-USUAL_SLOPE = 0.2
-"""Points lost for each point of changed predictions, before there is evidence: of five changed predictions, three were
-right and two become right. A rule of thumb: such slopes differ from task to task and from one set of examples to the
+USUAL_SLOPE = 0.25
+"""Points lost for each point of changed predictions, before there is evidence: of eight changed predictions, five were
+right and three become right. A rule of thumb: such slopes differ from task to task and from one set of examples to the
 next by more than a factor of two."""
 SLOPE_SPREAD = 0.1
 BEND_SPREAD = 1.0
