@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-FINALISTS = 8
+FINALISTS = 6
 LARGEST_RESERVE = 0.4
 """Part of the total time that the final measurements may take."""
 CONFIRM_OVER_TRIAL = 3.0

@@ -28,6 +28,7 @@ from search.outcomes import place_of
 from search.plan import PlannedTrial
 from search.quantized_finish import FINISH_SHARE
 from search.quantized_finish import finish_candidate
+from search.race import SHORTEST_SECONDS
 from search.race import Lane
 from search.race import Outcome
 from search.race import Place
@@ -47,7 +48,7 @@ SOURCE = "recovery"
 EVALUATION_SHARE = 0.4
 """Part of the recovery's time that evaluating and measuring the trained models may take."""
 EXPECTED_TRAININGS = 8
-"""Trainings of a race: scouts, and halves of the rest until a half is too little."""
+"""Trainings of a race where there is time: scouts, and halves of the rest until a half is too little."""
 LEAST_SHARE = 0.02
 """A training that would get less of the time than this is not begun."""
 
@@ -153,7 +154,8 @@ def _begin(
     total = wanted.seconds
     if not shapes:
         append_event(session, job.id, "notice", {"message": "No shape is worth training."})
-    models = len(shapes) if wanted.mode == "gradual" else min(len(shapes), EXPECTED_TRAININGS) + 1
+    trainings = min(len(shapes), EXPECTED_TRAININGS, 1 + int(total / SHORTEST_SECONDS))
+    models = len(shapes) if wanted.mode == "gradual" else trainings
     evaluation = _evaluation_seconds(session, job, models, space)
     seconds = max(total - evaluation, (1 - EVALUATION_SHARE) * total)
     updated = healing.model_copy(update={"shapes": tuple(shapes), "seconds": seconds})

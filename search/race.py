@@ -23,9 +23,9 @@ from search.requests import Goal
 
 SEARCHED = "search"
 """Origin of shapes that were solved for this model on this device, in place of narrowing all layers alike."""
-SHORTEST_SECONDS = 30.0
-"""Least useful training time, where the budget has as much: shorter ones have often not made up for their own warm-up,
-and tell nothing about the shape."""
+SHORTEST_SECONDS = 60.0
+"""Least useful training time, where the budget has as much: shorter ones have hardly made up for their own warm-up, and
+a short budget is better spent on one or two shapes than on a look at many."""
 SCOUTS = 4
 """Shapes that train a little at the beginning."""
 SCOUT_SHARE = 0.3
@@ -36,6 +36,8 @@ SAFE = 0.6
 """A model that meets the goal with this probability is in the bag: others have to be faster."""
 LEAST_GAIN = 0.005
 """Expected gain, in logarithm of time, below which the best model is trained on instead."""
+UNTRIED_FAMILY = 1.25
+"""Drop of an untried shape of an untried origin against what the tried ones say: they come first for a reason."""
 UNTRIED_SPREAD = 0.35
 """Standard deviation of the logarithm of an untried shape's drop around what its neighbours say."""
 SMALLEST_DROP = 1e-4
@@ -225,7 +227,8 @@ def untried(lane: Lane, lanes: Sequence[Lane], states: Mapping[int, _State]) -> 
     The logarithm of the drop is taken to be linear in the logarithm of time; beyond the outermost shapes with the slope
     of the outermost two, but at least in proportion to the speed, and to its square where only one is known.
     """
-    known = {shape: state for shape, state in states.items() if lanes[shape].origin == lane.origin} or dict(states)
+    family = {shape: state for shape, state in states.items() if lanes[shape].origin == lane.origin}
+    known = family or dict(states)
     points = sorted(
         (log(lanes[shape].cost), log(max(-state.later.value, SMALLEST_DROP))) for shape, state in known.items()
     )
@@ -238,7 +241,7 @@ def untried(lane: Lane, lanes: Sequence[Lane], states: Mapping[int, _State]) -> 
         if high[0] > low[0]:
             outside = not points[0][0] <= where <= points[-1][0]
             slope = min(-1.0 if outside else 0.0, (high[1] - low[1]) / (high[0] - low[0]))
-    middle = near[1] + slope * (where - near[0])
+    middle = near[1] + slope * (where - near[0]) + (0.0 if family else log(UNTRIED_FAMILY))
     spread = 1.645 * (UNTRIED_SPREAD + 0.5 * abs(where - near[0]))
     return Estimate(-exp(middle), -exp(middle + spread), -exp(middle - spread))
 

@@ -132,7 +132,7 @@ class JobRequest(_Request):
     budget: Budget = Budget()
     recover: Recover | None = None
     """Recovery training after the search; ``None``: none."""
-    repair_share: Annotated[float, Field(ge=0, le=0.8)] = 0.35
+    repair_share: Annotated[float, Field(ge=0, le=0.8)] = 0.4
     """Part of ``budget.seconds`` in which ``guided`` repairs faster shapes by global reconstruction: their weights are
     fitted to what the dense model computes on the calibration text, without labels. Not beside recovery training, and
     not where that part is shorter than three minutes."""

@@ -32,8 +32,8 @@ from search.space import build_space
 from search.study import StudyState
 from search.study import TrialRecord
 
-SHAPES = 4
-"""Shapes of each family that take part in the race."""
+SHAPES = 8
+"""Shapes of each family that take part in the race: each takes an eighth less time than the one before."""
 SHALLOW = 2
 """Shapes with fewer layers among them."""
 MEMBERS = 5

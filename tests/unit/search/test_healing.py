@@ -75,7 +75,7 @@ def test_healed_models_win_and_are_marked(bench, strategy):
 
 def test_few_train_a_little_and_the_winner_trains_a_lot_within_the_time(bench):
     bench.seconds = 0.5
-    job_id = bench.submit(recover={"seconds": 600}, **SEARCH)
+    job_id = bench.submit(recover={"seconds": 1200}, **SEARCH)
     job = bench.run(job_id)
     steps = recoveries(bench, job_id)
     first, later = steps[:SCOUTS], steps[SCOUTS:]
@@ -89,7 +89,7 @@ def test_few_train_a_little_and_the_winner_trains_a_lot_within_the_time(bench):
         shape = step.payload["place"][1]
         assert step.payload["recipe"]["weights"] == weights.get(shape)
         weights[shape] = step.output["weights"]
-    assert 450 < job.summary["wall_seconds"]["recover"] <= 615
+    assert 900 < job.summary["wall_seconds"]["recover"] <= 1215
     wall = job.summary["wall_seconds"]
     parts = ("prepare", "learn", "search", "recover", "finalise")
     assert wall["total"] == pytest.approx(sum(wall[part] for part in parts), abs=1)
@@ -158,10 +158,10 @@ def test_time_of_the_search_is_not_spent_on_training(bench):
 
 
 def test_failed_trainings_cost_only_themselves(bench):
-    job_id = bench.submit(recover={"seconds": 400}, **SEARCH)
+    job_id = bench.submit(recover={"seconds": 900}, **SEARCH)
     bench.run(job_id)
     bench.fails = {step.key for step in recoveries(bench, job_id)[:2]}
-    job_id = bench.submit(recover={"seconds": 400}, **SEARCH)
+    job_id = bench.submit(recover={"seconds": 900}, **SEARCH)
     assert bench.run(job_id).state == "succeeded"
     states = [step.state for step in recoveries(bench, job_id)]
     assert states.count("failed") == 2
@@ -204,10 +204,10 @@ def outcome(drop, half=20, error=0.0005):
     return Outcome(False, f"w{drop}", drop, error, curve)
 
 
-def after(*scouted, lanes=LANES, left=70.0, goal=GOAL):
+def after(*scouted, lanes=LANES, left=140.0, goal=GOAL):
     """The training after the scouts, each of which is (shape, outcome)."""
     outcomes = {(turn, shape): found for turn, (shape, found) in enumerate(scouted)}
-    return next_training(lanes, outcomes, 70.0, left, Goal(**goal))
+    return next_training(lanes, outcomes, 140.0, left, Goal(**goal))
 
 
 def test_scouts_are_spread_and_train_little():
@@ -244,7 +244,7 @@ def test_the_race_bisects_on_speed():
 
 def test_half_of_the_rest_is_trained_until_a_half_is_too_little():
     good, bad = outcome(0.002, 1e6), outcome(0.04, 1e6)
-    assert (after((1, good), (3, bad)).seconds, after((1, good), (3, bad)).last) == (35.0, False)
+    assert (after((1, good), (3, bad)).seconds, after((1, good), (3, bad)).last) == (70.0, False)
     assert (after((1, good), (3, bad), left=20.0).seconds, after((1, good), (3, bad), left=20.0).last) == (20.0, True)
     assert after((1, good), (3, bad), left=0.0) is None
     assert after((1, Outcome(True)), (3, Outcome(True)), (0, Outcome(True)), lanes=LANES[:4]).place[1] == 2
@@ -253,8 +253,8 @@ def test_half_of_the_rest_is_trained_until_a_half_is_too_little():
 def test_without_a_maximum_drop_the_best_quality_wins():
     good, bad = outcome(0.002, 20), outcome(0.04, 20)
     assert after((1, good), (3, bad), goal={"max_latency_ms": 3.0}).place[1] == 1
-    shares = [next_training(LANES, {}, 150.0, 150.0, Goal())]
-    assert shares[0].seconds == 30.0
+    shares = [next_training(LANES, {}, 300.0, 300.0, Goal())]
+    assert shares[0].seconds == 60.0
 
 
 def record(number, weights, bits, drop, ratio):
@@ -284,7 +284,7 @@ def test_guided_repairs_without_labels_within_its_budget(bench):
     assert job.state == "succeeded", job.error
     assert stages(bench, job_id)[-3:] == ["search", "recover", "finalise"]
     wall = job.summary["wall_seconds"]
-    assert 100 < wall["recover"] <= 0.35 * 600 + 10
+    assert 100 < wall["recover"] <= 0.4 * 600 + 10
     assert wall["total"] <= 610
     repaired = [trial for trial in bench.trials(job_id) if trial.source == "recovery"]
     assert repaired
@@ -313,8 +313,8 @@ def test_recovery_training_takes_the_place_of_the_repair():
     assert request.training == Recover(seconds=300)
     assert request.search_seconds == 600
     alone = JobRequest(model_id="m", dataset_id="d")
-    assert alone.training == Recover(seconds=210, use_labels=False, quantized_finish=False)
-    assert alone.search_seconds == 390
+    assert alone.training == Recover(seconds=240, use_labels=False, quantized_finish=False)
+    assert alone.search_seconds == 360
 
 
 def test_the_only_scout_is_one_that_the_search_has_found():
@@ -322,3 +322,8 @@ def test_the_only_scout_is_one_that_the_search_has_found():
     lanes = [Lane(*place) for place in places]
     (only,) = scouts(lanes, 60.0)
     assert lanes[only].origin == "search"
+
+
+def test_an_untried_origin_promises_less_than_the_tried_one():
+    lanes = [Lane(0.3, "search"), Lane(0.25, "search"), Lane(0.245, "uniform")]
+    assert after((0, outcome(0.006, 1e6)), lanes=lanes).place[1] == 1
