@@ -291,8 +291,11 @@ def _continue_recovery(session: Session, job: Job, plan: Plan, now: datetime) ->
 
 
 def _give_up_trials(session: Session, records: Sequence[TrialRecord], now: datetime) -> None:
-    """Cancel what is queued or running, because the time that is left belongs to the final measurements."""
-    late = [record.trial_id for record in records if record.outcome == "running"]
+    """Cancel what is queued or running, because the time that is left belongs to the final measurements.
+
+    Not the baselines: however long the preparation took, the job knows at least what can be had in one line.
+    """
+    late = [record.trial_id for record in records if record.outcome == "running" and record.source != "baseline"]
     for trial in session.exec(select(Trial).where(col(Trial.id).in_(late))):
         end_trial(session, trial, "cancelled", now=now)
     cancel_trial_steps(session, late)

@@ -317,3 +317,14 @@ def test_a_search_that_runs_out_of_recipes_says_so(bench):
     with bench.database.read_session() as session:
         notices = session.exec(select(Event).where(Event.job_id == full, Event.kind == "notice")).all()
     assert coordinator.EXHAUSTED not in [event.payload.get("message") for event in notices]
+
+
+def test_a_preparation_longer_than_the_budget_leaves_the_baselines_as_an_answer(bench):
+    job_id = bench.submit(strategy="guided", goal={"max_drop": 0.01}, budget={"seconds": 100})
+    bench.now += timedelta(seconds=300)
+    job = bench.run(job_id)
+    assert job.state == "succeeded", job.error
+    trials = bench.trials(job_id)
+    assert {t.state for t in trials if t.source == "baseline"} == {"complete"}
+    assert {t.source for t in trials} == {"baseline"}
+    assert job.summary["verdict"] == "leave_it_alone"
