@@ -112,7 +112,8 @@ class _State:
     """Minus the drop, with a 90 % range."""
     later: Estimate
     """The same, after the time that is left."""
-    seconds: float
+    fresh: Estimate
+    """The same, if it had only the time that is left: what a shape may hope for that begins now."""
 
 
 def scouts(lanes: Sequence[Lane], seconds: float) -> list[int]:
@@ -222,7 +223,9 @@ def _promise(number: int, lanes: Sequence[Lane], states: Mapping[int, _State], l
 
 
 def untried(lane: Lane, lanes: Sequence[Lane], states: Mapping[int, _State]) -> Estimate:
-    """Return what a shape would come to that has not trained: its drop lies between those of its neighbours.
+    """Return what a shape would come to that has not trained, in the time that is left.
+
+    Its drop lies between those of its neighbours, had these only begun now.
 
     The logarithm of the drop is taken to be linear in the logarithm of time; beyond the outermost shapes with the slope
     of the outermost two, but at least in proportion to the speed, and to its square where only one is known.
@@ -230,7 +233,7 @@ def untried(lane: Lane, lanes: Sequence[Lane], states: Mapping[int, _State]) -> 
     family = {shape: state for shape, state in states.items() if lanes[shape].origin == lane.origin}
     known = family or dict(states)
     points = sorted(
-        (log(lanes[shape].cost), log(max(-state.later.value, SMALLEST_DROP))) for shape, state in known.items()
+        (log(lanes[shape].cost), log(max(-state.fresh.value, SMALLEST_DROP))) for shape, state in known.items()
     )
     where = log(lane.cost)
     slope = -2.0
@@ -287,8 +290,8 @@ def _state(history: Sequence[Outcome], left: float) -> _State | None:
                 curve.append((seconds + moment, score))
         seconds += outcome.seconds
     joined = Outcome(False, last.weights, last.drop, last.drop_error, tuple(curve))
-    now, later = expectation(joined, seconds), expectation(joined, seconds + left)
-    return _State(last.weights, now, later, seconds)
+    now, later, fresh = (expectation(joined, moment) for moment in (seconds, seconds + left, left))
+    return _State(last.weights, now, later, fresh)
 
 
 def _inner_first(numbers: Sequence[int]) -> list[int]:

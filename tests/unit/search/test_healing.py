@@ -324,6 +324,14 @@ def test_the_only_scout_is_one_that_the_search_has_found():
     assert lanes[only].origin == "search"
 
 
+def test_a_shape_that_begins_now_is_not_promised_what_long_training_gave_another():
+    lanes = [Lane(0.3, "search"), Lane(0.28, "search")]
+    curve = tuple((float(second), -0.011 * 0.5 ** ((second - 200) / 60)) for second in range(0, 201, 40))
+    trained = Outcome(False, "w", 0.011, 0.0005, curve)
+    assert after((0, trained), lanes=lanes, left=60.0).place[1] == 0
+    assert after((0, trained), lanes=lanes, left=300.0).place[1] == 1
+
+
 def test_an_untried_origin_promises_less_than_the_tried_one():
     lanes = [Lane(0.3, "search"), Lane(0.25, "search"), Lane(0.245, "uniform")]
     assert after((0, outcome(0.006, 1e6)), lanes=lanes).place[1] == 1
