@@ -22,6 +22,8 @@ OPERATIONS = {
         "run_file",
         "connect",
         "connect_unix",
+        "listen_as_cuda",
+        "name_thread",
         "call_kernel",
         "new_namespace",
         "signal_process",
@@ -79,6 +81,31 @@ def connect_unix(arguments: JsonObject, _context: OperationContext) -> JsonObjec
     except OSError as error:
         return _told(error)
     return {"connected": True}
+
+
+def listen_as_cuda(_arguments: JsonObject, _context: OperationContext) -> JsonObject:
+    """As CUDA does while it starts."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as server:
+            server.bind(f"\0cuda-uvmfd-{os.getpid()}")
+            server.listen()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+                try:
+                    client.connect(f"\0cuda-uvmfd-{os.getpid()}")
+                except OSError as error:
+                    return {"listening": True} | _told(error)
+    except OSError as error:
+        return _told(error)
+    return {"listening": True, "connected": True}
+
+
+def name_thread(_arguments: JsonObject, _context: OperationContext) -> JsonObject:
+    """As CUDA does while it starts."""
+    try:
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("cuda")
+    except OSError as error:
+        return _told(error)
+    return {"written": True}
 
 
 def call_kernel(arguments: JsonObject, _context: OperationContext) -> JsonObject:

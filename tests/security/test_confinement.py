@@ -6,14 +6,17 @@ import socket
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from infra.errors import RunnerError
 from infra.settings import load_settings
+from workers.runner import launch
 from workers.runner.kernel import this_machine
 from workers.runner.landlock import version
 from workers.runner.process import RunnerProcess
+from workers.runner.system_calls import Sockets
 from workers.runner.system_calls import filter_program
 
 LAYERS = ("isolate_files", "isolate_network", "filter_system_calls")
@@ -122,6 +125,25 @@ def test_a_runner_cannot_reach_the_socket_of_the_broker(start: Start, home: Path
         assert start().call("connect_unix", {"path": str(path)}) == {"refused": "Permission denied"}
 
 
+def test_cuda_gets_what_it_needs_to_start_only_where_there_is_a_gpu(
+    start: Start, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "NVIDIA_CONTROL", home / "nvidiactl")
+    refused = {"refused": "Permission denied"}
+    assert start().call("listen_as_cuda", {}) == refused
+    if version():
+        assert start().call("name_thread", {}) == refused
+    (home / "nvidiactl").touch()
+    runner = start()
+    assert runner.call("listen_as_cuda", {}) == {"listening": True} | refused
+    assert runner.call("name_thread", {}) == {"written": True}
+    with socket.socket(socket.AF_UNIX) as broker:
+        broker.bind(str(home / "valkey.sock"))
+        broker.listen()
+        assert runner.call("connect_unix", {"path": str(home / "valkey.sock")}) == refused
+    assert "refused" in runner.call("write", {"path": "/proc/sys/kernel/domainname"})
+
+
 @pytest.mark.parametrize("name", ["ptrace", "mount", "unshare", "bpf", "io_uring_setup", "process_vm_readv", "keyctl"])
 def test_dangerous_system_calls_are_refused(start: Start, name: str) -> None:
     machine = this_machine()
@@ -136,8 +158,8 @@ def test_a_runner_makes_no_namespaces_of_its_own(start: Start) -> None:
     assert start("filter_system_calls").call("new_namespace", {}) == {"refused": "Operation not permitted"}
 
 
-@pytest.mark.parametrize("sockets", [False, True])
-def test_a_filter_is_short_enough_for_its_jumps(sockets: bool) -> None:
+@pytest.mark.parametrize("sockets", get_args(Sockets))
+def test_a_filter_is_short_enough_for_its_jumps(sockets: Sockets) -> None:
     machine = this_machine()
     assert machine is not None
     program = filter_program(machine, sockets=sockets)

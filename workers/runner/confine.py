@@ -19,6 +19,7 @@ from workers.runner.kernel import libc
 from workers.runner.kernel import prctl
 from workers.runner.landlock import restrict
 from workers.runner.options import RunnerOptions
+from workers.runner.system_calls import Sockets
 from workers.runner.system_calls import filter_system_calls
 
 _CLONE_NEWUSER = 0x10000000
@@ -51,8 +52,7 @@ def confine(options: RunnerOptions, parent: int) -> dict[str, bool]:
         "dies_with_parent": signal_on_parents_death(signal.SIGKILL, parent),
         "no_new_privileges": prctl(PR_SET_NO_NEW_PRIVS, 1),
         "own_files_only": options.isolate_files and _leave_files(options),
-        "filtered_system_calls": options.filter_system_calls
-        and filter_system_calls(sockets=not options.isolate_network),
+        "filtered_system_calls": options.filter_system_calls and filter_system_calls(sockets=_sockets(options)),
     }
     layers["no_network"] = own_network or (options.isolate_network and layers["filtered_system_calls"])
     return layers
@@ -73,7 +73,13 @@ def _limit(kind: int, value: int, grace: int = 0) -> None:
 
 
 def _leave_files(options: RunnerOptions) -> bool:
-    return restrict(allowed_files(Path(options.workdir), map(Path, options.readable)))
+    return restrict(allowed_files(Path(options.workdir), map(Path, options.readable), nvidia=options.nvidia))
+
+
+def _sockets(options: RunnerOptions) -> Sockets:
+    if not options.isolate_network:
+        return "any"
+    return "local" if options.nvidia else "none"
 
 
 def _leave_network() -> bool:

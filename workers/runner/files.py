@@ -25,12 +25,13 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - semaphores of the C library li
 _SEARCHED = ("LD_LIBRARY_PATH", "CUDA_HOME")
 
 
-def allowed_files(workdir: Path, more: Iterable[Path] = ()) -> dict[Access, list[Path]]:
+def allowed_files(workdir: Path, more: Iterable[Path] = (), *, nvidia: bool = False) -> dict[Access, list[Path]]:
     """Return what :func:`workers.runner.landlock.restrict` shall leave to this process.
 
     Args:
         workdir: The job's work directory.
         more: What the operator adds for reading.
+        nvidia: Whether the host has an NVIDIA GPU.
     """
     root = Path(infra.__file__).parents[1]
     libraries = [Path(entry) for entry in (*sys.path, sys.prefix, sys.base_prefix) if entry]
@@ -45,4 +46,14 @@ def allowed_files(workdir: Path, more: Iterable[Path] = ()) -> dict[Access, list
         LIST: [root],
         CHANGE: [workdir, _SHARED_MEMORY],
         DEVICE | Access.READ_DIR: devices,
+        Access.WRITE_FILE | Access.TRUNCATE: _names_of_threads() if nvidia else [],
     }
+
+
+def _names_of_threads() -> list[Path]:
+    """Where CUDA names its threads while it starts; it takes a refusal for a broken system (error 304).
+
+    Models are also measured in processes that the runner starts, whose directories do not exist yet. Root gets its own
+    only, because it could change the kernel's settings in ``/proc/sys``; for others the kernel sees to that.
+    """
+    return [Path("/proc/self/task") if os.geteuid() == 0 else Path("/proc")]

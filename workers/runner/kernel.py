@@ -38,6 +38,7 @@ _SAME_EVERYWHERE = {
 }
 _X86_64 = {
     "socket": 41,
+    "connect": 42,
     "clone": 56,
     "ptrace": 101,
     "mknod": 133,
@@ -92,6 +93,7 @@ _AARCH64 = {
     "reboot": 142,
     "settimeofday": 170,
     "socket": 198,
+    "connect": 203,
     "add_key": 217,
     "request_key": 218,
     "keyctl": 219,

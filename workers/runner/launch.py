@@ -20,6 +20,9 @@ _INHERITED = (
 )
 """Everything else stays outside, above all the addresses and passwords of database, broker and artifact store."""
 
+NVIDIA_CONTROL = Path("/dev/nvidiactl")
+"""There where the host has an NVIDIA GPU."""
+
 
 def runner_options(settings: Settings, role: Role, workdir: Path, registry: str) -> RunnerOptions:
     """Return the options of a runner that this process is about to start."""
@@ -35,6 +38,7 @@ def runner_options(settings: Settings, role: Role, workdir: Path, registry: str)
         isolate_files=settings.runner_isolate_files,
         filter_system_calls=settings.runner_filter_system_calls,
         readable=tuple(map(str, settings.runner_readable)),
+        nvidia=NVIDIA_CONTROL.exists(),
     )
 
 

@@ -22,3 +22,5 @@ class RunnerOptions:
     filter_system_calls: bool
     readable: tuple[str, ...]
     """Files and directories that may be read beside those that every runner needs."""
+    nvidia: bool = False
+    """Whether the host has an NVIDIA GPU: CUDA does not start without a few rights that nothing else needs."""

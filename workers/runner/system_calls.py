@@ -7,6 +7,8 @@ compute are too many and too different for a list of all that they may call.
 import ctypes
 import errno
 import os
+import socket
+from typing import Literal
 
 from workers.runner.kernel import Machine
 from workers.runner.kernel import system_call
@@ -27,9 +29,14 @@ _FORBIDDEN = (
 _NEW_NAMESPACES = 0x7E020000  # every CLONE_NEW* flag of clone(2)
 _X32_CALLS = 0x40000000
 
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
+_SOCKET_TYPES = 0xF  # the rest of the argument are flags
+
+Sockets = Literal["any", "local", "none"]
+"""Which sockets a process may make: all; local ones for packets that it can name and listen on, but connect to nothing;
+none. A network namespace does not keep a process from the sockets that lie in the file system, such as the broker's."""
 
 _SET_MODE_FILTER = 1
 _KEEP_SPECULATION = 1 << 2  # else some kernels make every instruction of the process slower
@@ -55,14 +62,8 @@ def _refuse(number: int) -> Instruction:
     return _RETURN, 0, 0, _ERRNO | number
 
 
-def filter_program(machine: Machine, *, sockets: bool) -> list[Instruction]:
-    """Return the filter.
-
-    Args:
-        machine: The processor.
-        sockets: Whether sockets may be made. A network namespace does not keep a process from the sockets that lie in
-            the file system, such as the broker's.
-    """
+def filter_program(machine: Machine, *, sockets: Sockets) -> list[Instruction]:
+    """Return the filter for a processor."""
     calls = machine.calls
     program: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
@@ -74,11 +75,15 @@ def filter_program(machine: Machine, *, sockets: bool) -> list[Instruction]:
     ]
     refused = {name: errno.EPERM for group in _FORBIDDEN for name in group}
     refused["clone3"] = errno.ENOSYS  # its flags lie in memory, where a filter cannot look; libraries then use clone
-    if not sockets:
+    if sockets != "any":
+        refused["connect"] = errno.EACCES
+    if sockets == "none":
         refused["socket"] = errno.EACCES
     for name, answer in refused.items():
         if name in calls:
             program += [(_JUMP_EQUAL, 0, 1, calls[name]), _refuse(answer)]
+    if sockets == "local":
+        program += _local_sockets(calls["socket"])
     program += [
         (_JUMP_EQUAL, 0, 3, calls["clone"]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
@@ -89,7 +94,21 @@ def filter_program(machine: Machine, *, sockets: bool) -> list[Instruction]:
     return program
 
 
-def filter_system_calls(*, sockets: bool) -> bool:
+def _local_sockets(call: int) -> list[Instruction]:
+    """Refuse every socket but local ones for packets: what CUDA makes while it starts, and fails without."""
+    return [
+        (_JUMP_EQUAL, 0, 7, call),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        (_JUMP_EQUAL, 0, 4, socket.AF_UNIX),
+        (_LOAD, 0, 0, _SECOND_ARGUMENT),
+        (_AND, 0, 0, _SOCKET_TYPES),
+        (_JUMP_EQUAL, 0, 1, socket.SOCK_SEQPACKET),
+        (_RETURN, 0, 0, _ALLOW),
+        _refuse(errno.EACCES),
+    ]
+
+
+def filter_system_calls(*, sockets: Sockets) -> bool:
     """Install the filter for this thread and what it starts; ``prctl(PR_SET_NO_NEW_PRIVS)`` must have been called.
 
     Returns:
