@@ -188,7 +188,7 @@ def test_numbers_are_those_of_the_code() -> None:
     presets = importlib.import_module("search.presets")
     effort = importlib.import_module("profilers.types").Effort.search()
     data = importlib.import_module("workers.operations.data")
-    words = {3: "three", 5: "five", 8: "eight", 2: "twice"}
+    words = {3: "three", 5: "five", 6: "six", 2: "twice"}
     said = {
         "quickstart.md": [
             f"{splits['calibration']:.0%} for calibration, {splits['search']:.0%} for the search".replace("%", " %"),
