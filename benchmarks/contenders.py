@@ -1,10 +1,15 @@
 """Files of different origin side by side: accuracy on held-out labels, and latency in the same interleaved blocks."""
 
+import os
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from benchmarks.hand_recipe import FP32
 from benchmarks.hand_recipe import INT8
@@ -16,6 +21,7 @@ from paretune.client import Client
 from paretune.types import Job
 from profilers.isa import this_cpu
 from profilers.measure import measure
+from profilers.protocol import Feeds
 from profilers.quality.encode import EncodedTexts
 from profilers.quality.encode import TextEncoder
 from profilers.quality.evaluate import Task
@@ -147,7 +153,9 @@ def judge(
         except ParetuneError as error:
             print(f"left out: {contender.name}: {error.message}")
     present = [contender for contender in contenders if contender.name in handles]
-    outputs = {name: run_all(handle, encoded, task, WORKLOAD, padded=True) for name, handle in handles.items()}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        answers = pool.map(lambda contender: _outputs(contender, encoded, feeds, task), present)
+        outputs = {contender.name: answer for contender, answer in zip(present, answers, strict=True)}
     reference = contenders[0].name
     rivals = {name: handle for name, handle in handles.items() if name != reference}
     effort = Effort(half_width=0.01, seconds=seconds, total_seconds=seconds * len(rivals))
@@ -161,6 +169,13 @@ def judge(
         ratio, status = (found.measurement.ratio, found.measurement.status) if found else (ONE, "reference")
         verdicts.append(Verdict(contender, quality, ratio, status))
     return verdicts
+
+
+def _outputs(contender: Contender, encoded: EncodedTexts, feeds: Feeds, task: Task) -> npt.NDArray[np.float32]:
+    """Run a contender on all texts, on any core."""
+    device = DeviceProfile(name=contender.profiler, profiler=contender.profiler)
+    with get_profiler(contender.profiler).open(device, WORKLOAD, feeds=feeds, pinned=False) as session:
+        return run_all(session.load(contender.artifact), encoded, task, WORKLOAD, padded=True)
 
 
 def print_comparison(verdicts: Sequence[Verdict]) -> None:
