@@ -64,6 +64,7 @@ class Contender:
         artifact: The file.
         speedup: What the service reported against the fp32 export, if it did.
         drop: The same for the loss of accuracy, a fraction.
+        expected_drop: The loss that the service expects of more examples.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Contender:
     artifact: Artifact
     speedup: Estimate | None = None
     drop: Estimate | None = None
+    expected_drop: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def downloaded(
         artifact,
         Estimate.model_validate(point["latency"]["speedup"]),
         Estimate.model_validate(point["quality"]["drop"]),
+        point["quality"]["expected_drop"],
     )
 
 
@@ -215,6 +218,7 @@ def print_promises(verdicts: Sequence[Verdict]) -> None:
                 "here x": f"{here:.2f}",
                 "difference": f"{100 * (here / speedup.value - 1):+.1f} %",
                 "reported drop": f"{100 * drop.value:.2f} ({100 * drop.low:.2f} - {100 * drop.high:.2f})",
+                "expected drop": f"{100 * found.contender.expected_drop:.2f}",
                 "drop on test": f"{100 * found.quality.drop.value:.2f}",
                 "intervals meet": "yes" if overlap else "NO",
             }

@@ -60,6 +60,8 @@ class Presenter:
         self._objective, self._batch = request.objective, request.workload.batch
         self._final = job.state == "succeeded" or job.summary is not None
         self._entries = {entry.trial_id: entry for entry in standings(trials, labelled=labelled, final=self._final)}
+        measured = standings(trials, labelled=labelled, final=False)
+        self._expected_drops = {entry.trial_id: entry.expected_drop for entry in measured}
         self._front, self._rulings = guarded_front(self._entries.values())
         named = {entry.baseline: entry for entry in self._baselines if entry.baseline is not None}
         self._rivals = {name: entry for name, entry in named.items() if name != REFERENCE}
@@ -117,7 +119,7 @@ class Presenter:
             healed=recipe is not None and recipe.weights is not None,
             verdict=self._verdict(trial),
             latency=self._latency(trial),
-            quality=_quality(trial),
+            quality=_quality(trial, self._expected_drops.get(trial.id)),
             size_bytes=trial.size_bytes,
             size_ratio=self._size_ratio(trial),
             layers=layer_views(recipe, anatomy) if recipe and anatomy else [],
@@ -240,7 +242,7 @@ def _layer_view(layer: LayerRecipe, heads: int, width: int) -> LayerView:
     )
 
 
-def _quality(trial: Trial) -> QualityView | None:
+def _quality(trial: Trial, expected_drop: float | None) -> QualityView | None:
     row = trial.holdout if is_confirmed(trial) else trial.quality
     if row is None:
         return None
@@ -252,6 +254,7 @@ def _quality(trial: Trial) -> QualityView | None:
         value=quality.value,
         dense=quality.dense,
         drop=quality.drop,
+        expected_drop=quality.drop.value if expected_drop is None else expected_drop,
         divergence=quality.divergence,
         fidelity=quality.fidelity,
         examples=quality.examples,

@@ -61,6 +61,9 @@ class QualityView(_View):
         value: Its value with the 95 % interval.
         dense: The dense model's value on the same examples.
         drop: dense - value, interval paired over examples.
+        expected_drop: Drop to be expected of more examples, from all that the model was evaluated on and from what
+            changed predictions cost the job's other models. Front, best model and a goal's ``max_drop`` go by it.
+            Without labels it is ``drop``.
         divergence: Label-free distance to the dense model.
         fidelity: Closeness to the dense model, 0 to 1.
         examples: Number of examples.
@@ -73,6 +76,7 @@ class QualityView(_View):
     value: Estimate
     dense: float
     drop: Estimate
+    expected_drop: float
     divergence: float
     fidelity: float
     examples: int

@@ -24,7 +24,8 @@ class Mark:
         number: The trial's number.
         name: The model's name.
         speedup: Against fp32 by the job's objective, with its interval.
-        drop: In points, with its interval.
+        drop: What was seen, in points, with its interval.
+        expected: The drop to be expected of more examples, in points: what decides about the front.
         best: Whether it is the best model by the job's goal.
     """
 
@@ -33,6 +34,7 @@ class Mark:
     name: str
     speedup: Estimate
     drop: Estimate
+    expected: float
     best: bool
 
 
@@ -62,16 +64,16 @@ class Chart:
 
     @property
     def staircase(self) -> list[tuple[float, float]]:
-        """Corners (speed-up, drop) of the best drop that there is at each speed-up, slowest first.
+        """Corners (speed-up, expected drop) of the best that there is at each speed-up, slowest first.
 
         Models that are on the front for their size only are not on it.
         """
         corners: list[tuple[float, float]] = []
-        for mark in sorted(self.front, key=lambda mark: (-mark.speedup.value, mark.drop.value)):
+        for mark in sorted(self.front, key=lambda mark: (-mark.speedup.value, mark.expected)):
             if not corners:
-                corners.append((mark.speedup.value, mark.drop.value))
-            elif mark.drop.value < corners[-1][1]:
-                corners += [(mark.speedup.value, corners[-1][1]), (mark.speedup.value, mark.drop.value)]
+                corners.append((mark.speedup.value, mark.expected))
+            elif mark.expected < corners[-1][1]:
+                corners += [(mark.speedup.value, corners[-1][1]), (mark.speedup.value, mark.expected)]
         return corners[::-1]
 
     @property
@@ -79,7 +81,7 @@ class Chart:
         """The picture in words, for those who do not see it."""
         count = f"{len(self.front)} models on the front, {len(self.baselines)} baselines"
         models = ", ".join(
-            f"{mark.name}: {mark.speedup.value:.2f} {self.objective.unit}, {mark.drop.value:+.2f} points of loss"
+            f"{mark.name}: {mark.speedup.value:.2f} {self.objective.unit}, {mark.expected:+.2f} points of loss expected"
             for mark in (*self.front, *self.baselines)
         )
         return f"{count}. {models}" if models else count
@@ -95,9 +97,9 @@ def chart_of(report: ReportView) -> Chart:
     limit = (report.request.get("goal") or {}).get("max_drop")
     most_drop = None if limit is None else POINTS * limit
     speedup = Axis.over(value for mark in shown for value in (mark.speedup.low, mark.speedup.high))
-    drops = [value for mark in shown for value in (mark.drop.low, mark.drop.high)]
+    drops = [value for mark in shown for value in (mark.drop.low, mark.drop.high, mark.expected)]
     drop = Axis.over([*drops, 0.0, most_drop or 0.0])
-    inside = tuple(mark for mark in tried if speedup.shows(mark.speedup.value) and drop.shows(mark.drop.value))
+    inside = tuple(mark for mark in tried if speedup.shows(mark.speedup.value) and drop.shows(mark.expected))
     return Chart(
         WORDINGS[report.front.objective], front, baselines, inside, len(tried) - len(inside), speedup, drop, most_drop
     )
@@ -107,7 +109,15 @@ def _marks(
     trials: Sequence[TrialView], kind: Literal["front", "baseline", "tried"], best: str | None
 ) -> tuple[Mark, ...]:
     return tuple(
-        Mark(kind, trial.number, trial.name, trial.latency.speedup, scaled(trial.quality.drop), trial.id == best)
+        Mark(
+            kind,
+            trial.number,
+            trial.name,
+            trial.latency.speedup,
+            scaled(trial.quality.drop),
+            POINTS * trial.quality.expected_drop,
+            trial.id == best,
+        )
         for trial in trials
         if trial.latency and trial.quality
     )

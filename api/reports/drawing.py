@@ -35,7 +35,7 @@ def draw_front(chart: Chart, title: str) -> bytes:
         figure, axes = _figure(9, 5.5)
         tried = chart.tried
         if tried:
-            points = [mark.speedup.value for mark in tried], [mark.drop.value for mark in tried]
+            points = [mark.speedup.value for mark in tried], [mark.expected for mark in tried]
             axes.scatter(*points, s=16, color=_QUIET, label=f"tried ({len(tried)})", zorder=2)
         if chart.most_drop is not None:
             axes.axhline(chart.most_drop, color=_INK, linestyle=":", linewidth=1, label="goal: largest loss")
@@ -45,14 +45,14 @@ def draw_front(chart: Chart, title: str) -> bytes:
         _draw_marks(axes, chart.baselines, _BASELINE, "s", "baselines")
         for mark in chart.front:
             if mark.best:
-                place = [mark.speedup.value], [mark.drop.value]
+                place = [mark.speedup.value], [mark.expected]
                 axes.scatter(*place, s=170, facecolors="none", edgecolors=_ACCENT, linewidths=1.6, label="best")
         if not (chart.front or chart.baselines or tried):
             axes.text(0.5, 0.5, "Nothing has been measured yet.", transform=axes.transAxes, ha="center")
         axes.set_xlim(chart.speedup.low, chart.speedup.high)
         axes.set_ylim(chart.drop.high, chart.drop.low)  # better models are further up
         axes.set_xlabel(f"{chart.objective.axis}, measured on the device")
-        axes.set_ylabel("loss of quality against the dense model, points")
+        axes.set_ylabel("loss of quality to be expected, points; bars: 95 % of what was seen")
         axes.grid(alpha=0.25)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
@@ -107,12 +107,13 @@ def _png(figure: Figure, axes: Axes, title: str) -> bytes:
 def _draw_marks(axes: Axes, marks: Sequence[Mark], color: str, shape: str, label: str) -> None:
     if not marks:
         return
-    x, y = [mark.speedup.value for mark in marks], [mark.drop.value for mark in marks]
+    x, y = [mark.speedup.value for mark in marks], [mark.expected for mark in marks]
     across = _bars([mark.speedup for mark in marks])
-    along = _bars([mark.drop for mark in marks])
-    axes.errorbar(x, y, xerr=across, yerr=along, fmt=shape, color=color, capsize=2, linewidth=1, label=label, zorder=4)
+    axes.errorbar(x, y, xerr=across, fmt=shape, color=color, capsize=2, linewidth=1, label=label, zorder=4)
+    # A loss that was seen by luck may be far from the one to be expected: the bar need not begin at the mark.
+    axes.vlines(x, [mark.drop.low for mark in marks], [mark.drop.high for mark in marks], color=color, linewidth=1)
     for mark in marks:
-        place = (mark.speedup.value, mark.drop.value)
+        place = (mark.speedup.value, mark.expected)
         text, offset, align = (
             (mark.name, (0, -15), "center") if label == "baselines" else (str(mark.number), (7, 6), "left")
         )

@@ -51,6 +51,7 @@ def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
         ("MB" if in_memory else "ms"): _absolute(latency, in_memory=in_memory),
         "quality": f"{quality['value']['value']:.4f}" if quality else "–",
         "drop, points": _interval(quality.get("drop"), "+.2f", scale=100.0, wide=wide),
+        "expected": f"{100 * quality['expected_drop']:+.2f}" if quality else "–",
         "size": format_size(view.get("size_bytes")),
     }
     if not wide:

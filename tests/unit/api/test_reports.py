@@ -293,3 +293,19 @@ def test_json_tells_how_well_the_stages_rank_the_models(world: World, client: Te
     best = report["front"]["best"]["latency"]
     assert best["speedup_vs"] == {"int8_one_liner": best["speedup_vs_int8"]}
     assert (report["model"], report["dataset"]) == ("tiny", "dev.jsonl")
+
+
+def test_a_lucky_model_is_drawn_at_the_loss_to_be_expected(world: World, client: TestClient, job_id: str) -> None:
+    with world.services.database.write_session() as session:
+        trials = session.exec(select(Trial).where(Trial.job_id == job_id, Trial.source != "baseline")).all()
+        lucky = min(trials, key=lambda trial: trial.measurement["ratio"]["value"] if trial.measurement else 1.0)
+        assert lucky.quality is not None
+        lucky.quality = lucky.quality | {"fidelity": 0.9, "drop": {"value": -0.02, "low": -0.06, "high": 0.02}}
+        session.add(lucky)
+        number = lucky.number
+    views = client.get(f"/v1/jobs/{job_id}/trials").json()["items"]
+    quality = next(view["quality"] for view in views if view["number"] == number)
+    assert quality["drop"]["value"] == -0.02
+    assert 0.01 < quality["expected_drop"] < 0.03
+    _, text = read(client, f"/v1/jobs/{job_id}/report.html")
+    assert f"{100 * quality['expected_drop']:+.2f} points of loss to be expected, -2.00 seen" in text
