@@ -55,7 +55,7 @@ def draw_front(chart: Chart, title: str) -> bytes:
         axes.set_ylabel("loss of quality to be expected, points; bars: 95 % of what was seen")
         axes.grid(alpha=0.25)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(frameon=False, fontsize=8, loc="lower left")
         return _png(figure, axes, title)
 
 
