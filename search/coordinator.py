@@ -9,6 +9,7 @@ that end a trial ask for the next tick in it.
 
 from collections.abc import Sequence
 from datetime import datetime
+from datetime import timedelta
 
 from sqlmodel import Session
 from sqlmodel import col
@@ -78,6 +79,8 @@ __all__ = [
 ]
 
 EXHAUSTED = "Nothing new is left to try within the allowed space; the search ends before its budget."
+PATIENCE = timedelta(minutes=10)
+"""How long baselines may take, whatever the budget; a device that is away for longer does not come back in time."""
 FAILURES_IN_A_ROW = 10
 """After so many failed trials without a single good one the job gives up."""
 
@@ -293,12 +296,15 @@ def _continue_recovery(session: Session, job: Job, plan: Plan, now: datetime) ->
 def _give_up_trials(session: Session, records: Sequence[TrialRecord], now: datetime) -> None:
     """Cancel what is queued or running, because the time that is left belongs to the final measurements.
 
-    Not the baselines: however long the preparation took, the job knows at least what can be had in one line.
+    Baselines are waited for a little longer: however long the preparation took, the job should know at least what can
+    be had in one line.
     """
-    late = [record.trial_id for record in records if record.outcome == "running" and record.source != "baseline"]
-    for trial in session.exec(select(Trial).where(col(Trial.id).in_(late))):
+    running = [record.trial_id for record in records if record.outcome == "running"]
+    trials = session.exec(select(Trial).where(col(Trial.id).in_(running))).all()
+    late = [trial for trial in trials if trial.source != "baseline" or now - trial.created_at > PATIENCE]
+    for trial in late:
         end_trial(session, trial, "cancelled", now=now)
-    cancel_trial_steps(session, late)
+    cancel_trial_steps(session, [trial.id for trial in late])
 
 
 def _hopeless(session: Session, job: Job) -> bool:

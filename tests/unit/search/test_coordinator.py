@@ -328,3 +328,16 @@ def test_a_preparation_longer_than_the_budget_leaves_the_baselines_as_an_answer(
     assert {t.state for t in trials if t.source == "baseline"} == {"complete"}
     assert {t.source for t in trials} == {"baseline"}
     assert job.summary["verdict"] == "leave_it_alone"
+
+
+def test_baselines_that_never_come_end_the_job(bench):
+    job_id = bench.submit(strategy="guided", goal={"max_drop": 0.01}, budget={"seconds": 100})
+    while not bench.trials(job_id):
+        bench.run(job_id, most=1)
+    for wait, state in ((300, "running"), (301, "failed")):
+        bench.now += timedelta(seconds=wait)
+        with bench.database.write_session() as session:
+            coordinator.tick(session, session.get(Job, job_id), bench.now)
+            coordinator.tick(session, session.get(Job, job_id), bench.now)
+        with bench.database.read_session() as session:
+            assert session.get(Job, job_id).state == state
