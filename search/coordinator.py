@@ -35,6 +35,7 @@ from search.goals import check_reachable
 from search.job_context import job_context
 from search.lifecycle import ENDED
 from search.lifecycle import IN_FLIGHT
+from search.lifecycle import TRIAL_STAGES
 from search.lifecycle import cancel_trial_steps
 from search.lifecycle import device_queue
 from search.lifecycle import end_trial
@@ -44,7 +45,6 @@ from search.lifecycle import lock_job
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
 from search.lifecycle import trial_event
-from search.plan import TRIAL_STAGES
 from search.plan import TRIALS_IN_FLIGHT
 from search.plan import Plan
 from search.plan import free_places

@@ -26,6 +26,8 @@ from infra.steps import create_step
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 IN_FLIGHT = ("queued", "evaluated")
+TRIAL_STAGES = ("baselines", "search")
+"""Stages in which trials are created; in the first only those that need no search."""
 
 
 def lock_job(session: Session, job: Job) -> Job:

@@ -15,6 +15,7 @@ from search.budget import budget_state
 from search.durations import step_seconds
 from search.job_context import JobContext
 from search.job_context import job_context
+from search.lifecycle import TRIAL_STAGES
 from search.records import job_records
 from search.requests import JobRequest
 from search.shapes import Shape
@@ -23,8 +24,6 @@ from search.study import StudyState
 from search.study import TrialRecord
 
 TRIALS_IN_FLIGHT = 2
-TRIAL_STAGES = ("baselines", "search")
-"""Stages in which trials are created; in the first only those that need no search."""
 
 
 class PlannedTrial(BaseModel):

@@ -42,6 +42,7 @@ from infra.settings import Settings
 from infra.settings import load_settings
 from infra.store import open_store
 from search.lifecycle import ENDED
+from search.lifecycle import TRIAL_STAGES
 from search.lifecycle import request_tick
 from workers.failure import fail_for_good
 from workers.stage import Stage
@@ -161,7 +162,7 @@ class Maintenance:
         with self._database.write_session() as session:
             jobs = session.exec(
                 select(Job).where(
-                    col(Job.state).in_(("queued", "running")), (col(Job.stage) == "search") | ~_has_open_steps()
+                    col(Job.state).in_(("queued", "running")), col(Job.stage).in_(TRIAL_STAGES) | ~_has_open_steps()
                 )
             ).all()
             for job in jobs:

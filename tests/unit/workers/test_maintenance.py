@@ -99,16 +99,17 @@ def test_a_step_without_attempts_left_fails_its_job_through_its_stage(
 
 def test_jobs_are_woken_once_until_somebody_looked(database: Database, maintenance: Maintenance) -> None:
     with database.write_session() as session:
-        jobs = {name: add_job(session).id for name in ("stuck", "working", "searching", "over")}
-        for name in ("working", "searching"):
+        jobs = {name: add_job(session).id for name in ("stuck", "working", "searching", "beginning", "over")}
+        for name in ("working", "searching", "beginning"):
             steps.create_step(session, job_id=jobs[name], kind="test", key="k", queue="compute")
         session.get_one(Job, jobs["searching"]).stage = "search"
+        session.get_one(Job, jobs["beginning"]).stage = "baselines"
         session.get_one(Job, jobs["over"]).state = "succeeded"
     for _ in range(2):
         maintenance.wake_jobs()
     with database.read_session() as session:
         woken = session.exec(select(Step.job_id).where(Step.kind == "tick")).all()
-    assert sorted(woken) == sorted([jobs["stuck"], jobs["searching"]])
+    assert sorted(woken) == sorted(jobs[name] for name in ("stuck", "searching", "beginning"))
 
 
 def test_work_directories_go_with_their_jobs(database: Database, maintenance: Maintenance, tmp_path: Path) -> None:
