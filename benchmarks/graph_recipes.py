@@ -106,6 +106,7 @@ def onnxruntime_rows(bench: Bench, shape: Workload, variants: bool) -> Iterator[
             yield bench.recipe(f"fp32 {name}", 32, graph, dynamic)
         for name, graph in alternatives(best8):
             yield bench.recipe(f"int8 {name}", 8, graph, dynamic)
+            yield bench.recipe(f"int8 static, fixed shape, {name}", 8, graph, static, shape)
 
 
 def openvino_rows(bench: Bench, shape: Workload, variants: bool) -> Iterator[Row]:
@@ -137,6 +138,8 @@ def alternatives(best: GraphRecipe) -> Iterator[tuple[str, GraphRecipe]]:
         "gelu elementary": {"gelu": "erf"},
         "gelu tanh": {"gelu": "tanh"},
         "whole last layer": {"first_token_head": False},
+        "merged keys": {"merged_keys": True},
+        "merged keys, gelu tanh": {"merged_keys": True, "gelu": "tanh"},
     }
     for name, update in choices.items():
         if name in ("fused attention", "skip norm") and best.operators == "standard":
