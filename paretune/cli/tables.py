@@ -39,7 +39,7 @@ def _interval(estimate: JsonObject | None, form: str, *, scale: float = 1.0, wid
 
 
 def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
-    """Return the cells of one model by column; 95 % intervals and the metric only where there is room."""
+    """Return the cells of one model by column; what is not needed to choose only where there is room."""
     latency, quality = view.get("latency") or {}, view.get("quality") or {}
     against_int8 = latency.get("speedup_vs_int8")
     in_memory = latency.get("objective") == "peak_memory"
@@ -55,7 +55,7 @@ def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
         "size": format_size(view.get("size_bytes")),
     }
     if not wide:
-        return {name: cell for name, cell in cells.items() if name != "quality"}
+        return {name: cell for name, cell in cells.items() if name not in ("quality", "expected")}
     details = quality.get("details") or {}
     return cells | {title: f"{details[name]:.3f}" for name, title in RELATIONAL.items() if name in details}
 
