@@ -22,16 +22,17 @@ from profilers.types import Quality
 
 USUAL_SLOPE = 0.25
 """Points lost for each point of changed predictions, before there is evidence: of eight changed predictions, five were
-right and three become right. A rule of thumb: such slopes differ from task to task and from one set of examples to the
-next by more than a factor of two."""
-SLOPE_SPREAD = 0.1
+right and three become right. A rule of thumb: on sets of a thousand examples and more such slopes were mostly between a
+fifth and a third; on the few hundred of a search they say more about the labels than about the models."""
+SLOPE_SPREAD = 0.05
 BEND_SPREAD = 1.0
 """Standard deviations of the two coefficients of the curve before there is evidence; none is negative."""
 LARGEST_CHANGE = 0.3
 """Beyond this share of changed predictions a model is broken, and says nothing about useful ones."""
-RELATIVE_SPREAD = 0.35
+RELATIVE_SPREAD = 0.2
 LEAST_SPREAD = 0.003
-"""Standard deviation of true drops around the curve: a part of the curve's value, but at least this."""
+"""Standard deviation of true drops around the curve: a part of the curve's value, but at least this. The less it is, the
+less a candidate's own labels count: those of a few hundred examples are mostly luck, which candidates share."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from search.drop_model import Evidence
 
 
 def _simulate(seed: int, candidates: int = 60, examples: int = 465) -> tuple[list[float], list[Evidence]]:
-    """Candidates whose true drop is 1.2 x changed ** 2, seen through a few hundred labels."""
+    """Candidates whose true drop is 1.2 x changed ** 2, half of what is usual, seen through a few hundred labels."""
     generator = np.random.default_rng(seed)
     truth, seen = [], []
     for changed in generator.uniform(0.01, 0.2, candidates):
@@ -25,7 +25,7 @@ def test_expected_drops_are_closer_to_the_truth(seed: int) -> None:
     model = DropModel(seen)
     expected = np.array([model.expected([evidence]) for evidence in seen])
     raw = np.array([evidence.drop for evidence in seen])
-    assert np.abs(expected - truth).mean() < 0.6 * np.abs(raw - truth).mean()
+    assert np.abs(expected - truth).mean() < 0.8 * np.abs(raw - truth).mean()
 
 
 def test_the_luckiest_candidate_is_not_believed() -> None:
@@ -43,7 +43,7 @@ def test_many_labels_overrule_the_curve() -> None:
 
 def test_before_there_is_evidence_the_usual_slope_is_expected() -> None:
     lucky = Evidence(0.1, -0.01, 400)
-    assert 0.005 < DropModel().expected([lucky]) < 0.02
+    assert 0.015 < DropModel().expected([lucky]) < 0.025
 
 
 def test_luck_that_all_candidates_share_is_not_believed() -> None:
