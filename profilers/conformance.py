@@ -126,7 +126,7 @@ def check_samples(kit: Kit) -> None:
         large, small = session.load(kit.model), session.load(kit.smaller)
         session.sample([Visit(large, 5), Visit(small, 5)])
         blocks = [session.sample([Visit(large, 3), Visit(small, 3), Visit(large, 1, lead_in=2)]) for _ in range(9)]
-        times = np.median([block.elapsed_ns for block in blocks], axis=0)
+        times = np.min([block.elapsed_ns for block in blocks], axis=0)  # others on the machine only make it slower
         _require(all(len(block.elapsed_ns) == 3 for block in blocks), "not one sample for each visit")
         _require(bool((times > 0).all()), "times must be positive")
         _require(float(times[1]) < float(times[0]), "the smaller model is not faster: samples out of order?")

@@ -31,8 +31,8 @@ LARGEST_CHANGE = 0.3
 """Beyond this share of changed predictions a model is broken, and says nothing about useful ones."""
 RELATIVE_SPREAD = 0.2
 LEAST_SPREAD = 0.003
-"""Standard deviation of true drops around the curve: a part of the curve's value, but at least this. The less it is, the
-less a candidate's own labels count: those of a few hundred examples are mostly luck, which candidates share."""
+"""Standard deviation of true drops around the curve: a part of the curve's value, but at least this. The less it is,
+the less a candidate's own labels count: those of a few hundred examples are mostly luck, which candidates share."""
 
 
 @dataclass(frozen=True)
