@@ -59,8 +59,9 @@ class Presenter:
         request = JobRequest.model_validate(job.request)
         self._objective, self._batch = request.objective, request.workload.batch
         self._final = job.state == "succeeded" or job.summary is not None
-        self._entries = {entry.trial_id: entry for entry in standings(trials, labelled=labelled, final=self._final)}
         measured = standings(trials, labelled=labelled, final=False)
+        compared = standings(trials, labelled=labelled, final=True) if self._final else measured
+        self._entries = {entry.trial_id: entry for entry in compared}
         self._expected_drops = {entry.trial_id: entry.expected_drop for entry in measured}
         self._front, self._rulings = guarded_front(self._entries.values())
         named = {entry.baseline: entry for entry in self._baselines if entry.baseline is not None}
