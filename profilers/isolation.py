@@ -2,18 +2,26 @@
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from infra.errors import InvalidInputError
+from profilers.topology import SYSFS
+from profilers.topology import spread_order
 from profilers.types import Workload
 
 
-def default_affinity(threads: int, allowed: frozenset[int]) -> frozenset[int]:
-    """Choose the last ``threads`` cores: interrupts and small jobs gather on the first.
+def default_affinity(threads: int, allowed: frozenset[int], root: Path = SYSFS) -> frozenset[int]:
+    """Choose a fast core of its own for each thread, the last among equals: interrupts gather on the first.
 
-    With as many threads as cores, or more, nothing is pinned (all allowed cores are returned).
+    With as many threads as logical CPUs, or more, nothing is pinned (all allowed ones are returned).
+
+    Args:
+        threads: Threads of the workload.
+        allowed: Logical CPUs that this process may use.
+        root: Where the machine describes them (:func:`profilers.topology.spread_order`).
     """
-    return frozenset(sorted(allowed)[-threads:]) if threads < len(allowed) else allowed
+    return frozenset(spread_order(allowed, root)[:threads]) if threads < len(allowed) else allowed
 
 
 def affinity_option(options: dict[str, Any], allowed: frozenset[int]) -> frozenset[int] | None:

@@ -14,7 +14,6 @@ from profilers.host import hardware_fingerprint
 from profilers.host import machine_facts
 from profilers.isa import parse_cpuinfo
 from profilers.isolation import Isolation
-from profilers.isolation import default_affinity
 from profilers.protocol import BlockSamples
 from profilers.types import Workload
 
@@ -99,13 +98,6 @@ def test_bursts_are_long_enough_and_bounded():
         assert burst_runs(median) == 10_000 or burst_runs(median) * median >= 5e6
         assert 1 <= lead_in_runs(median) <= 10
     assert burst_runs(3e8) == lead_in_runs(3e8) == 1
-
-
-@pytest.mark.parametrize(
-    ("threads", "allowed", "expected"), [(1, {0, 1}, {1}), (2, {0, 1, 5}, {1, 5}), (2, {0, 1}, {0, 1}), (9, {3}, {3})]
-)
-def test_default_affinity_takes_the_last_cores(threads, allowed, expected):
-    assert default_affinity(threads, frozenset(allowed)) == expected
 
 
 def test_isolation_is_undone():
