@@ -13,18 +13,22 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
     """``JobInputs -> {"anatomy", "capabilities", "labelled", "splits", "graph_defaults"}``.
 
     Raises:
-        InvalidModelError: The model does not load, or does not fit the task or the workload.
+        InvalidModelError: The model does not load, does not fit the task or the workload, or is too large for one file.
         InvalidDatasetError: The data lacks a column, has too few examples, or labels that the model does not know.
         UnavailableError: The device is not there.
     """
     from compressors.export.defaults import default_graph
     from compressors.export.defaults import default_quantization
+    from compressors.export.limits import require_one_file
 
     inputs = JobInputs.model_validate(arguments)
     profiler = get_profiler(inputs.device.profiler)
     capabilities = profiler.describe()
     work = bench(inputs, context)
-    anatomy, data = work.anatomy, work.data
+    anatomy = work.anatomy
+    if capabilities.form == "onnx":
+        require_one_file(anatomy)
+    data = work.data
     if inputs.train is not None:
         training_examples(inputs, anatomy)  # what is wrong with the training text is said now, not after the search
     precision = "bf16" if "bf16" in capabilities.precisions else "f32"

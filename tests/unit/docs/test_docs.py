@@ -188,11 +188,13 @@ def test_numbers_are_those_of_the_code() -> None:
     presets = importlib.import_module("search.presets")
     effort = importlib.import_module("profilers.types").Effort.search()
     data = importlib.import_module("workers.operations.data")
+    limits = importlib.import_module("compressors.export.limits")
     words = {3: "three", 5: "five", 6: "six", 2: "twice"}
     said = {
         "quickstart.md": [
             f"{splits['calibration']:.0%} for calibration, {splits['search']:.0%} for the search".replace("%", " %"),
             f"{splits['holdout']:.0%} held out".replace("%", " %"),
+            f"at most {limits.ONE_FILE_BYTES / 2**30:.1f} GiB in float32",
         ],
         "reading-results.md": [
             f"±{standing.LARGEST_HALF_WIDTH:.0%}".replace("%", " %"),
