@@ -23,7 +23,8 @@ COMPANIONS = (
 )
 """Configuration, tokenizer and pooling files, relative to the folder."""
 
-_WEIGHTS = ("model.safetensors",)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+"""Patterns of the names of the weights: one file, or an index and its shards."""
 
 
 def copy_companions(model_dir: Path, directory: Path) -> None:
@@ -37,6 +38,7 @@ def copy_companions(model_dir: Path, directory: Path) -> None:
 
 
 def model_digests(model_dir: Path) -> dict[str, str]:
-    """sha256 of the dense model's own files, by name."""
-    names = [name for name in (*_WEIGHTS, *COMPANIONS) if (model_dir / name).is_file()]
-    return {name: file_sha256(model_dir / name) for name in names}
+    """sha256 of the dense model's own files, all shards of its weights included, by name."""
+    weights = sorted(path.name for pattern in _WEIGHTS for path in model_dir.glob(pattern))
+    names = [name for name in COMPANIONS if (model_dir / name).is_file()]
+    return {name: file_sha256(model_dir / name) for name in (*weights, *names)}

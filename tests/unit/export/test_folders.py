@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import paretune.artifact
+from compressors.anatomy import load_reference_model
 from compressors.export.checks import ExportMismatchError
 from compressors.export.checks import check_onnx
 from compressors.export.checks import example_feeds
@@ -74,6 +75,17 @@ def test_torch_folder(networks: Networks, folders: Folders, tmp_path: Path) -> N
         with torch.inference_mode():
             output = program(*(torch.from_numpy(item[name]) for name in manifest.inputs))
         assert np.allclose(output.numpy(), expected(item), atol=1e-5)
+
+
+def test_all_shards_of_the_dense_model_are_named(networks: Networks, folders: Folders, tmp_path: Path) -> None:
+    dense = tmp_path / "dense"
+    load_reference_model(folders[BERT], BERT[1]).model.save_pretrained(dense, max_shard_size="30KB")
+    shards = {path.name for path in dense.glob("model-*.safetensors")}
+    assert len(shards) > 1
+    assert not (dense / "model.safetensors").exists()
+    manifest = export_onnx_folder(networks[BERT], Recipe.dense(3), dense, tmp_path / "out", Provenance(task=BERT[1]))
+    assert shards | {"model.safetensors.index.json", "config.json"} == manifest.model_files.keys()
+    assert all(manifest.model_files[name] == file_sha256(dense / name) for name in shards)
 
 
 def test_a_damaged_graph_is_not_offered(networks: Networks, folders: Folders, tmp_path: Path) -> None:
