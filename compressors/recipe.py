@@ -73,7 +73,8 @@ class QuantizationRecipe(_Frozen):
 
     scheme: Literal["dynamic", "static", "weight_only"] = "dynamic"
     """``dynamic``: int8 weights per output channel, activation scales at run time. ``static``: the same with calibrated
-    activation scales. ``weight_only``: block-wise weights, float activations; layers with 4 bits are always so."""
+    activation scales. ``weight_only``: block-wise weights, activations stored as floats, which the runtime may round to
+    int8 within a product (``accuracy_level=4`` of ONNX Runtime's ``MatMulNBits``); layers with 4 bits are always so."""
     ranges: Literal["minmax", "percentile", "entropy", "mse"] = "percentile"
     """How the static scheme finds the range of an activation."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -31,7 +31,7 @@ def emit_linear(context: Context, source: str, linear: Linear, output: str) -> s
 def emit_product(context: Context, source: str, weight: Float, bias: Float | None, bits: int, output: str) -> str:
     """Write ``output = source @ weight.T + bias`` with ``weight`` ``[out, in]`` stored in ``bits`` bits.
 
-    4 bits are always weight-only, 16 bits are storage: the arithmetic is float32.
+    4 bits are always weight-only; 16 bits are storage, and the arithmetic is float32.
     """
     scheme = context.quantization.scheme
     if bits == 4 or (bits == 8 and scheme == "weight_only"):
@@ -111,7 +111,11 @@ def _integer_product(
 
 
 def _weight_only(context: Context, source: str, weight: Float, bias: Float | None, bits: int, output: str) -> str:
-    """Weights in blocks of few bits, float activations."""
+    """Weights in blocks of few bits; activations come and go as floats.
+
+    ``MatMulNBits`` may round them to int8 within the product (:data:`INT8_COMPUTE`); the standard form does not ask for
+    that.
+    """
     builder = context.builder
     blocks = quantize_in_blocks(weight, bits, BLOCK, per_channel=context.quantization.rounding == "gptq")
     outputs, inputs = weight.shape
