@@ -151,8 +151,12 @@ class _Builder:
         return FeedForward(
             up=self._refine("up", branch.up, given, plan),
             down=self._refine("down", branch.down, middle, plan),
-            activation=branch.activation,
+            # The recipe asks for another function: every form of the candidate computes that one.
+            activation="gelu_tanh" if self._approximates(branch) else branch.activation,
         )
+
+    def _approximates(self, branch: FeedForward) -> bool:
+        return branch.activation == "gelu" and self.recipe.graph.gelu == "tanh"
 
     def _input(self, site: Site, kept: Tensor | None) -> MatrixInput:
         statistics = self.calibration.at(self.layer.index, site)

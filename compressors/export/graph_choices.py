@@ -7,10 +7,15 @@ from compressors.recipe import GraphRecipe
 _FIRST: dict[str, object] = {"layout": "batch_first"}
 
 
-def alternatives(graph: GraphRecipe) -> dict[str, GraphRecipe]:
+def alternatives(graph: GraphRecipe, *, rounded: bool = False) -> dict[str, GraphRecipe]:
     """Return the recipes that differ from ``graph`` in one choice and compute the same function, by name.
 
     Operators of ONNX Runtime are tried only if ``graph`` has them already: elsewhere they do not run.
+
+    Args:
+        graph: What the others are compared with.
+        rounded: Whether the matrices are rounded to 8 bits. What GELU's tanh form changes (at most 0.0005) is far less
+            than that, so it counts as the same function there.
     """
     choices: dict[str, dict[str, object]] = {
         "packed qkv": {"packed_qkv": True},
@@ -20,6 +25,8 @@ def alternatives(graph: GraphRecipe) -> dict[str, GraphRecipe]:
         "merged keys": {"merged_keys": True},
         "projected keys": {"merged_keys": False},
     }
+    if rounded:
+        choices["approximate gelu"] = {"gelu": "tanh"}
     if graph.operators == "contrib":
         choices |= {
             "batch first": _FIRST,

@@ -30,7 +30,7 @@ from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 from workers.stages.table import measured_key
 
-VERSION = 1
+VERSION = 2
 """Counts up when graphs are chosen in another way, so that old choices are not used any more."""
 BUDGET_SHARE = 0.04
 """Part of the job's time that races of graphs may take."""
@@ -127,7 +127,7 @@ class _Races:
         return {"choices": choices, "seconds": round(self._spent, 3)}
 
     def _choose(self, bits: int, start: GraphRecipe) -> GraphChoice:
-        others = alternatives(start)
+        others = alternatives(start, rounded=bits == 8)
 
         def race(reference: GraphRecipe, graphs: Mapping[str, GraphRecipe]) -> dict[str, Estimate]:
             share = FIRST_RACE if graphs is others else 1.0 - FIRST_RACE

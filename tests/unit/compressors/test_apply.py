@@ -15,6 +15,12 @@ from compressors.anatomy import load_reference_model
 from compressors.apply import apply_recipe
 from compressors.calibration import Calibration
 from compressors.calibration import calibrate
+from compressors.export.checks import FLOAT_TOLERANCE
+from compressors.export.checks import check_onnx
+from compressors.export.checks import compare
+from compressors.export.checks import example_feeds
+from compressors.export.checks import module_runner
+from compressors.export.onnx import write_onnx
 from compressors.linear_algebra import composed_error
 from compressors.local_error import relative_errors
 from compressors.methods.merging import merge_layers
@@ -342,3 +348,17 @@ def test_any_recipe_gives_a_model_of_its_shape(
         output = module(**batch)
         assert output.shape == (len(batch["input_ids"]), 3)
         assert torch.isfinite(output).all()
+
+
+def test_a_recipe_with_the_approximate_gelu_computes_that_in_torch_and_in_onnx(
+    bert: EncoderNetwork, calibration: Calibration, tmp_path: Path
+):
+    exact = Recipe.dense(len(bert.layers))
+    recipe = exact.model_copy(update={"graph": exact.graph.model_copy(update={"gelu": "tanh"})})
+    candidate = apply_recipe(bert, calibration, recipe)
+    assert {layer.feed_forward.activation for layer in candidate.layers if layer.feed_forward} == {"gelu_tanh"}
+    write_onnx(candidate, recipe, tmp_path / "model.onnx")
+    assert check_onnx(tmp_path / "model.onnx", candidate, recipe.quantization).relative_error < FLOAT_TOLERANCE
+    feeds = example_feeds(bert)
+    difference = compare(module_runner(to_module(candidate)), module_runner(to_module(bert)), feeds)
+    assert 0 < difference.largest_difference < 5e-3

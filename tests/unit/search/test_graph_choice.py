@@ -92,3 +92,5 @@ def test_alternatives_differ_and_keep_to_the_operators_of_the_device() -> None:
         found = list(alternatives(start).values())
         assert start not in found
         assert all(found.count(graph) == 1 for graph in found)
+        assert "tanh" not in {graph.gelu for graph in found}
+        assert "tanh" in {graph.gelu for graph in alternatives(start, rounded=True).values()}
