@@ -1,4 +1,4 @@
-"""The terms of the recovery loss. Every function returns a scalar, float32, averaged over the batch."""
+"""The terms of the recovery loss. Every function returns a scalar, float32, averaged over the batch if not stated."""
 
 import torch
 from torch import Tensor
@@ -11,10 +11,8 @@ LEAST_SPREAD = 1e-3
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over the labelled rows; zero when there are none. logits ``[B, C]``, labels int64 ``[B]``."""
-    if not bool((labels != UNLABELLED).any()):
-        return logits.sum() * 0.0
-    return functional.cross_entropy(logits, labels, ignore_index=UNLABELLED)
+    """Cross-entropy summed over the labelled rows, zero without any. logits ``[B, C]``, labels int64 ``[B]``."""
+    return functional.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
 
 
 def logits_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -53,22 +53,31 @@ class Objective:
         outputs = [teacher.targets(batch).output for batch in held] if relates else []
         self._spread = losses.similarity_variance(torch.cat(outputs)) if outputs else losses.LEAST_SPREAD
 
-    def loss(self, student: CompressedEncoder, batch: Batch) -> Tensor:
-        """Return the weighted sum of the terms that apply, a scalar."""
+    def loss(self, student: CompressedEncoder, batch: Batch, *, rows: int, labelled: int) -> Tensor:
+        """Return what one part of a batch adds to the weighted sum of the terms that apply, a scalar.
+
+        Args:
+            student: The model to train.
+            batch: The part.
+            rows: Rows of all parts.
+            labelled: Those of them that have a label: cross-entropy is averaged over these, which need not be spread
+                evenly over the parts.
+        """
         targets = self._teacher.targets(batch)
         with autocast(self._precision):
             output, states = forward_with_states(student, batch, self._layers, shorten=True)
         weights = self._config.losses
         if self._classifies:
             total = weights.logits * losses.logits_loss(output, targets.output, self._config.temperature)
-            if weights.task and batch.labels is not None:
-                total = total + weights.task * losses.task_loss(output, batch.labels)
         else:
             total = weights.cosine * losses.cosine_loss(output, targets.output)
             if weights.relational:
                 total = total + weights.relational * losses.relational_loss(output, targets.output, self._spread)
         if self._layers:
             total = total + weights.hidden * self._hidden(states, targets, batch)
+        total = total * (len(batch.indices) / rows)
+        if self._classifies and weights.task and batch.labels is not None and labelled:
+            total = total + weights.task / labelled * losses.task_loss(output, batch.labels)
         return total
 
     def _hidden(self, states: dict[int, Tensor], targets: Targets, batch: Batch) -> Tensor:

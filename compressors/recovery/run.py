@@ -13,6 +13,7 @@ from compressors.recovery import checkpoint
 from compressors.recovery.checkpoint import CurvePoint
 from compressors.recovery.checkpoint import Position
 from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import collate
 from compressors.recovery.data import epoch_batches
 from compressors.recovery.objective import Objective
@@ -155,9 +156,11 @@ class Run:
         """Train on the texts at ``rows`` of the training part."""
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
+        labels = self.data.examples.labels
+        labelled = sum(labels[self.data.train[row]] != UNLABELLED for row in rows) if labels is not None else 0
         for part in self._parts(rows):
             batch = collate(self.data.examples, [self.data.train[row] for row in part])
-            loss = self._objective.loss(self.student, batch) * (len(part) / len(rows))
+            loss = self._objective.loss(self.student, batch, rows=len(rows), labelled=labelled)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         if self.config.gradient_clip is not None:

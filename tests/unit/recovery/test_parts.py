@@ -75,8 +75,8 @@ def test_padding_and_missing_labels_do_not_count() -> None:
     changed[0, 2:] = 1e3
     assert losses.square_head_loss(changed, states, mask) == losses.square_head_loss(other, states, mask)
     logits = torch.randn(3, 2)
-    expected = functional.cross_entropy(logits[:1], torch.tensor([1]))
-    assert losses.task_loss(logits, torch.tensor([1, UNLABELLED, UNLABELLED])) == pytest.approx(float(expected))
+    expected = functional.cross_entropy(logits[:2], torch.tensor([1, 0]), reduction="sum")
+    assert losses.task_loss(logits, torch.tensor([1, 0, UNLABELLED])) == pytest.approx(float(expected))
     assert losses.task_loss(logits, torch.full((3,), UNLABELLED)) == 0
 
 

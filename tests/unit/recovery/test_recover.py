@@ -18,6 +18,7 @@ from compressors.network import EncoderNetwork
 from compressors.recovery import checkpoint
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import TrainingData
 from compressors.recovery.data import collate
 from compressors.recovery.objective import state_layers_for
@@ -119,6 +120,18 @@ def test_batches_that_pass_in_parts_train_alike(
     parts = run(classifier, student_of(classifier), texts, config.model_copy(update={"tokens_per_pass": 40}))
     assert [point.loss for point in parts.curve] == pytest.approx([point.loss for point in whole.curve], rel=1e-2)
     assert parts.best_score == pytest.approx(whole.best_score, rel=2e-2)
+
+
+def test_every_label_of_a_batch_counts_alike_in_whatever_part_it_is(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    labels = [label if row % 3 == 0 else UNLABELLED for row, label in enumerate(texts.labels)]
+    some = TrainingData(texts.input_ids, labels)
+    losses = LossWeights(task=1, logits=0, hidden=0)
+    config = SHORT.model_copy(update={"epochs": 1.0, "learning_rate": 1e-4, "losses": losses})
+    whole = run(classifier, student_of(classifier), some, config)
+    parts = run(classifier, student_of(classifier), some, config.model_copy(update={"tokens_per_pass": 40}))
+    assert [point.loss for point in parts.curve] == pytest.approx([point.loss for point in whole.curve], rel=1e-3)
 
 
 def test_embeddings_of_few_texts_at_a_time_train_alike(embedder: EncoderNetwork, student_of: StudentOf) -> None:
