@@ -95,6 +95,9 @@ def commit(
 ) -> None:
     """Create the planned trials as far as there is still place, or move the job on.
 
+    A plan that was thought out in an earlier stage says nothing about this one: it is thrown away, and the next tick
+    makes another.
+
     Args:
         session: A write session.
         job: The job.
@@ -106,38 +109,14 @@ def commit(
     job = lock_job(session, job)
     if job.state != "running":
         return
-    if job.stage == "finalise":
-        finalise.finish_if_confirmed(session, job, job_trials(session, job.id), now)
-        return
-    if job.stage == "recover":
-        _continue_recovery(session, job, plan, now)
-        return
-    if job.stage not in TRIAL_STAGES:
-        return
-    context = job_context(job)
-    request, prepared = context.request, context.prepared
-    records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
-    if create_baselines(session, job, prepared.capabilities.baselines, {record.digest for record in records}):
-        records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
-    budget = job_budget(session, job, request, records, now)
-    if budget.overdue:
-        _give_up_trials(session, records, now)
-        records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
-    free = free_places(records, budget, in_flight)
-    created = create_planned(session, job, plan.trials, {record.digest for record in records}, free)
-    waiting = created or any(record.outcome == "running" for record in records)
-    if not waiting and (budget.search_is_over or plan.exhausted):
-        if job.stage == "baselines" and not budget.search_is_over:
-            learn(session, job)
-            return
-        if not budget.search_is_over:
-            append_event(session, job.id, "notice", {"message": EXHAUSTED})
-        if request.training is not None:
-            healing.start(session, job, now)
-        else:
-            finalise.start(session, job, job_trials(session, job.id), budget)
-    elif len(created) < free and not plan.exhausted:
+    if plan.stage != job.stage:
         request_tick(session, job)
+    elif job.stage == "finalise":
+        finalise.finish_if_confirmed(session, job, job_trials(session, job.id), now)
+    elif job.stage == "recover":
+        _continue_recovery(session, job, plan, now)
+    elif job.stage in TRIAL_STAGES:
+        _continue_search(session, job, plan, now, in_flight)
 
 
 def start_trials(session: Session, job: Job) -> None:
@@ -281,6 +260,34 @@ def trial_failed(session: Session, job: Job, trial: Trial, error: ParetuneError,
         hint = error.hint or "Look at the errors of the job's trials."
         fail_job(session, job, RunnerError(f"No trial succeeds; the last error: {error.message}", hint=hint), now)
     else:
+        request_tick(session, job)
+
+
+def _continue_search(session: Session, job: Job, plan: Plan, now: datetime, in_flight: int) -> None:
+    """Create trials, give up those for which there is no time, or go on to what comes next."""
+    context = job_context(job)
+    request, prepared = context.request, context.prepared
+    records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
+    if create_baselines(session, job, prepared.capabilities.baselines, {record.digest for record in records}):
+        records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
+    budget = job_budget(session, job, request, records, now)
+    if budget.overdue:
+        _give_up_trials(session, records, now)
+        records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
+    free = free_places(records, budget, in_flight)
+    created = create_planned(session, job, plan.trials, {record.digest for record in records}, free)
+    waiting = created or any(record.outcome == "running" for record in records)
+    if not waiting and (budget.search_is_over or plan.exhausted):
+        if job.stage == "baselines" and not budget.search_is_over:
+            learn(session, job)
+            return
+        if not budget.search_is_over:
+            append_event(session, job.id, "notice", {"message": EXHAUSTED})
+        if request.training is not None:
+            healing.start(session, job, now)
+        else:
+            finalise.start(session, job, job_trials(session, job.id), budget)
+    elif len(created) < free and not plan.exhausted:
         request_tick(session, job)
 
 

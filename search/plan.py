@@ -40,11 +40,13 @@ class Plan(BaseModel):
     """What a tick would like to try next.
 
     Attributes:
+        stage: The job's stage in which this was thought out; in another one it is void.
         trials: New recipes, best first.
         exhausted: The strategy has nothing new left.
         shapes: What recovery training should race about, when that is due.
     """
 
+    stage: str
     trials: list[PlannedTrial] = []
     exhausted: bool = False
     shapes: list[Shape] = []
@@ -62,36 +64,36 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
     if job.state == "running" and job.stage == "recover":
         return _shapes(session, job)
     if job.state != "running" or job.stage not in TRIAL_STAGES:
-        return Plan()
+        return Plan(stage=job.stage)
     context = job_context(job)
     request = context.request
     records = job_records(session, job.id, labelled=context.prepared.labelled)
     budget = job_budget(session, job, request, records, now or database_now(session))
     free = free_places(records, budget, in_flight)
     if free <= 0:
-        return Plan()
+        return Plan(stage=job.stage)
     planned = planned_presets(context, records)[:free]
     if len(planned) == free:
-        return Plan(trials=planned)
+        return Plan(stage=job.stage, trials=planned)
     if job.stage == "baselines":
-        return Plan(trials=planned, exhausted=True)
+        return Plan(stage=job.stage, trials=planned, exhausted=True)
     study = StudyState(job.id, request.seed, request.goal, tuple(records), budget.progress)
     asked = context.strategy.ask(study, free - len(planned))
     planned += [
         PlannedTrial(recipe=p.recipe, source=p.source, params=p.params, sampler_state=p.sampler_state) for p in asked
     ]
-    return Plan(trials=planned, exhausted=len(planned) < free)
+    return Plan(stage=job.stage, trials=planned, exhausted=len(planned) < free)
 
 
 def _shapes(session: Session, job: Job) -> Plan:
     """Choose the shapes for recovery training, unless they are chosen."""
     if (job.prepared or {}).get("recovery", {}).get("shapes") is not None:
-        return Plan()
+        return Plan(stage=job.stage)
     context = job_context(job)
     request = context.request
     records = job_records(session, job.id, labelled=context.prepared.labelled)
     study = StudyState(job.id, request.seed, request.goal, tuple(records), 1.0)
-    return Plan(shapes=choose_shapes(request, context.prepared, study))
+    return Plan(stage=job.stage, shapes=choose_shapes(request, context.prepared, study))
 
 
 def job_budget(

@@ -123,12 +123,27 @@ def scouts(lanes: Sequence[Lane], seconds: float) -> list[int]:
     """
     shortest = min(SHORTEST_SECONDS, SCOUT_SHARE * seconds)
     count = max(1, min(SCOUTS, len(lanes), int(SCOUT_SHARE * seconds / shortest)))
-    by_origin: dict[str, list[int]] = {SEARCHED: []}
-    for number in sorted(range(len(lanes)), key=lambda number: -lanes[number].cost):
-        by_origin.setdefault(lanes[number].origin, []).append(number)
-    queues = [_inner_first(numbers) for numbers in by_origin.values() if numbers]
+    queues = [_inner_first(numbers) for numbers in _by_origin(lanes)]
     order = [queue[turn] for turn in range(len(lanes)) for queue in queues if turn < len(queue)]
     return sorted(order[:count], key=lambda number: -lanes[number].cost)
+
+
+def evenly_spread(lanes: Sequence[Lane], count: int) -> list[int]:
+    """Return ``count`` of the shapes, an equal number of every origin where there are so many, the mildest first.
+
+    Those of an origin are evenly spaced from the slowest to the fastest.
+    """
+    families = _by_origin(lanes)
+    places = [0] * len(families)
+    while sum(places) < min(count, len(lanes)):
+        open_ones = [number for number, family in enumerate(families) if places[number] < len(family)]
+        places[min(open_ones, key=lambda number: places[number])] += 1
+    chosen = [
+        family[int((place + 0.5) * len(family) / many)]
+        for family, many in zip(families, places, strict=True)
+        for place in range(many)
+    ]
+    return sorted(chosen, key=lambda number: -lanes[number].cost)
 
 
 def next_training(
@@ -142,7 +157,8 @@ def next_training(
         seconds: Training time in all.
         left: Training time that is left.
         goal: With a maximum drop, a gain is a faster shape that keeps to it; with a latency ceiling, a better shape.
-            Without a goal all shapes get the same time.
+            Without a goal every speed is wanted: as many shapes as there is time for, spread over speed and origin,
+            get the same time.
     """
     turn = len(outcomes)
     out = {shape for (_, shape), outcome in outcomes.items() if outcome.failed or outcome.weights is None}
@@ -151,7 +167,7 @@ def next_training(
     tried = {shape for _, shape in outcomes}
     if goal.max_drop is None and goal.max_latency_ms is None:
         count = max(1, min(len(lanes), int(seconds / min(SHORTEST_SECONDS, seconds))))
-        waiting = [number for number in range(count) if number not in tried]
+        waiting = [number for number in evenly_spread(lanes, count) if number not in tried]
         if not waiting:
             return None
         return Training((turn, waiting[0]), None, seconds / count, last=len(waiting) == 1)
@@ -292,6 +308,14 @@ def _state(history: Sequence[Outcome], left: float) -> _State | None:
     joined = Outcome(False, last.weights, last.drop, last.drop_error, tuple(curve))
     now, later, fresh = (expectation(joined, moment) for moment in (seconds, seconds + left, left))
     return _State(last.weights, now, later, fresh)
+
+
+def _by_origin(lanes: Sequence[Lane]) -> list[list[int]]:
+    """Return the shapes of each origin, the slowest first; those that the search has found come first."""
+    families: dict[str, list[int]] = {SEARCHED: []}
+    for number in sorted(range(len(lanes)), key=lambda number: -lanes[number].cost):
+        families.setdefault(lanes[number].origin, []).append(number)
+    return [family for family in families.values() if family]
 
 
 def _inner_first(numbers: Sequence[int]) -> list[int]:

@@ -204,8 +204,8 @@ def _candidates(
             narrow = uniform(space, request.space, fraction, 32, space.defaults.precision)
             yield _shape(narrow, "uniform", space, model)
             if "depth" in space.kinds:
-                for part in LAYERS_KEPT:
-                    yield _shape(_shallow(narrow, part, request.space.min_layers), "depth", space, model)
+                for shallow in _shallower(narrow, request.space.min_layers):
+                    yield _shape(shallow, "depth", space, model)
 
 
 def _shape(recipe: Recipe, origin: str, space: SearchSpace, model: LatencyModel, number: int | None = None) -> Shape:
@@ -214,13 +214,20 @@ def _shape(recipe: Recipe, origin: str, space: SearchSpace, model: LatencyModel,
     return Shape(recipe=plain, ratio=ratio, origin=origin, number=number)
 
 
-def _shallow(recipe: Recipe, part: float, least: int) -> Recipe:
-    """Keep a part of the layers, evenly spaced, the first and the last among them."""
+def _shallower(recipe: Recipe, least: int) -> Iterator[Recipe]:
+    """Yield the recipe with fewer layers, evenly spaced, the first and the last among them.
+
+    None of a model with so few layers that all of them stay.
+    """
     layers = len(recipe.layers)
-    keep = min(layers, max(least, 2, round(part * layers)))
-    kept = {round(place * (layers - 1) / (keep - 1)) for place in range(keep)}
-    changed = tuple(layer if index in kept else LayerRecipe(removed=True) for index, layer in enumerate(recipe.layers))
-    return recipe.model_copy(update={"layers": changed})
+    for part in LAYERS_KEPT:
+        keep = max(least, 2, round(part * layers))
+        if keep < layers:
+            kept = {round(place * (layers - 1) / (keep - 1)) for place in range(keep)}
+            changed = (
+                layer if number in kept else LayerRecipe(removed=True) for number, layer in enumerate(recipe.layers)
+            )
+            yield recipe.model_copy(update={"layers": tuple(changed)})
 
 
 def _in_bits(recipe: Recipe, space: SearchSpace, bits: int, precision: str) -> Recipe:

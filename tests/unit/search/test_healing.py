@@ -18,6 +18,7 @@ from search.quantized_finish import finish_candidate
 from search.race import SCOUTS
 from search.race import Lane
 from search.race import Outcome
+from search.race import evenly_spread
 from search.race import next_training
 from search.race import scouts
 from search.requests import Goal
@@ -253,8 +254,20 @@ def test_half_of_the_rest_is_trained_until_a_half_is_too_little():
 def test_without_a_maximum_drop_the_best_quality_wins():
     good, bad = outcome(0.002, 20), outcome(0.04, 20)
     assert after((1, good), (3, bad), goal={"max_latency_ms": 3.0}).place[1] == 1
-    shares = [next_training(LANES, {}, 300.0, 300.0, Goal())]
-    assert shares[0].seconds == 60.0
+
+
+def test_without_a_goal_every_speed_gets_the_same_time():
+    lanes = [Lane(0.9 - 0.05 * number, "uniform") for number in range(8)] + [Lane(0.3, "depth"), Lane(0.2, "depth")]
+    trained, outcomes = [], {}
+    while (training := next_training(lanes, outcomes, 300.0, 300.0, Goal())) is not None:
+        assert training.seconds == 60.0
+        assert training.last == (len(trained) == 4)
+        outcomes[training.place] = outcome(0.02)
+        trained.append(training.place[1])
+    assert trained == [1, 4, 6, 8, 9]
+    (only,) = evenly_spread([Lane(0.5, "uniform"), Lane(0.4, "search"), Lane(0.3, "search"), Lane(0.2, "search")], 1)
+    assert only == 2, "the middle one of those that the search has found"
+    assert sorted(evenly_spread(lanes, 99)) == list(range(10))
 
 
 def record(number, weights, bits, drop, ratio):

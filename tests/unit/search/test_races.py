@@ -55,3 +55,40 @@ def test_ticks_and_results_at_the_same_moment_lose_and_repeat_nothing(postgresql
     job = bench.run(job_id)
     assert job.state == "succeeded"
     assert sum(t.source != "baseline" for t in bench.trials(job_id)) == 16
+
+
+def test_a_tick_that_thought_in_the_search_does_not_end_the_recovery_that_began_meanwhile(bench):
+    job_id = bench.submit(goal={"max_drop": 0.01}, budget={"seconds": None, "trials": 12}, recover={"seconds": 400})
+    stale = run_until(bench, job_id, "recover")
+    assert (stale.stage, stale.shapes) == ("search", [])
+    with bench.database.write_session() as session:
+        coordinator.commit(session, session.get(Job, job_id), stale, bench.now)
+    with bench.database.read_session() as session:
+        assert (session.get(Job, job_id).prepared["recovery"]).get("shapes") is None
+    assert bench.run(job_id).state == "succeeded"
+    assert any(trial.source == "recovery" for trial in bench.trials(job_id))
+
+
+def test_a_tick_that_thought_among_the_baselines_does_not_end_the_search_that_began_meanwhile(bench):
+    job_id = bench.submit(strategy="guided", goal={"max_drop": 0.01}, budget={"seconds": None, "trials": 12})
+    stale = run_until(bench, job_id, "search", of="baselines")
+    assert (stale.stage, stale.exhausted) == ("baselines", True)
+    with bench.database.write_session() as session:
+        coordinator.commit(session, session.get(Job, job_id), stale, bench.now)
+    with bench.database.read_session() as session:
+        assert session.get(Job, job_id).stage == "search"
+    bench.run(job_id)
+    assert sum(trial.source != "baseline" for trial in bench.trials(job_id)) == 12
+
+
+def run_until(bench, job_id, stage, of="search"):
+    """Bring the job to a stage; return what the last tick in the stage ``of`` thought out."""
+    plan = None
+    while True:
+        with bench.database.read_session() as session:
+            job = session.get(Job, job_id)
+            if job.stage == of:
+                plan = coordinator.propose(session, job, bench.now)
+        if job.stage == stage:
+            return plan
+        bench.run(job_id, most=1)
