@@ -39,6 +39,7 @@ def again(
       paretune again latest --device local-openvino --watch
       paretune again JOB --max-drop 0.02 --budget 20m
     """
+    seconds = None if budget is None else parse_duration(budget)
     with connect(url, api_key, home) as client:
         before = client.job(job_id(client, job))
         changes: dict[str, Any] = {"name": name}
@@ -47,8 +48,8 @@ def again(
         if max_drop is not None or max_latency is not None:
             goal = {"max_drop": max_drop, "max_latency_ms": max_latency}
             changes["goal"] = {key: value for key, value in goal.items() if value is not None}
-        if budget is not None:
+        if seconds is not None:
             trials = before.request.get("budget", {}).get("trials")
-            changes["budget"] = {"seconds": parse_duration(budget), "trials": trials}
+            changes["budget"] = {"seconds": seconds, "trials": trials}
         started = client.submit_like(before, **changes)
         show_started(client, started, f"Follow it:      paretune watch {started.id}", watch=watch, as_json=as_json)

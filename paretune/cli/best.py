@@ -5,6 +5,7 @@ from typing import Annotated
 from typing import Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn
 from rich.progress import DownloadColumn
 from rich.progress import Progress
@@ -48,6 +49,10 @@ def best(
     """
     if format not in {"onnx", "torch"}:
         raise typer.BadParameter("choose onnx or torch", param_hint="--format")
+    if trial is not None and (max_drop is not None or max_latency is not None):
+        raise typer.BadParameter(
+            "a trial is taken whatever the goal: leave out --max-drop and --max-latency", param_hint="--trial"
+        )
     kind: Format = "torch" if format == "torch" else "onnx"
     with connect(url, api_key, home) as client:
         identifier = job_id(client, job)
@@ -63,9 +68,9 @@ def best(
             console.print(front_table(client.front(identifier), console.width))
     _show(view, "Best: trial" if trial is None else "Trial")
     if output is not None:
-        console.print(f"{len(files)} files in {output}:")
+        console.print(f"{len(files)} files in {escape(str(output))}:")
         for file in files:
-            console.print(f"  {file['path']}  {format_size(file['size'])}")
+            console.print(f"  {escape(file['path'])}  {format_size(file['size'])}")
 
 
 def _download(client: Client, view: dict[str, Any], kind: Format, output: Path, *, quiet: bool) -> list[dict[str, Any]]:
@@ -83,9 +88,9 @@ def _download(client: Client, view: dict[str, Any], kind: Format, output: Path, 
 
 
 def _show(view: dict[str, Any], title: str) -> None:
-    console.print(f"{title} {view['number']}, [bold]{view['name']}[/]" + _numbers(view))
+    console.print(f"{title} {view['number']}, [bold]{escape(view['name'])}[/]" + escape(_numbers(view)))
     if view.get("verdict"):
-        console.print(f"[dim]{view['verdict']}[/]")
+        console.print(f"[dim]{escape(view['verdict'])}[/]")
     if not view.get("confirmed"):
         console.print("[dim]Provisional: the final measurements have not been taken.[/]")
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from typing import Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from paretune.cli import options
@@ -48,7 +49,7 @@ def devices(
         if capabilities:
             state = "available" if capabilities.get("available") else str(capabilities.get("reason", "not available"))
         formats = ", ".join(capabilities.get("formats", []))
-        table.add_row(device.name, device.profiler, state, formats, json.dumps(device.options))
+        table.add_row(*map(escape, (device.name, device.profiler, state, formats, json.dumps(device.options))))
     console.print(table if found else "No devices yet: `paretune up` registers the local ones.")
 
 
@@ -71,7 +72,7 @@ def add(
     if as_json:
         print_json(device)
     else:
-        console.print(f"Device [bold]{device.name}[/] is registered.")
+        console.print(f"Device [bold]{escape(device.name)}[/] is registered.")
 
 
 def parse_option(text: str) -> tuple[str, Any]:

@@ -4,6 +4,7 @@ from itertools import islice
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from paretune.cli import options
@@ -41,7 +42,8 @@ def jobs(
     for job in found:
         created = job.created_at.astimezone().strftime("%m-%d %H:%M")
         state = job.stage if job.state == "running" else job.state
-        table.add_row(job.id, state, job.request["device"], created, job.name or "")
+        cells = (job.id, state, str(job.request["device"]), created, job.name or "")
+        table.add_row(*map(escape, cells))
     console.print(table if found else "No jobs yet. Start one: paretune submit MODEL_DIR --data FILE --watch")
 
 
@@ -66,7 +68,7 @@ def priority(
     if as_json:
         print_json(changed)
     else:
-        console.print(f"Job {changed.id} has the priority {changed.priority}.")
+        console.print(f"Job {escape(changed.id)} has the priority {changed.priority}.")
 
 
 @reported
@@ -83,4 +85,4 @@ def cancel(
     if as_json:
         print_json(done)
     else:
-        console.print(f"Job {done.id} is {done.state}.")
+        console.print(escape(f"Job {done.id} is {done.state}."))

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from paretune.cli import options
@@ -45,7 +46,7 @@ def keys(
         table.add_column(column, no_wrap=column == "id")
     for key in found:
         state = "revoked" if key.revoked_at else f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "active"
-        table.add_row(key.id, key.name, key.prefix, ", ".join(key.scopes), state)
+        table.add_row(*map(escape, (key.id, key.name, key.prefix, ", ".join(key.scopes), state)))
     console.print(table)
 
 
@@ -76,7 +77,7 @@ def add(
     if as_json:
         print_json(key)
     else:
-        console.print(f"[bold]{key.key}[/]\nKeep it: it cannot be shown again.", soft_wrap=True)
+        console.print(f"[bold]{escape(str(key.key))}[/]\nKeep it: it cannot be shown again.", soft_wrap=True)
 
 
 @app.command("quotas")
@@ -130,7 +131,7 @@ def rotate(
     if as_json:
         print_json(renewed)
     else:
-        console.print(f"[bold]{renewed.key}[/]\nKeep it: it cannot be shown again.", soft_wrap=True)
+        console.print(f"[bold]{escape(str(renewed.key))}[/]\nKeep it: it cannot be shown again.", soft_wrap=True)
 
 
 @app.command("revoke")

@@ -5,6 +5,7 @@ from typing import Annotated
 from typing import Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn
 from rich.progress import DownloadColumn
 from rich.progress import Progress
@@ -23,6 +24,7 @@ from paretune.cli.tables import front_table
 from paretune.cli.watching import watch_job
 from paretune.client import Client
 from paretune.client import job_failure
+from paretune.errors import ApiError
 from paretune.types import Job
 
 _DATA, _GOAL, _SEARCH, _WORKLOAD = "Data", "Goal and budget", "Search", "Workload"
@@ -134,6 +136,9 @@ def submit(
       paretune submit ./embedder --data texts.jsonl --task embedding --device local-openvino
       JOB=$(paretune submit ./my-model --data dev.csv --label-column stars --json | jq -r .id)
     """
+    budget_seconds = parse_duration(budget) if budget else None
+    training = _recover(recover, recover_mode, ignore_labels=ignore_labels, train=train)
+    _require_files(data, calibration, train)
     columns = {"text_column": text_column, "second_text_column": second_text_column, "label_column": label_column}
     workload = {"batch": batch, "sequence_length": sequence_length, "threads": threads}
     fields: dict[str, Any] = {"strategy": strategy, "sampler": sampler, "seed": seed, "name": name}
@@ -152,9 +157,9 @@ def submit(
             max_drop=max_drop,
             max_latency_ms=max_latency,
             objective=objective,
-            budget_seconds=parse_duration(budget) if budget else None,
+            budget_seconds=budget_seconds,
             budget_trials=trials,
-            recover=_recover(recover, recover_mode, ignore_labels=ignore_labels),
+            recover=training,
             **_given(fields),
         )
         hint = f"Follow it:      paretune watch {job.id}\nBest so far:    paretune best {job.id}"
@@ -164,13 +169,13 @@ def submit(
 def show_started(client: Client, job: Job, hint: str, *, watch: bool, as_json: bool) -> None:
     """Say that a job was started, and follow it to its end or say how to."""
     if not as_json:
-        console.print(f"Job [bold]{job.id}[/] is {job.state}.")
+        console.print(f"Job [bold]{escape(job.id)}[/] is {escape(job.state)}.")
     if watch:
         job = finish(client, job, as_json=as_json)
     if as_json:
         print_json(job)
     elif not watch:
-        console.print(hint)
+        console.print(escape(hint))
 
 
 def finish(client: Client, job: Job, *, as_json: bool) -> Job:
@@ -190,8 +195,8 @@ def finish(client: Client, job: Job, *, as_json: bool) -> Job:
             raise typer.Exit(FAILED)
         fail(job_failure(job), as_json=False)
     if not as_json and job.best:
-        console.print(job.best["message"])
-        console.print(f"Download:  paretune best {job.id} --format onnx -o DIR")
+        console.print(escape(job.best["message"]))
+        console.print(escape(f"Download:  paretune best {job.id} --format onnx -o DIR"))
     return job
 
 
@@ -212,7 +217,7 @@ def _model_id(client: Client, model: str, *, quiet: bool) -> str:
         return model
     columns = (TextColumn("Uploading {task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=errors, transient=True, disable=quiet) as bar:
-        task = bar.add_task(Path(model).name, total=None)
+        task = bar.add_task(escape(Path(model).name), total=None)
         return client.upload_model(model, progress=lambda sent, total: bar.update(task, completed=sent, total=total)).id
 
 
@@ -220,9 +225,20 @@ def _dataset_id(client: Client, data: str) -> str:
     return data if _is_id(data) else client.upload_dataset(data).id
 
 
-def _recover(duration: str | None, mode: str | None, *, ignore_labels: bool) -> dict[str, Any] | None:
+def _require_files(*texts: str | None) -> None:
+    """Raise an error for the first that is neither a file nor an id, before anything is uploaded."""
+    for text in texts:
+        if text is not None and not _is_id(text) and not Path(text).is_file():
+            hint = "Give a JSONL, CSV or Parquet file, or the id of a dataset."
+            raise ApiError(f"{text} is not a file.", hint=hint, code="invalid-dataset")
+
+
+def _recover(
+    duration: str | None, mode: str | None, *, ignore_labels: bool, train: str | None
+) -> dict[str, Any] | None:
     if duration is None:
-        for option, given in (("--recover-mode", mode is not None), ("--ignore-labels", ignore_labels)):
+        options = {"--recover-mode": mode is not None, "--ignore-labels": ignore_labels, "--train": train is not None}
+        for option, given in options.items():
             if given:
                 raise typer.BadParameter(f"{option} needs a time: give --recover 20m as well")
         return None

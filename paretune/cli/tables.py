@@ -8,6 +8,8 @@ from rich.table import Table
 JsonObject = dict[str, Any]
 
 _WIDE_COLUMNS = 110
+_ONLY_WIDE = ("quality", "size")
+"""Columns that a narrow terminal does without: nothing is chosen by them."""
 _FACTORS = {
     "p90": "x fp32 at p90",
     "p99": "x fp32 at p99",
@@ -41,7 +43,7 @@ def _interval(estimate: JsonObject | None, form: str, *, scale: float = 1.0, wid
 def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
     """Return the cells of one model by column; what is not needed to choose only where there is room."""
     latency, quality = view.get("latency") or {}, view.get("quality") or {}
-    against_int8 = latency.get("speedup_vs_int8")
+    against_int8, expected = latency.get("speedup_vs_int8"), quality.get("expected_drop")
     in_memory = latency.get("objective") == "peak_memory"
     cells = {
         "#": str(view["number"]),
@@ -51,11 +53,11 @@ def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
         ("MB" if in_memory else "ms"): _absolute(latency, in_memory=in_memory),
         "quality": f"{quality['value']['value']:.4f}" if quality else "–",
         "drop, points": _interval(quality.get("drop"), "+.2f", scale=100.0, wide=wide),
-        "expected": f"{100 * quality['expected_drop']:+.2f}" if quality else "–",
+        "expected": "–" if expected is None else f"{100 * expected:+.2f}",
         "size": format_size(view.get("size_bytes")),
     }
     if not wide:
-        return {name: cell for name, cell in cells.items() if name not in ("quality", "expected")}
+        return {name: cell for name, cell in cells.items() if name not in _ONLY_WIDE}
     details = quality.get("details") or {}
     return cells | {title: f"{details[name]:.3f}" for name, title in RELATIONAL.items() if name in details}
 
@@ -76,7 +78,7 @@ def front_table(front: JsonObject, width: int) -> Table:
     wide = width >= _WIDE_COLUMNS
     models = [(view, None) for view in front["points"]] + [(view, "dim") for view in front["baselines"]]
     title = f"Front of job {front['job_id']} ({front['status']}) by {front['objective_name']}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     rows = [model_cells(view, wide=wide) for view, _ in models]
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     for name in columns:

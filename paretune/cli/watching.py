@@ -32,14 +32,19 @@ def describe_best(job: Job) -> str:
 
 
 def fraction(job: Job) -> float:
-    """How much of the budget is used, 0 to 1: of the time or of the trials, whichever is more."""
+    """How much of the budget is used, 0 to 1: of the time or of the trials, whichever is more.
+
+    Recovery training has time of its own after the search. Then the trials, which limit the search alone, count only
+    where the search has no time to count.
+    """
     if job.is_over:
         return 1.0
     progress, budget = job.progress or {}, job.request.get("budget", {})
+    training = (job.request.get("recover") or {}).get("seconds", 0.0)
     parts = [0.0]
     if budget.get("seconds"):
-        parts.append(progress.get("elapsed_seconds", 0.0) / budget["seconds"])
-    if budget.get("trials"):
+        parts.append(progress.get("elapsed_seconds", 0.0) / (budget["seconds"] + training))
+    if budget.get("trials") and not (training and budget.get("seconds")):
         parts.append(progress.get("trials", {}).get("total", 0) / budget["trials"])
     return min(max(parts), 0.99)
 
@@ -79,7 +84,7 @@ def _update(bar: Progress, task: TaskID, job: Job) -> Job:
     bar.update(
         task,
         completed=fraction(job),
-        description=job.stage if not job.is_over else job.state,
+        description=escape(job.stage if not job.is_over else job.state),
         trials=str(progress.get("trials", {}).get("total", 0)),
         best=describe_best(job),
         left=format_duration(remaining) if remaining is not None else "?",

@@ -12,6 +12,7 @@ from sqlmodel import select
 from typer.testing import CliRunner
 from typer.testing import Result
 
+from infra.database.models import Device
 from infra.database.models import Export
 from infra.database.models import Job
 from paretune.cli.app import app
@@ -179,6 +180,47 @@ def test_training_is_asked_for(run: Run, folder: Path, data: Path, options: str,
     assert (recover["seconds"], recover["mode"], recover["use_labels"]) == expected
 
 
+BRACKETS = "run [/tmp/x] [red] :bug:"
+
+
+def test_names_with_brackets_are_shown_as_they_are(world: World, run: Run, folder: Path, data: Path) -> None:
+    submitted = run("submit", folder, "--data", data, "--name", BRACKETS)
+    assert submitted.exit_code == 0, submitted.output
+    assert run("keys", "add", BRACKETS).exit_code == 0
+    job = parsed(run("jobs", "--json"))["items"][0]["id"]
+    with world.services.database.write_session() as session:
+        for trial in add_outcome(session, session.get_one(Job, job)):
+            trial.facts = {"name": BRACKETS}
+        end_job(session, session.get_one(Job, job), "succeeded")
+        device = session.exec(select(Device).where(Device.name == "local-cpu")).one()
+        device.capabilities = {"available": False, "reason": BRACKETS}
+    for command in (("jobs",), ("keys",), ("devices",), ("best", job), ("best", job, "--trial", "3"), ("watch", job)):
+        shown = run(*command)
+        assert shown.exit_code == 0, (command, shown.output, shown.exception)
+        assert BRACKETS in shown.output, command
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--budget 10min", "not a duration"),
+        ("--recover 10min", "not a duration"),
+        ("--ignore-labels", "--recover 20m"),
+        ("--recover-mode race", "--recover 20m"),
+        ("--train DATA", "--recover 20m"),
+        ("--calibration missing.jsonl", "missing.jsonl is not a file"),
+    ],
+)
+def test_what_can_be_refused_here_is_refused_before_anything_is_uploaded(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, data: Path, options: str, words: str
+) -> None:
+    monkeypatch.setenv("PARETUNE_URL", "http://127.0.0.1:9")  # nobody there: an upload would be exit code 1
+    arguments = [*options.replace("DATA", str(data)).split(), "--data", str(data)]
+    result = CliRunner().invoke(app, ["submit", str(folder), *arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.output.split())
+
+
 def test_uploaded_things_can_be_named_by_id(run: Run, folder: Path, data: Path) -> None:
     first = parsed(run("submit", folder, "--data", data, "--json"))["request"]
     again = parsed(run("submit", first["model_id"], "--data", first["dataset_id"], "--json"))["request"]
@@ -314,6 +356,9 @@ def test_usage_mistakes_are_exit_code_2() -> None:
     assert runner.invoke(app, ["submit"]).exit_code == 2
     assert runner.invoke(app, ["best", "JOB", "--max-drop", "7"]).exit_code == 2
     assert runner.invoke(app, ["best", "JOB", "--format", "exe"]).exit_code == 2
+    for goal in ("--max-drop", "--max-latency"):
+        assert runner.invoke(app, ["best", "JOB", "--trial", "3", goal, "0.01"]).exit_code == 2
+    assert runner.invoke(app, ["again", "JOB", "--budget", "10min"]).exit_code == 2
     for command in (
         "up",
         "submit",
