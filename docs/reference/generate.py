@@ -263,7 +263,7 @@ def _command_section(command: Any, name: str) -> str:
         rows = [(f"`{_metavar(argument)}`", argument.help or "") for argument in arguments]
         parts.append(_table(("argument", "meaning"), rows))
     shown = [option for option in options if option.name != "help"]
-    rows = [(", ".join(f"`{flag}`" for flag in option.opts), _value(option), option.help or "") for option in shown]
+    rows = [(", ".join(f"`{flag}`" for flag in _flags(option)), _value(option), option.help or "") for option in shown]
     parts.append(_table(("option", "value", "meaning"), rows))
     if examples.strip():
         lines = textwrap.dedent(examples.split("\n", 2)[2]).rstrip()
@@ -276,9 +276,14 @@ def _metavar(argument: Any) -> str:
     return str(argument.metavar or argument.name).upper()
 
 
+def _flags(option: Any) -> list[str]:
+    return [*option.opts, *option.secondary_opts]
+
+
 def _value(option: Any) -> str:
     if option.is_flag:
-        return ""
+        default = option.opts if option.default else option.secondary_opts
+        return f"default `{default[0]}`" if option.secondary_opts else ""
     default = option.default
     text = f"`{option.metavar or option.opts[0].lstrip('-').upper()}`"
     if option.required:

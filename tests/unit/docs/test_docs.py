@@ -45,6 +45,11 @@ def test_generated_pages_are_current(name: str) -> None:
     assert current == generate.pages()[name], "run: python -m docs.reference.generate"
 
 
+def test_both_ways_of_a_switch_are_in_the_reference() -> None:
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    assert "| `--repair`, `--no-repair` | default `--repair` |" in text
+
+
 @each_page
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
