@@ -28,7 +28,7 @@ from tests.unit.api.outcome import add_trial
 HOSTILE = (
     "\"><script>alert(1)</script>' onload=x <img src=//evil.example/x> $\\frac{$ {{7*7}} &amp; \u202e\n" + "ä" * 80
 )
-VOID = {"meta", "circle", "path", "rect", "polyline", "img", "br", "link", "input"}
+VOID = {"meta", "img", "br", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -169,6 +169,31 @@ def test_of_embeddings_the_page_shows_what_is_left_of_the_similarities(
         for words in ("neighbours kept", "90.7%", "rank correlation", "0.9917", "mean cosine 0.9925", "0.9811"):
             assert words in page.words, (path, words)
         assert "McNemar" not in page.words
+
+
+def test_what_was_asked_for_is_shown_in_full(client: TestClient) -> None:
+    recover = {"seconds": 1200, "losses": {"hidden": 0.5, "task": 0.0}}
+    page, _ = read(client, f"/v1/jobs/{submit(client, recover=recover)['id']}/report.html")
+    assert "seconds 1200" in page.words
+    assert re.search(r"losses \(task 0.0, .*hidden 0.5,.*\), use_labels True", page.words)
+    assert "kinds heads, ffn, depth" in page.words
+
+
+def test_models_beside_the_front_are_listed_with_the_loss_that_they_are_drawn_at(
+    world: World, client: TestClient, job_id: str
+) -> None:
+    with world.services.database.write_session() as session:
+        layer = LayerRecipe(feed_forward=FeedForwardRecipe(intermediate_size=4))
+        candidate = RecipeCandidate(recipe=Recipe(layers=(layer, layer)))
+        lucky = add_trial(session, session.get_one(Job, job_id), 4, candidate, 0.9, 0.04)
+        lucky.quality = (lucky.quality or {}) | {"fidelity": 0.9, "drop": {"value": -0.02, "low": -0.06, "high": 0.02}}
+    (other,) = client.get(f"/v1/jobs/{job_id}/report").json()["others"]
+    seen, expected = 100 * other["quality"]["drop"]["value"], 100 * other["quality"]["expected_drop"]
+    assert abs(seen - expected) > 1
+    page, _ = read(client, f"/v1/jobs/{job_id}/report.html")
+    others = " ".join(page.words.partition("Measured, but not on the front")[2].split())
+    assert "loss, points loss expected size" in others
+    assert f"{seen:+.2f} {expected:+.2f}" in others
 
 
 @pytest.mark.parametrize("stage", ["queued", "running", "confirmed"])
