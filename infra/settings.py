@@ -15,6 +15,8 @@ from pydantic import field_validator
 from pydantic_settings import BaseSettings
 from pydantic_settings import SettingsConfigDict
 
+from infra.cgroup import memory_limit
+
 _MIB = 1024**2
 _GIB = 1024**3
 _LONGEST_SOCKET_PATH = 100
@@ -53,7 +55,9 @@ def _default_store(values: dict[str, Any]) -> str:
 
 
 def _most_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+    """Three quarters of what this machine has, or of what its container may use: the rest is for the worker itself."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, memory_limit() or machine) * 3 // 4
 
 
 class Settings(BaseSettings):

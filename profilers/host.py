@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from infra.cgroup import cpu_limit
+from infra.cgroup import memory_limit
 from profilers.isa import this_cpu
 
 _PACKAGES = ("numpy", "onnxruntime", "openvino", "torch")
@@ -19,28 +21,6 @@ def _read(path: str) -> str | None:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
-
-
-def cpu_limit() -> float | None:
-    """Return the cgroup's CPU quota in cores (cgroup v2 or v1); ``None`` without a limit."""
-    v2 = _read("/sys/fs/cgroup/cpu.max")
-    if v2 is not None:
-        quota, _, period = v2.partition(" ")
-        return None if quota == "max" else int(quota) / int(period)
-    quota_v1 = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-    period_v1 = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    if quota_v1 is None or period_v1 is None or int(quota_v1) < 0:
-        return None
-    return int(quota_v1) / int(period_v1)
-
-
-def memory_limit() -> int | None:
-    """Return the cgroup's memory limit in bytes; ``None`` without a limit."""
-    text = _read("/sys/fs/cgroup/memory.max") or _read("/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    if text is None or text == "max":
-        return None
-    limit = int(text)
-    return limit if limit < 1 << 60 else None
 
 
 def package_versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent
 _NOTE = "<!-- Written by `python -m docs.reference.generate`; edit the code or that module, not this file. -->"
 
 _MACHINE_DEFAULTS = {
-    "runner_memory_bytes": "three quarters of the machine's memory",
+    "runner_memory_bytes": "three quarters of the memory of the machine, or of its container where that has less",
     "host_lock_directory": "the system's directory for temporary files",
 }
 """Settings whose default is computed from the machine."""

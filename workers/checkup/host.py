@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psutil
 
+from infra.cgroup import cpu_limit
+from infra.cgroup import memory_limit
 from infra.settings import Settings
-from profilers.host import cpu_limit
-from profilers.host import memory_limit
 from workers.checkup.findings import Finding
 from workers.checkup.findings import judged
 
