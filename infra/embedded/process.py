@@ -39,7 +39,8 @@ class ManagedProcess:
         ready: Callable[[], bool],
     ) -> None:
         self.name = name
-        self._command = list(command)
+        self.command = list(command)
+        """What the next start runs."""
         self._environment = dict(environment)
         self._log = log
         self._ready = ready
@@ -74,7 +75,7 @@ class ManagedProcess:
 
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

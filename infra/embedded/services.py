@@ -32,12 +32,11 @@ def service_processes(settings: Settings, app: Celery, devices: Iterable[str]) -
         app: To ask workers whether they are there.
         devices: Names of the devices that this host measures.
     """
-    device_queues = [device_queue(name) for name in devices]
     return [
         _process(settings, "api", _api_command(settings), lambda: _api_answers(settings)),
-        _worker(settings, app, SEARCH, [SEARCH]),
-        _worker(settings, app, COMPUTE, [COMPUTE]),
-        _worker(settings, app, DEVICE_WORKER, device_queues),
+        _worker(settings, app, SEARCH, worker_command(SEARCH, [SEARCH])),
+        _worker(settings, app, COMPUTE, worker_command(COMPUTE, [COMPUTE])),
+        _worker(settings, app, DEVICE_WORKER, device_worker_command(devices)),
         _process(settings, "maintenance", [sys.executable, "-m", "workers.maintenance"], lambda: True),
     ]
 
@@ -90,13 +89,22 @@ def _api_command(settings: Settings) -> list[str]:
     ]
 
 
-def _worker(settings: Settings, app: Celery, name: str, queues: list[str]) -> ManagedProcess:
-    node = worker_node(name)
-    command = [
+def worker_command(name: str, queues: Iterable[str]) -> list[str]:
+    """Return the command line of a worker that serves these queues."""
+    return [
         *(sys.executable, "-m", "celery", "-A", "workers.app", "--quiet", "worker"),
-        *("--queues", ",".join(queues), "--hostname", node, "--concurrency", "1"),
+        *("--queues", ",".join(queues), "--hostname", worker_node(name), "--concurrency", "1"),
         *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
     ]
+
+
+def device_worker_command(devices: Iterable[str]) -> list[str]:
+    """Return the command line of a worker that measures on these devices."""
+    return worker_command(DEVICE_WORKER, [device_queue(name) for name in devices])
+
+
+def _worker(settings: Settings, app: Celery, name: str, command: list[str]) -> ManagedProcess:
+    node = worker_node(name)
     return _process(settings, f"{name} worker", command, lambda: _worker_answers(app, node))
 
 

@@ -18,6 +18,7 @@ from infra.embedded.home import write_private
 from infra.embedded.process import ManagedProcess
 from infra.embedded.services import DEVICE_WORKER
 from infra.embedded.services import check_port
+from infra.embedded.services import device_worker_command
 from infra.embedded.services import register_local_devices
 from infra.embedded.services import service_processes
 from infra.embedded.services import service_url
@@ -138,7 +139,7 @@ class Supervisor:
             process.start()
 
     def _serve_new_devices(self) -> None:
-        """Let the device worker listen to the queues of devices that were registered meanwhile."""
+        """Let the device worker, and those that may follow it, listen to the queues of devices that are new."""
         now = time.monotonic()
         if now - self._looked_for_devices_at < _DEVICES_SECONDS:
             return
@@ -149,9 +150,13 @@ class Supervisor:
                 node = worker_node(DEVICE_WORKER)
                 if self._celery.control.add_consumer(device_queue(name), destination=[node], reply=True, timeout=2):
                     self._known_devices.add(name)
+                    self._device_worker().command = device_worker_command(sorted(self._known_devices))
                     say(f"The device worker serves the new device {name}.")
         except (ParetuneError, OSError) as error:
             logger.warning("cannot look for new devices: %s", error)
+
+    def _device_worker(self) -> ManagedProcess:
+        return next(process for process in self._workers if process.name == f"{DEVICE_WORKER} worker")
 
     def _registered_devices(self) -> set[str]:
         with self._database.read_session() as session:

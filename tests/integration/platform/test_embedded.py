@@ -22,7 +22,12 @@ from infra.api_keys import split_key
 from infra.database import migrate
 from infra.database.engine import Database
 from infra.database.models import ApiKey
+from infra.database.models import Device
 from infra.database.models import Step
+from infra.embedded.services import DEVICE_WORKER
+from infra.embedded.services import worker_node
+from infra.queue import device_queue
+from infra.queue import make_celery
 from infra.settings import load_settings
 from tests.helpers.processes import gone
 from tests.helpers.rows import add_job
@@ -100,13 +105,34 @@ def test_life_of_the_embedded_service(service: Service) -> None:
     assert second.wait(60) == 1
     assert f"already runs with the home {service.home} (process {service.process.pid}, {url})" in service.said()
 
-    # What dies is started again.
-    for name, words in (("broker", "valkey-server"), ("compute worker", "--queues compute")):
+    # A device that is registered while the service runs is served within seconds.
+    with database.write_session() as session:
+        session.add(Device(name="added-later", profiler="onnxruntime"))
+    wait_for(lambda: "The device worker serves the new device added-later." in service.said())
+
+    # What dies is started again, the device worker for all devices that there are by now.
+    victims = (
+        ("broker", "valkey-server"),
+        ("compute worker", "--queues compute"),
+        ("device worker", "--queues device."),
+    )
+    for name, words in victims:
         victim = service.main_process(words)
         assert victim is not None
         victim.kill()
         wait_for(lambda name=name: f"The {name} ended (exit status -9); starting it again" in service.said())  # type: ignore[misc]
         wait_for(lambda words=words, victim=victim: service.main_process(words) not in (None, victim))  # type: ignore[misc]
+
+    app = make_celery(settings)
+    node = worker_node(DEVICE_WORKER)
+
+    def queues() -> set[str]:
+        found = app.control.inspect(destination=[node], timeout=0.5).active_queues() or {}
+        return {queue["name"] for queue in found.get(node, [])}
+
+    wait_for(queues, 60)
+    assert queues() >= {device_queue("local-cpu"), device_queue("added-later")}
+    app.close()
 
     # Killed by force, it leaves no process behind.
     family = service.family()
