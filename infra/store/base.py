@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 from typing import Protocol
 
+from infra.errors import InvalidInputError
+
 CHUNK_BYTES = 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -45,7 +47,7 @@ class BlobStore(Protocol):
             expected_sha256: Refuse anything else.
 
         Raises:
-            InvalidInputError: The bytes are not those of ``expected_sha256``.
+            InvalidInputError: The bytes are not those of ``expected_sha256``, or the file was changed meanwhile.
             UnavailableError: The disk is full or the store does not answer.
         """
 
@@ -92,6 +94,19 @@ def blob_key(sha256: str) -> str:
     """Return the relative name under which a blob is stored: ``sha256/ab/cd/<hex>``."""
     checked_sha256(sha256)
     return f"sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+
+def check_announced(ref: BlobRef, expected_sha256: str | None) -> None:
+    """Return if the bytes are those that were announced, or none were.
+
+    Raises:
+        InvalidInputError: They are not.
+    """
+    if expected_sha256 is not None and ref.sha256 != expected_sha256:
+        raise InvalidInputError(
+            f"The bytes received have the sha256 {ref.sha256}, but {expected_sha256} was announced.",
+            hint="Send the file again.",
+        )
 
 
 def copy_and_hash(source: BinaryIO, target: BinaryIO | None) -> BlobRef:

@@ -4,7 +4,6 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -12,16 +11,17 @@ from typing import TYPE_CHECKING
 from typing import BinaryIO
 from typing import cast
 
-from infra.disk import is_disk_full
-from infra.errors import InvalidInputError
+from infra.disk import full_disk_is_unavailable
 from infra.errors import NotFoundError
-from infra.errors import UnavailableError
 from infra.store.base import BlobRef
 from infra.store.base import BlobStore
 from infra.store.base import StoredBlob
 from infra.store.base import blob_key
+from infra.store.base import check_announced
 from infra.store.base import copy_and_hash
 from infra.store.section import FileSection
+
+_FULL = "The disk of the artifact store is full."
 
 
 class LocalStore:
@@ -41,15 +41,11 @@ class LocalStore:
         if isinstance(source, Path):
             with source.open("rb") as stream:
                 return self.put(stream, expected_sha256=expected_sha256)
-        with _disk_errors(), tempfile.NamedTemporaryFile(dir=self._tmp, delete=False) as file:
+        with full_disk_is_unavailable(_FULL), tempfile.NamedTemporaryFile(dir=self._tmp, delete=False) as file:
             temporary = Path(file.name)
             try:
                 ref = copy_and_hash(source, cast("BinaryIO", file))
-                if expected_sha256 is not None and ref.sha256 != expected_sha256:
-                    raise InvalidInputError(
-                        f"The bytes received have the sha256 {ref.sha256}, but {expected_sha256} was announced.",
-                        hint="Send the file again.",
-                    )
+                check_announced(ref, expected_sha256)
                 file.flush()
                 os.fchmod(file.fileno(), 0o444)
                 os.fsync(file.fileno())
@@ -132,19 +128,6 @@ def _sync_directories(directory: Path, root: Path) -> None:
         if directory == root:
             return
         directory = directory.parent
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if is_disk_full(error):
-            raise UnavailableError(
-                "The disk of the artifact store is full.",
-                hint="Free some space or delete old jobs; work goes on by itself.",
-            ) from error
-        raise
 
 
 if TYPE_CHECKING:

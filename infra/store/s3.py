@@ -11,6 +11,7 @@ from typing import Any
 from typing import BinaryIO
 from typing import cast
 
+from infra.disk import full_disk_is_unavailable
 from infra.errors import InvalidInputError
 from infra.errors import NotFoundError
 from infra.errors import UnavailableError
@@ -19,7 +20,11 @@ from infra.store.base import BlobRef
 from infra.store.base import BlobStore
 from infra.store.base import StoredBlob
 from infra.store.base import blob_key
+from infra.store.base import check_announced
 from infra.store.base import copy_and_hash
+from infra.store.unchanged import UnchangedFile
+
+_FULL = "The disk for temporary files is full."
 
 
 class ObjectStore:
@@ -50,20 +55,29 @@ class ObjectStore:
             raise ValueError(f"not a usable store URL: {error}") from None
 
     def put(self, source: BinaryIO | Path, *, expected_sha256: str | None = None) -> BlobRef:
-        """See :meth:`BlobStore.put`; a stream is spooled to the disk first, because its name is its hash."""
+        """See :meth:`BlobStore.put`.
+
+        The name is the hash, so that all is read before anything is sent: a file where it lies, a stream by way of a
+        temporary file.
+        """
         if isinstance(source, Path):
-            with source.open("rb") as stream:
-                return self.put(stream, expected_sha256=expected_sha256)
-        with tempfile.TemporaryFile() as spool:
+            with source.open("rb") as file:
+                return self._put(file, copy_and_hash(file, None), expected_sha256)
+        with full_disk_is_unavailable(_FULL), tempfile.TemporaryFile() as spool:
             ref = copy_and_hash(source, cast("BinaryIO", spool))
-            if expected_sha256 is not None and ref.sha256 != expected_sha256:
-                raise InvalidInputError(
-                    f"The bytes received have the sha256 {ref.sha256}, but {expected_sha256} was announced.",
-                    hint="Send the file again.",
-                )
-            spool.seek(0)
-            with _store_errors(ref.sha256):
-                self._store.put(blob_key(ref.sha256), spool)
+            return self._put(cast("BinaryIO", spool), ref, expected_sha256)
+
+    def _put(self, file: BinaryIO, ref: BlobRef, expected_sha256: str | None) -> BlobRef:
+        check_announced(ref, expected_sha256)
+        unchanged = UnchangedFile(file, ref.sha256)
+        with _store_errors(ref.sha256):
+            try:
+                self._store.put(blob_key(ref.sha256), unchanged)
+            except OSError:
+                if not unchanged.changed:
+                    raise
+        if unchanged.changed:
+            raise InvalidInputError("The file was changed while it was stored.", hint="Send it again.")
         return ref
 
     def open(self, sha256: str, *, start: int = 0, length: int | None = None) -> BinaryIO:

@@ -6,9 +6,11 @@ import io
 import os
 import socket
 import stat
+import tempfile
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from obstore.store import MemoryStore
@@ -17,8 +19,11 @@ from infra.clock import utcnow
 from infra.errors import InvalidInputError
 from infra.errors import NotFoundError
 from infra.errors import UnavailableError
+from infra.store import BlobRef
 from infra.store import BlobStore
 from infra.store import open_store
+from infra.store import s3
+from infra.store.base import copy_and_hash
 from infra.store.local import LocalStore
 from infra.store.s3 import ObjectStore
 
@@ -52,6 +57,56 @@ def test_a_file_is_put_and_a_stream_is_taken_from_where_it_stands(store: BlobSto
     with path.open("rb") as stream:
         stream.seek(6)
         assert store.put(stream).sha256 == digest(b"file")
+
+
+def test_other_files_than_announced_are_refused(store: BlobStore, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"other")
+    with pytest.raises(InvalidInputError, match="was announced"):
+        store.put(path, expected_sha256=digest(b"announced"))
+    assert list(store.list_blobs()) == []
+
+
+@pytest.fixture
+def full_temporary_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file may be written to any more, as if the file system for temporary files were full."""
+
+    def refuse(*_arguments: object, **_options: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+
+@pytest.mark.usefixtures("full_temporary_directory")
+def test_a_file_goes_to_an_object_store_from_where_it_lies(s3_url: str, tmp_path: Path) -> None:
+    store, path = open_store(s3_url), tmp_path / "file"
+    path.write_bytes(os.urandom(1 << 20) * 12)
+    ref = store.put(path, expected_sha256=digest(path.read_bytes()))
+    with store.open(ref.sha256) as stream:
+        assert stream.read() == path.read_bytes()
+    with pytest.raises(UnavailableError, match="temporary files is full"):
+        store.put(io.BytesIO(b"a stream"))
+
+
+@pytest.mark.parametrize("mebibytes", [1, 10, 12], ids=["at once", "whole parts", "parts"])
+def test_a_file_that_is_changed_while_it_is_stored_leaves_what_was_there(
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
+) -> None:
+    store, path = open_store(s3_url), tmp_path / "file"
+    data = os.urandom(1 << 20) * mebibytes
+    path.write_bytes(data)
+    ref = store.put(path)
+
+    def changed_after_hashing(source: BinaryIO, target: BinaryIO | None) -> BlobRef:
+        found = copy_and_hash(source, target)
+        path.write_bytes(b"other" + data[5:])
+        return found
+
+    monkeypatch.setattr(s3, "copy_and_hash", changed_after_hashing)
+    with pytest.raises(InvalidInputError, match="changed while"):
+        store.put(path)
+    with store.open(ref.sha256) as stream:
+        assert stream.read() == data
 
 
 @pytest.mark.parametrize(("start", "length"), [(0, 3), (2, 5), (7, None), (0, None), (9, 100), (3, 0)])
