@@ -5,6 +5,7 @@ hold them between the small parts that the protobuf library encodes.
 """
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def write_model(model: onnx.ModelProto, initializers: dict[str, NDArray[Any]], p
     Args:
         model: A model whose graph has no initialisers.
         initializers: Arrays by name, written in this order.
-        path: The file to write.
+        path: The file to write; it appears only when it is complete.
 
     Returns:
         ``(size in bytes, sha256)`` of the file.
@@ -55,10 +56,15 @@ def write_model(model: onnx.ModelProto, initializers: dict[str, NDArray[Any]], p
         )
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        for chunk in _chunks(head, prefixes, tensors):
-            file.write(chunk)
-            digest.update(chunk)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # another process may write the same model
+    try:
+        with partial.open("wb") as file:
+            for chunk in _chunks(head, prefixes, tensors):
+                file.write(chunk)
+                digest.update(chunk)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return size, digest.hexdigest()
 
 

@@ -1,6 +1,9 @@
 """What is promised of the writer beyond the numbers: bytes, shapes, names, errors, shared work."""
 
 import hashlib
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +52,30 @@ def test_equal_recipes_give_equal_bytes(networks: Networks, tmp_path: Path, bits
     assert first.sha256 == hashlib.sha256(first.path.read_bytes()).hexdigest()
     assert first.size_bytes == first.path.stat().st_size
     assert first.operators == second.operators
+
+
+WRITE_LARGE = """
+import sys
+import numpy as np
+from pathlib import Path
+from onnx import helper
+from compressors.export.onnx.serialization import write_model
+graph = helper.make_graph([], "large", [], [])
+weights = {name: np.full((4096, 4096), 1.0, np.float32) for name in "abcd"}
+write_model(helper.make_model(graph), weights, Path(sys.argv[1]))
+"""
+
+
+def test_whoever_is_killed_while_writing_leaves_no_file_of_that_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    writer = subprocess.Popen([sys.executable, "-c", WRITE_LARGE, str(path)])
+    deadline = time.monotonic() + 60
+    while not any(file.stat().st_size for file in tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    writer.kill()
+    assert writer.wait() == -9, "it was killed before it had ended"
+    assert any(file.stat().st_size for file in tmp_path.iterdir()), "it had begun"
+    assert not path.exists()
 
 
 def test_the_streamed_file_is_what_the_protobuf_library_reads(networks: Networks, tmp_path: Path) -> None:
