@@ -1,5 +1,6 @@
 """Holds a candidate's graph, which was written from its recipe, against torch's own export of the same network."""
 
+import shutil
 import time
 
 from compressors.recipe import Recipe
@@ -29,6 +30,7 @@ def audit(arguments: JsonObject, context: OperationContext) -> JsonObject:
     try:
         found = exports.audit(work.candidate_network(recipe), recipe, work.range_feeds(recipe), folder=folder)
     except ExportMismatchError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         return {"ok": False, "message": error.message, "seconds": round(time.monotonic() - started, 3)}
     result: JsonObject = {
         "ok": found.fully_fused,

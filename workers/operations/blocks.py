@@ -32,14 +32,13 @@ def table_blocks(arguments: JsonObject, context: OperationContext) -> JsonObject
     defaults = GraphDefaults.model_validate(arguments["graph_defaults"])
     context.progress({"doing": "writing building blocks"})
     work = bench(inputs, context)
-    directory = inputs.work / "blocks"
-    directory.mkdir(parents=True, exist_ok=True)
+    inputs.blocks.mkdir(parents=True, exist_ok=True)
     workload = inputs.workload
     static = (workload.batch, workload.sequence_length) if defaults.graph.static_shape else None
     ranges = work.calibration_feeds()[:RANGE_TEXTS] if defaults.quantization.scheme == "static" else None
     found = []
     for block in plan(anatomy, capabilities, defaults):
-        artifact = write_block(work.network, block, defaults, directory, inputs.form, static=static, feeds=ranges)
+        artifact = write_block(work.network, block, defaults, inputs.blocks, inputs.form, static=static, feeds=ranges)
         found.append({"block": block.model_dump(mode="json"), "artifact": artifact.model_dump(mode="json")})
     return {"blocks": found}
 

@@ -5,9 +5,11 @@ import time
 from compressors.recipe import BaselineCandidate
 from compressors.recipe import RecipeCandidate
 from infra.database.models import JsonObject
+from infra.disk import is_disk_full
 from profilers.registry import get_profiler
 from profilers.types import Artifact
 from workers.operations.artifacts import find_artifact
+from workers.operations.artifacts import make_room
 from workers.operations.artifacts import note_artifact
 from workers.operations.artifacts import parse_candidate
 from workers.operations.inputs import JobInputs
@@ -37,10 +39,16 @@ def build_artifact(
         return existing, 0.0
     started = time.monotonic()
     inputs.artifacts.mkdir(parents=True, exist_ok=True)
-    if isinstance(candidate, BaselineCandidate):
-        artifact = _build_baseline(inputs, candidate, context)
-    else:
-        artifact = _build_recipe(inputs, candidate, context)
+    make_room(inputs)
+    try:
+        if isinstance(candidate, BaselineCandidate):
+            artifact = _build_baseline(inputs, candidate, context)
+        else:
+            artifact = _build_recipe(inputs, candidate, context)
+    except OSError as error:
+        if is_disk_full(error):  # the step is tried again
+            make_room(inputs, disk_full=True)
+        raise
     note_artifact(inputs, candidate, artifact)
     return artifact, time.monotonic() - started
 

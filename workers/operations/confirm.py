@@ -20,6 +20,7 @@ from profilers.types import Effort
 from profilers.types import Measurement
 from profilers.types import Objective
 from profilers.types import statistic_of
+from workers.operations.artifacts import HOLDOUT
 from workers.operations.data import JobData
 from workers.operations.data import load_dense_outputs
 from workers.operations.data import load_timing_feeds
@@ -76,7 +77,7 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
         measured = _compare_memory(inputs, artifacts, measured, feeds)
     results = {}
     for name, found in timed.items():
-        path = samples_path(inputs, artifacts[name])
+        path = samples_path(inputs, f"final.{name}")
         path.write_bytes(found.samples.to_npz())
         measurement = measured[name].model_dump(mode="json")
         results[name] = {"holdout": holdout[name], "measurement": measurement, "samples": str(path)}
@@ -109,7 +110,7 @@ def _effort(left: float | None, process_seconds: float, models: int, objective: 
 
 def _holdout(inputs: JobInputs, artifact: Artifact, data: JobData) -> JsonObject:
     """Return the held-out quality; kept in a file, so that a repeated step does not take it again."""
-    kept: Path = inputs.artifacts / f"{artifact.path.stem}.{artifact.precision}.holdout.json"
+    kept: Path = inputs.artifacts / f"{artifact.path.stem}.{artifact.precision}{HOLDOUT}"
     if kept.exists():
         stored: JsonObject = json.loads(kept.read_text(encoding="utf-8"))
         return stored

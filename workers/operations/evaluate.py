@@ -6,8 +6,8 @@ from compressors.recipe import RecipeCandidate
 from infra.database.models import JsonObject
 from profilers.quality.evaluate import evaluate as judge
 from profilers.registry import get_profiler
-from profilers.types import Artifact
 from workers.operations.artifacts import parse_candidate
+from workers.operations.artifacts import size_bytes
 from workers.operations.bench import bench
 from workers.operations.build import build_artifact
 from workers.operations.inputs import JobInputs
@@ -42,13 +42,3 @@ def evaluate(arguments: JsonObject, context: OperationContext) -> JsonObject:
     if isinstance(candidate, RecipeCandidate):
         facts["parameters"] = work.parameters(candidate.recipe)
     return {"quality": quality.model_dump(mode="json"), "size_bytes": size_bytes(artifact), "facts": facts}
-
-
-def size_bytes(artifact: Artifact) -> int:
-    """Return the bytes of all files of an artifact."""
-    files = [artifact.path]
-    if artifact.format == "openvino_ir":
-        files.append(artifact.path.with_suffix(".bin"))
-    if artifact.path.is_dir():
-        files = [path for path in artifact.path.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)

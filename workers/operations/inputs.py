@@ -96,6 +96,16 @@ class JobInputs(BaseModel):
         return self.work / "artifacts"
 
     @property
+    def blocks(self) -> Path:
+        """Where the models are written that the latency table is measured with; of no use afterwards."""
+        return self.work / "blocks"
+
+    @property
+    def graphs(self) -> Path:
+        """Where equivalent graphs are written for their races; of no use afterwards."""
+        return self.work / "graphs"
+
+    @property
     def teacher_file(self) -> Path:
         """What the dense model says about the training texts, written by the first recovery."""
         return self.work / "teacher.safetensors"

@@ -69,7 +69,7 @@ def measure(arguments: JsonObject, context: OperationContext) -> JsonObject:
     if inputs.objective == "peak_memory":
         context.progress({"doing": "measuring memory in fresh processes"})
         measurement = _compare_memory(inputs, artifact, measurement, open_stand, ceiling)
-    path = samples_path(inputs, artifact)
+    path = samples_path(inputs, f"{artifact.path.stem}.{artifact.precision}")
     path.write_bytes(result.samples.to_npz())
     return {"measurement": measurement.model_dump(mode="json"), "samples": str(path)}
 
@@ -97,8 +97,13 @@ def reference_artifact(inputs: JobInputs) -> Artifact:
     return Artifact(path=inputs.reference_file, format=inputs.form)
 
 
-def samples_path(inputs: JobInputs, artifact: Artifact) -> Path:
-    """Return where the raw samples of the next measurement of an artifact are written."""
+def samples_path(inputs: JobInputs, name: str) -> Path:
+    """Return where raw samples are written.
+
+    Args:
+        inputs: The job.
+        name: Tells the measurement from all others of the step; two candidates may share a file.
+    """
     directory = inputs.work / "samples"
     directory.mkdir(parents=True, exist_ok=True)
-    return directory / f"{artifact.path.stem}.npz"
+    return directory / f"{name}.npz"

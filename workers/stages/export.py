@@ -1,5 +1,6 @@
 """Writes the folder that a user downloads, and keeps every file of it as a blob."""
 
+import shutil
 from pathlib import Path
 
 from sqlmodel import Session
@@ -57,6 +58,7 @@ class ExportStage:
             if path.is_file():
                 ref = context.put_file(path)
                 files.append({"name": path.relative_to(folder).as_posix(), "sha256": ref.sha256, "size": ref.size})
+        shutil.rmtree(folder, ignore_errors=True)
         return {"files": files}
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
