@@ -93,7 +93,8 @@ class Explored(_Data):
     Attributes:
         recipe: Canonical recipe.
         ratio: Predicted latency ratio.
-        divergence: From the dense model, of the torch module on texts that neither calibration nor evaluation uses.
+        divergence: From the dense model, of the torch module on texts of the calibration part that its statistics were
+            not taken of. The evaluation uses none of them.
     """
 
     recipe: Recipe
@@ -111,13 +112,15 @@ class BranchTable(_Data):
         fixed: Time of the model with every branch removed but all layers' norms present.
         layer: Time of one layer's two norms and additions; removing the whole layer saves this as well.
         entries: Time of one branch by its :func:`latency_key`.
-        relative_error: Half-width of the entries' 95 % intervals, relative; 0 if unknown.
+        relative_error: Half-width of the widest 95 % interval of a whole graph's time, relative; 0 if unknown.
+        seconds: Time that the measurement was allowed to take.
     """
 
     fixed: Annotated[float, Field(ge=0)]
     layer: Annotated[float, Field(ge=0)] = 0.0
     entries: dict[str, float]
     relative_error: float = 0.0
+    seconds: float = 0.0
 
 
 def latency_key(

@@ -23,7 +23,12 @@ Feeds = dict[str, NDArray[np.int64]]
 CALIBRATION_EXAMPLES = 512
 """Texts that are enough for the Gram matrices; more only cost time."""
 SCORING_EXAMPLES = 1024
-LEAST_SCORING_EXAMPLES = 64
+"""Texts that options are scored on, at most."""
+SCORING_SHARE = 1 / 3
+"""Part of the calibration texts that is kept for scoring where they are few: statistics of few texts fit these too well
+to be judged by them, and texts of the evaluation must not teach the search anything before they judge it."""
+ENOUGH_SCORING_EXAMPLES = 128
+"""Scoring takes no more than this from the Gram matrices."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class JobData:
     Attributes:
         texts: Token ids of each split.
         labels: Class ids of each split, int64 ``[examples]``, or ``None``.
-        scoring: Texts on which options and combinations of them are compared with the dense model: calibration texts
-            that the Gram matrices have not seen; of the search split, where there are too few.
+        scoring: Texts on which options and combinations of them are compared with the dense model: of those for
+            calibration, but none that is in ``texts["calibration"]``, unless there is only one.
         sequence_length: Of the workload; texts are cut to it.
     """
 
@@ -63,12 +68,12 @@ class JobData:
             parts["calibration"] = examples.select(indices.calibration)
         else:
             parts["calibration"] = separate.select(without_overlap(separate, examples))
-        parts["calibration"], rest = _divide(parts["calibration"])
+        parts["calibration"], scoring = divide(parts["calibration"])
         encoder = TextEncoder(inputs.model, inputs.workload.sequence_length)
         return cls(
             texts={name: encoder.encode(part) for name, part in parts.items()},
             labels={name: part.labels for name, part in parts.items()},
-            scoring=encoder.encode(_at_most(rest or parts["search"], SCORING_EXAMPLES)),
+            scoring=encoder.encode(scoring),
             sequence_length=inputs.workload.sequence_length,
         )
 
@@ -127,16 +132,13 @@ def read_file(
     )
 
 
-def _divide(calibration: Examples) -> tuple[Examples, Examples | None]:
-    """Return the texts for the Gram matrices, and those that are left, if they are enough to score with."""
-    seen = _spread(len(calibration), CALIBRATION_EXAMPLES)
+def divide(calibration: Examples) -> tuple[Examples, Examples]:
+    """Return the texts for the Gram matrices, and the texts to score with; no text is in both if there are two."""
+    least = min(ENOUGH_SCORING_EXAMPLES, max(1, round(SCORING_SHARE * len(calibration))))
+    seen = _spread(len(calibration), min(CALIBRATION_EXAMPLES, max(1, len(calibration) - least)))
     rest = np.setdiff1d(np.arange(len(calibration)), seen)
-    return calibration.select(seen), calibration.select(rest) if len(rest) >= LEAST_SCORING_EXAMPLES else None
-
-
-def _at_most(examples: Examples, count: int) -> Examples:
-    """Return ``count`` examples spread evenly over all of them."""
-    return examples.select(_spread(len(examples), count))
+    scoring = rest[_spread(len(rest), SCORING_EXAMPLES)] if len(rest) else seen
+    return calibration.select(seen), calibration.select(scoring)
 
 
 def _spread(available: int, count: int) -> NDArray[np.int64]:
