@@ -42,6 +42,11 @@ class BranchCosts(Protocol):
         ...
 
     @property
+    def standard_error(self) -> float:
+        """Relative standard error of the measured times; 0 if unknown."""
+        ...
+
+    @property
     def key(self) -> str:
         """Equal keys mean equal times."""
         ...
@@ -78,6 +83,11 @@ class TableCosts:
     def layer(self) -> float:
         """See :class:`BranchCosts`."""
         return self.table.layer
+
+    @property
+    def standard_error(self) -> float:
+        """See :class:`BranchCosts`; the table has the half-width of a 95 % interval, two of them."""
+        return self.table.relative_error / 2
 
     def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
         """See :class:`BranchCosts`."""
@@ -141,6 +151,7 @@ class CountedCosts:
     fixed: float = 0.15
     layer: float = 0.0
     measured: bool = False
+    standard_error: float = 0.0
 
     @cached_property
     def key(self) -> str:

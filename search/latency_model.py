@@ -32,6 +32,11 @@ PRIOR_WEIGHT_MEASURED = 0.1
 PRIOR_WEIGHT_COUNTED = 0.01
 UNKNOWN_ERROR = 0.5
 """Relative error of counted operations before anything was measured."""
+UNCHECKED_ERROR = 0.08
+"""Relative error of a table's sums before clearly more candidates were measured than the fit has factors: the table is
+interpolated, and wrong factors explain a few observations as well as right ones."""
+ENOUGH = 2
+"""Observations for each factor, from which on their residuals say how good predictions are."""
 LEAST_ERROR = 0.02
 
 
@@ -108,7 +113,7 @@ class LatencyModel:
         self._anatomy = anatomy
         # Fixed part and norms always exist; groups appear as observations mention them and have factor 1 before.
         self._factors: dict[str, float] = {}
-        self.relative_error = LEAST_ERROR if costs.measured else UNKNOWN_ERROR
+        self.relative_error = max(UNCHECKED_ERROR, costs.standard_error) if costs.measured else UNKNOWN_ERROR
         self.observations = len(observations)
         if observations:
             self._fit(observations)
@@ -182,10 +187,14 @@ class LatencyModel:
         factors = fit_factors(design, np.ones(len(rows)), weight)
         self._factors = dict(zip(groups, factors.tolist(), strict=True))
         residuals = design @ factors - 1.0
-        spare = max(1, len(rows) - len(groups)) if not self._costs.measured else len(rows)
-        error = float(np.sqrt((residuals**2).sum() / spare))
-        floor = LEAST_ERROR if self._costs.measured or len(rows) > 2 * len(groups) else UNKNOWN_ERROR / 2
-        self.relative_error = max(floor, error)
+        error = float(np.sqrt((residuals**2).sum() / max(1, len(rows) - len(groups))))
+        self.relative_error = max(error, self._least_error(len(rows), len(groups)))
+
+    def _least_error(self, observations: int, factors: int) -> float:
+        """Relative error that predictions have at least, whatever the residuals are."""
+        if observations > ENOUGH * factors:
+            return max(LEAST_ERROR, self._costs.standard_error)
+        return max(UNCHECKED_ERROR, self._costs.standard_error) if self._costs.measured else UNKNOWN_ERROR / 2
 
 
 def fit_factors(design: NDArray[np.float64], target: NDArray[np.float64], prior_weight: float) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ class StoredCosts:
     anatomy: Anatomy
     layer: float = 0.0
     measured: bool = False
+    standard_error: float = 0.0
 
     @cached_property
     def key(self) -> str:

@@ -147,6 +147,25 @@ def test_latency_model_learns_what_the_table_got_wrong():
     assert np.mean(inside) >= 0.9
 
 
+@pytest.mark.parametrize("observed", [0, 1, 3, 8])
+def test_latency_model_promises_no_more_than_few_observations_allow(observed):
+    problem = Problem()
+    trials = problem.search(problem.strategy("random"), 40, at_a_time=5).trials
+    model = LatencyModel(TableCosts(problem.table(), ANATOMY), ANATOMY, trials[:observed])
+    predicted = [(model.predict(trial.recipe), trial.ratio) for trial in trials[observed:]]
+    assert np.mean([estimate.low <= ratio <= estimate.high for estimate, ratio in predicted]) >= 0.9
+
+
+def test_latency_model_promises_no_more_than_the_table_does():
+    problem = Problem()
+    trials = problem.search(problem.strategy("random"), 40, at_a_time=5).trials
+    disturbed = TableCosts(problem.table().model_copy(update={"relative_error": 0.3}), ANATOMY)
+    for observed in (0, 40):
+        found = LatencyModel(disturbed, ANATOMY, trials[:observed]).predict(trials[0].recipe)
+        assert found.high == pytest.approx(1.3 * found.value)
+        assert found.low == pytest.approx(0.7 * found.value)
+
+
 def test_counted_operations_order_candidates_before_anything_is_measured():
     problem = Problem()
     prepared, request = problem.prepared(latency_table=None), JobRequest(model_id="m", dataset_id="d")
