@@ -338,7 +338,7 @@ class LatencyTable(SQLModel, table=True):
 
 
 class BestGraph(SQLModel, table=True):
-    """The fastest graphs as measured, shared between jobs; ``key`` names architecture, device and workload."""
+    """The fastest graphs as measured, shared between jobs; ``key`` names architecture, device facts and workload."""
 
     __tablename__ = "best_graph"
     id: str = _id()

@@ -32,8 +32,7 @@ def graph_variants(arguments: JsonObject, context: OperationContext) -> JsonObje
     context.progress({"doing": "writing the dense model as different graphs"})
     work = bench(inputs, context)
     network = shallow(work.network, bits)
-    directory = inputs.work / "graphs"
-    directory.mkdir(parents=True, exist_ok=True)
+    inputs.graphs.mkdir(parents=True, exist_ok=True)
     integers = bits == 8
     ranges = work.calibration_feeds()[:RANGE_TEXTS] if integers and defaults.quantization.scheme == "static" else None
     found = {}
@@ -42,7 +41,7 @@ def graph_variants(arguments: JsonObject, context: OperationContext) -> JsonObje
         static = (inputs.workload.batch, inputs.workload.sequence_length) if graph.static_shape else None
         update = {"graph": graph, "quantization": defaults.quantization, "precision": defaults.precision}
         recipe = Recipe.dense(len(network.layers)).model_copy(update=update)
-        path = directory / f"{recipe.digest}-{bits}.onnx"
+        path = inputs.graphs / f"{recipe.digest}-{bits}.onnx"
         if not path.exists():
             write_onnx(network, recipe, path, static=static, feeds=ranges)
         found[name] = Artifact(path=path, precision=defaults.precision).model_dump(mode="json")

@@ -43,8 +43,6 @@ NO_ATTENTION = AttentionRecipe(heads=0)
 NO_FEED_FORWARD = FeedForwardRecipe(intermediate_size=0)
 BRANCHES: tuple[Branch, ...] = ("attention", "feed_forward")
 EFFORT = Effort(half_width=0.03, seconds=3.0, total_seconds=45.0, min_blocks=10, control_every=2, retreats=1)
-LEAST_SECONDS = 15.0
-"""Below this the intervals are too wide to steer by."""
 
 
 class Block(BaseModel):
@@ -110,20 +108,14 @@ def table(arguments: JsonObject, context: OperationContext) -> JsonObject:
     open_stand = stand(inputs, context)
     started = time.monotonic()
     artifacts = {block.name: artifact for block, artifact in blocks.items()}
-    effort = EFFORT.model_copy(update={"total_seconds": _limit(arguments["max_seconds"])})
+    seconds: float = arguments["max_seconds"]
+    effort = EFFORT.model_copy(update={"total_seconds": seconds})
     ratios = race_many(open_stand.session, open_stand.reference, artifacts, effort, inputs.seed)
     found = branch_table({block: ratios[block.name] for block in blocks}, anatomy)
     return {
-        "latency_table": found.model_dump(mode="json"),
+        "latency_table": found.model_copy(update={"seconds": seconds}).model_dump(mode="json"),
         "table_seconds": round(time.monotonic() - started, 3),
     }
-
-
-def _limit(max_seconds: float | None) -> float:
-    assert EFFORT.total_seconds is not None
-    if max_seconds is None:
-        return EFFORT.total_seconds
-    return min(EFFORT.total_seconds, max(LEAST_SECONDS, max_seconds))
 
 
 def branch_table(ratios: Mapping[Block, Estimate], anatomy: Anatomy) -> BranchTable:

@@ -1,5 +1,6 @@
 """Which of the equivalent graphs the device runs fastest: raced once for each kind of model, device and workload."""
 
+import shutil
 from collections.abc import Mapping
 
 from sqlmodel import Session
@@ -23,12 +24,14 @@ from search.lifecycle import ENDED
 from search.lifecycle import device_queue
 from search.lifecycle import set_stage
 from search.prepared import Prepared
-from search.requests import JobRequest
 from workers.operations.formats import branch_bits
+from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
+from workers.stages.device_results import affordable_seconds
+from workers.stages.device_results import measured_key
+from workers.stages.device_results import worth_repeating
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
-from workers.stages.table import measured_key
 
 VERSION = 2
 """Counts up when graphs are chosen in another way, so that old choices are not used any more."""
@@ -52,24 +55,26 @@ class GraphsStage:
         with context.read_session() as session:
             job = get_job(session, context.step.job_id)
             prepared, known = Prepared.load(job.prepared), _known(session, job)
-            budget = JobRequest.model_validate(job.request).search_seconds
-        if known is not None:
-            return {"choices": known.found["choices"], "seconds": 0.0}
-        limit = context.settings.graph_seconds
-        seconds = limit if budget is None else min(limit, BUDGET_SHARE * budget)
-        if seconds < min(limit, LEAST_SECONDS) or seconds == 0:
-            return {"choices": {}, "seconds": 0.0}
-        return _Races(context, prepared, seconds).run()
+            limit = context.settings.graph_seconds
+            seconds = affordable_seconds(job, BUDGET_SHARE, limit)
+        before = {"choices": {} if known is None else known.found["choices"], "seconds": 0.0, "allowed": 0.0}
+        if seconds < min(limit, LEAST_SECONDS) or seconds == 0 or _good_enough(known, seconds):
+            return before
+        inputs = prepared_inputs(context)
+        try:
+            found = _Races(context, inputs, prepared, seconds).run()
+        finally:
+            shutil.rmtree(inputs.graphs, ignore_errors=True)
+        measured = any(choice["ratios"] for choice in found["choices"].values())
+        return found | {"allowed": seconds} if measured or known is None else before
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
         """Keep the choices for this job and for others, and let the first trials begin."""
         job = get_job(session, step.job_id)
         if job.state in ENDED:
             return
-        measured = any(choice["ratios"] for choice in output["choices"].values())
-        if measured and _known(session, job) is None:
-            found = {"choices": output["choices"]}
-            session.add(BestGraph(device_id=job.device_id, key=graph_key(job), found=found))
+        if any(choice["ratios"] for choice in output["choices"].values()):
+            _keep(session, job, {"choices": output["choices"], "seconds": output["allowed"]})
         _use(session, job, output["choices"], output["seconds"])
         coordinator.start_trials(session, job)
 
@@ -81,13 +86,19 @@ class GraphsStage:
             coordinator.start_trials(session, job)
 
 
-def start_graphs(session: Session, job: Job) -> None:
-    """Have the graphs raced, or go straight to the trials where another job has had that done."""
+def start_graphs(session: Session, job: Job, graph_seconds: float) -> None:
+    """Have the graphs raced, or go straight to the trials where another job has had that done well enough.
+
+    Args:
+        session: An open session.
+        job: The job.
+        graph_seconds: Seconds that races may take, whatever the budget: the setting of this name.
+    """
     if Prepared.load(job.prepared).capabilities.form != "onnx":
         coordinator.start_trials(session, job)
         return
     known = _known(session, job)
-    if known is not None:
+    if known is not None and _good_enough(known, affordable_seconds(job, BUDGET_SHARE, graph_seconds)):
         _use(session, job, known.found["choices"], 0.0)
         coordinator.start_trials(session, job)
         return
@@ -95,9 +106,9 @@ def start_graphs(session: Session, job: Job) -> None:
     create_step(session, job_id=job.id, kind="graphs", key="graphs", queue=device_queue(session, job))
 
 
-def graph_key(job: Job) -> str:
+def graph_key(session: Session, job: Job) -> str:
     """Name everything that the choice depends on: device, architecture, workload, and what it starts from."""
-    return measured_key(job, {"graphs": VERSION, "start": _start(job)})
+    return measured_key(session, job, {"graphs": VERSION, "start": _start(job)})
 
 
 def _start(job: Job) -> JsonObject:
@@ -110,11 +121,11 @@ def _start(job: Job) -> JsonObject:
 class _Races:
     """The races of one job: one kind of arithmetic after the other shares the time."""
 
-    def __init__(self, context: StageContext, prepared: Prepared, seconds: float) -> None:
+    def __init__(self, context: StageContext, inputs: JobInputs, prepared: Prepared, seconds: float) -> None:
         self._context = context
         self._defaults = prepared.graph_defaults
         self._bits = branch_bits(prepared.capabilities, self._defaults)
-        self._inputs = prepared_inputs(context).model_dump(mode="json")
+        self._inputs = inputs.model_dump(mode="json")
         self._seconds = seconds / len(self._bits)
         self._spent = 0.0
 
@@ -168,5 +179,19 @@ def _use(session: Session, job: Job, choices: JsonObject, seconds: float) -> Non
         append_event(session, job.id, "notice", {"step": "graphs", "message": message, "seconds": seconds})
 
 
+def _good_enough(known: BestGraph | None, seconds: float) -> bool:
+    return known is not None and not worth_repeating(known.found["seconds"], seconds)
+
+
+def _keep(session: Session, job: Job, found: JsonObject) -> None:
+    """Keep the choices for later jobs, in place of those that were made in less time."""
+    known = _known(session, job)
+    if known is None:
+        session.add(BestGraph(device_id=job.device_id, key=graph_key(session, job), found=found))
+    elif found["seconds"] > known.found["seconds"]:
+        known.found = found
+        session.add(known)
+
+
 def _known(session: Session, job: Job) -> BestGraph | None:
-    return session.exec(select(BestGraph).where(BestGraph.key == graph_key(job))).one_or_none()
+    return session.exec(select(BestGraph).where(BestGraph.key == graph_key(session, job))).one_or_none()

@@ -26,16 +26,18 @@ class PrepareStage(JobStage):
 
     def work(self, context: StageContext) -> JsonObject:
         """Return facts about the dense model and the digests of the blobs."""
+        graph_seconds = context.settings.graph_seconds
         with context.read_session() as session:
             job = get_job(session, context.step.job_id)
             key = job_content(session, job).key(self.kind, **_settings(job))
         known = context.shared(key)
         if known is not None:
-            return {"found": known.found | {"prepare_seconds": {}}, "blobs": known.blobs, "shared": True}
+            found = known.found | {"prepare_seconds": {}}
+            return {"found": found, "blobs": known.blobs, "shared": True, "graph_seconds": graph_seconds}
         inputs = job_inputs(context)
         found = context.runner("compute").call("prepare", inputs.model_dump(mode="json"))
         blobs = {name: context.put_file(path).sha256 for name, path in prepared_files(inputs).items()}
-        return {"found": found, "blobs": blobs, "shared": False}
+        return {"found": found, "blobs": blobs, "shared": False, "graph_seconds": graph_seconds}
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
         """Keep what was found and go on to the graphs."""
@@ -50,7 +52,7 @@ class PrepareStage(JobStage):
             session.merge(JobBlob(job_id=job.id, name=name, sha256=sha256))
         job.prepared = (job.prepared or {}) | output["found"]
         session.add(job)
-        start_graphs(session, job)
+        start_graphs(session, job, output["graph_seconds"])
 
 
 def _settings(job: Job) -> JsonObject:

@@ -1,19 +1,23 @@
 """What the guided strategy needs to know about the device: the latency table."""
 
+import shutil
+
 from sqlmodel import Session
 from sqlmodel import select
 
-from compressors.description import Anatomy
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import LatencyTable
 from infra.database.models import Step
-from infra.digests import json_digest
 from search.lifecycle import ENDED
 from search.lifecycle import set_stage
-from search.requests import JobRequest
+from search.options import BranchTable
+from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
 from workers.stages.base import JobStage
+from workers.stages.device_results import affordable_seconds
+from workers.stages.device_results import measured_key
+from workers.stages.device_results import worth_repeating
 from workers.stages.explore import start_guided
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
@@ -22,10 +26,15 @@ VERSION = 3
 """Counts up when tables are measured in another way, so that old ones are not used any more."""
 BUDGET_SHARE = 0.12
 """Part of the job's time that timing building blocks may take, once for each kind of model, device and workload."""
+MOST_SECONDS = 45.0
+LEAST_SECONDS = 15.0
+"""Below this the intervals are too wide to steer by."""
+PRECISE = 0.03
+"""Half-width of the widest interval, relative, below which more time would not be used."""
 
 
 class TableStage(JobStage):
-    """Times the building blocks of the model on the device, unless another job has done so."""
+    """Times the building blocks of the model on the device, unless another job has done so well enough."""
 
     kind = "table"
 
@@ -34,27 +43,21 @@ class TableStage(JobStage):
         with context.read_session() as session:
             job = get_job(session, context.step.job_id)
             prepared, known = job.prepared or {}, _known(session, job)
-            budget = JobRequest.model_validate(job.request).search_seconds
-        if known is not None:
+            seconds = max(LEAST_SECONDS, affordable_seconds(job, BUDGET_SHARE, MOST_SECONDS))
+        if known is not None and _good_enough(BranchTable.model_validate(known.table), seconds):
             return {"latency_table": known.table, "table_seconds": 0.0}
-        inputs = prepared_inputs(context).model_dump(mode="json")
-        facts = {name: prepared[name] for name in ("anatomy", "capabilities", "graph_defaults")}
-        blocks = context.runner("compute").call("table_blocks", {"inputs": inputs, **facts})["blocks"]
-        arguments = {
-            "inputs": inputs,
-            "anatomy": prepared["anatomy"],
-            "blocks": blocks,
-            "max_seconds": None if budget is None else BUDGET_SHARE * budget,
-        }
-        return context.runner("device").call("table", arguments)
+        inputs = prepared_inputs(context)
+        try:
+            return _measure(context, inputs, prepared, seconds)
+        finally:
+            shutil.rmtree(inputs.blocks, ignore_errors=True)
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
         """Keep the table for this job and for others; start the search if the options are there as well."""
         job = get_job(session, step.job_id)
         if job.state in ENDED:
             return
-        if _known(session, job) is None:
-            session.add(LatencyTable(device_id=job.device_id, key=table_key(job), table=output["latency_table"]))
+        _keep(session, job, output["latency_table"])
         job.prepared = (job.prepared or {}) | output
         session.add(job)
         if "options" in job.prepared:
@@ -63,25 +66,32 @@ class TableStage(JobStage):
             set_stage(session, job, "options")
 
 
-def table_key(job: Job) -> str:
+def table_key(session: Session, job: Job) -> str:
     """Name everything that block times depend on: device, architecture, workload, graph."""
-    return measured_key(job, {"version": VERSION, "graph": (job.prepared or {})["graph_defaults"]})
+    return measured_key(session, job, {"version": VERSION, "graph": (job.prepared or {})["graph_defaults"]})
 
 
-def measured_key(job: Job, what: JsonObject) -> str:
-    """Name what was measured for any model of the job's architecture on its device, at its workload."""
-    prepared = job.prepared or {}
-    anatomy = Anatomy.model_validate(prepared["anatomy"]).model_dump(
-        include={"model_type", "task", "layers", "hidden_size", "heads", "head_size", "intermediate_size"}, mode="json"
-    )
-    parts = {
-        "device": job.device_id,
-        "anatomy": anatomy | {"labels": len(prepared["anatomy"]["labels"])},
-        "capabilities": prepared["capabilities"],
-        "workload": JobRequest.model_validate(job.request).workload.model_dump(mode="json"),
-    }
-    return json_digest(parts | what)
+def _measure(context: StageContext, inputs: JobInputs, prepared: JsonObject, seconds: float) -> JsonObject:
+    given = inputs.model_dump(mode="json")
+    facts = {name: prepared[name] for name in ("anatomy", "capabilities", "graph_defaults")}
+    blocks = context.runner("compute").call("table_blocks", {"inputs": given, **facts})["blocks"]
+    arguments = {"inputs": given, "anatomy": prepared["anatomy"], "blocks": blocks, "max_seconds": seconds}
+    return context.runner("device").call("table", arguments)
+
+
+def _good_enough(table: BranchTable, seconds: float) -> bool:
+    return table.relative_error <= PRECISE or not worth_repeating(table.seconds, seconds)
+
+
+def _keep(session: Session, job: Job, table: JsonObject) -> None:
+    """Keep the table for later jobs, in place of one that was measured in less time."""
+    known = _known(session, job)
+    if known is None:
+        session.add(LatencyTable(device_id=job.device_id, key=table_key(session, job), table=table))
+    elif table["seconds"] > known.table["seconds"]:
+        known.table = table
+        session.add(known)
 
 
 def _known(session: Session, job: Job) -> LatencyTable | None:
-    return session.exec(select(LatencyTable).where(LatencyTable.key == table_key(job))).one_or_none()
+    return session.exec(select(LatencyTable).where(LatencyTable.key == table_key(session, job))).one_or_none()
