@@ -17,6 +17,9 @@ Bits = Literal[4, 8, 16, 32]
 Mask = Literal["wanda", "magnitude", "sparsegpt"]
 Pattern = Literal["unstructured", "2:4"]
 
+BLOCK = 32
+"""Weights along the inputs that share a scale where only weights are stored in few bits."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +82,7 @@ class QuantizationRecipe(_Frozen):
     """How the static scheme finds the range of an activation."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Static scheme: share of the activations' spread over channels that is moved to the weights (SmoothQuant); costs
-    one multiplication of each activation. 0: off."""
+    one multiplication of each activation. 0: off. Not together with ``rounding: gptq``, whose grid it would undo."""
     attention_products: bool = False
     """Also compute the two activation x activation products of attention in int8, in branches with 8 bits; takes effect
     in the ``sequence_first`` layout. Pays where 8-bit products are much faster than rounding, such as with AMX."""
@@ -90,11 +93,19 @@ class QuantizationRecipe(_Frozen):
     """Storage of the embedding tables."""
     rounding: Literal["nearest", "gptq"] = "nearest"
     """``nearest``: the exporter rounds the float weights. ``gptq``: the weights of layers with 8 or 4 bits are put on
-    the per-channel grid with error compensation beforehand."""
+    the grid that they are stored on with error compensation beforehand."""
 
     def grid_bits(self, bits: int) -> int:
         """Return how many bits of weights that are stored in ``bits`` bits are used."""
         return 7 if bits == 8 and self.reduce_range and self.scheme != "weight_only" else bits
+
+    def block_size(self, bits: int) -> int | None:
+        """Return how many weights of an output channel share a scale in 8 or 4 bits; ``None``: all of them."""
+        return BLOCK if bits == 4 or self.scheme == "weight_only" else None
+
+    def rounds_inputs(self, bits: int) -> bool:
+        """Whether what a layer with ``bits`` bits reads is rounded to 8 bits as well."""
+        return bits == 8 and self.scheme != "weight_only"
 
 
 class GraphRecipe(_Frozen):

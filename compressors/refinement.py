@@ -108,7 +108,8 @@ def _zero_and_round(
         weight, mask = _sparsify(weight, given, branch)
     if not rounds:
         return weight
-    return gptq(weight, given.moments.centred, recipe.quantization.grid_bits(branch.bits), mask)
+    grid, size = recipe.quantization.grid_bits(branch.bits), recipe.quantization.block_size(branch.bits)
+    return gptq(weight, given.moments.centred, grid, mask, size=size)
 
 
 def _sparsify(weight: Tensor, given: MatrixInput, branch: AttentionRecipe | FeedForwardRecipe) -> tuple[Tensor, Tensor]:

@@ -48,14 +48,17 @@ def canonicalise(recipe: Recipe, anatomy: Anatomy) -> Recipe:
 
 
 def _quantization(given: QuantizationRecipe, bits: set[int]) -> QuantizationRecipe:
-    """Settings that no branch uses take their defaults; a model that is floating point throughout has its tables so."""
+    """Settings that no branch uses take their defaults; a model that is floating point throughout has its tables so.
+
+    GPTQ puts the weights on a grid that smoothing would move them off, to be rounded once more: it goes alone.
+    """
     if not bits & {4, 8}:
         return QuantizationRecipe()
     if 8 not in bits or given.scheme == "weight_only":
         kept = given.model_dump(include={"embedding_bits", "rounding"})
         return QuantizationRecipe(scheme="weight_only", **kept)
     if given.scheme == "static":
-        return given
+        return given.model_copy(update={"smoothing": 0.0}) if given.rounding == "gptq" else given
     return given.model_copy(update={"ranges": QuantizationRecipe().ranges, "smoothing": 0.0})
 
 

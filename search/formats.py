@@ -65,12 +65,13 @@ def offered_formats(
 def alternatives(offered: Sequence[NumberFormat]) -> list[NumberFormat]:
     """Return the formats beside the first that are worth a try on a good shape, the most promising first.
 
-    With error compensation (GPTQ) the first costs nothing at run time, and few bits lose less.
+    With error compensation (GPTQ) the first costs nothing at run time, and few bits lose less. It takes the place of
+    smoothing, which would move its weights off the grid that they were put on.
     """
     found = list(offered[1:])
     for entry in offered:
         if entry.bits == 4 or entry is offered[0]:
-            compensated = entry.quantization.model_copy(update={"rounding": "gptq"})
+            compensated = entry.quantization.model_copy(update={"rounding": "gptq", "smoothing": 0.0})
             found.append(NumberFormat(entry.bits, compensated))
     return found
 

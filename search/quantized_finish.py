@@ -19,6 +19,7 @@ def finish_candidate(records: Sequence[TrialRecord], goal: Goal) -> Recipe | Non
     """Return the int8 recipe to finish, or ``None`` where plain int8 is good enough everywhere.
 
     The candidate is the fastest healed model that loses more than its share by rounding, and meets the goal without it.
+    It comes without smoothing, which would move the trained weights off the grid that they are trained on.
 
     Args:
         records: Trials of healed models, with expected drops.
@@ -34,7 +35,10 @@ def finish_candidate(records: Sequence[TrialRecord], goal: Goal) -> Recipe | Non
         if record.drop - other.drop > share and meets_drop(other.drop, goal):
             found.append(record)
     best = min(found, key=lambda record: (record.expected_ratio or 1.0, record.number), default=None)
-    return None if best is None else best.recipe
+    if best is None or best.recipe is None:
+        return None
+    quantization = best.recipe.quantization.model_copy(update={"smoothing": 0.0})
+    return best.recipe.model_copy(update={"quantization": quantization})
 
 
 def _weights(record: TrialRecord) -> str | None:

@@ -1,11 +1,12 @@
 """The rounding of few bits, played through in torch: how much error a bit-width must be expected to cause."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch import nn
 from torch.nn import functional
 
-from compressors.export.onnx.linear import BLOCK
 from compressors.export.onnx.linear import to_numpy
 from compressors.export.onnx.quantization import quantize_in_blocks
 from compressors.export.onnx.quantization import quantize_per_channel
@@ -13,6 +14,7 @@ from compressors.export.onnx.quantization import quantize_rows
 from compressors.forward import round_activations
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
+from compressors.recipe import BLOCK
 from compressors.recipe import QuantizationRecipe
 from compressors.torch_module import to_module
 
@@ -43,9 +45,9 @@ class _RoundedLinear(nn.Module):
     def __init__(self, linear: Linear, quantization: QuantizationRecipe, *, is_operand: bool) -> None:
         super().__init__()
         stages = [linear.weight] if linear.weight is not None else [linear.right, linear.left]
-        self.weights = [_round_weight(stage, linear.bits, quantization) for stage in stages if stage is not None]
+        self.weights = [stored_weight(stage, linear.bits, quantization) for stage in stages if stage is not None]
         self.bias = linear.bias
-        self.rounds_inputs = linear.bits == 8 and quantization.scheme != "weight_only"
+        self.rounds_inputs = quantization.rounds_inputs(linear.bits)
         self.rounds_output = linear.bits == 8 and is_operand and quantization.attention_products
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -56,13 +58,25 @@ class _RoundedLinear(nn.Module):
         return _round_activation(output) if self.rounds_output else output
 
 
-def _round_weight(weight: Tensor, bits: int, quantization: QuantizationRecipe) -> Tensor:
+def stored_linear(linear: Linear, quantization: QuantizationRecipe) -> Linear:
+    """Return the layer with the weights that its file has; itself where they are not rounded."""
+    if linear.bits == 32:
+        return linear
+    weight, left, right = (
+        None if matrix is None else stored_weight(matrix, linear.bits, quantization)
+        for matrix in (linear.weight, linear.left, linear.right)
+    )
+    return replace(linear, weight=weight, left=left, right=right)
+
+
+def stored_weight(weight: Tensor, bits: int, quantization: QuantizationRecipe) -> Tensor:
+    """Round ``weight`` ``[out, in]`` exactly as it is stored in ``bits`` bits, 16 or fewer; float32."""
     if bits == 16:
         return weight.half().float()
-    if bits == 8 and quantization.scheme != "weight_only":
-        values, scales = quantize_per_channel(to_numpy(weight), quantization.grid_bits(8))
+    if quantization.block_size(bits) is None:
+        values, scales = quantize_per_channel(to_numpy(weight), quantization.grid_bits(bits))
         return torch.from_numpy(values * scales[:, None])
-    blocks = quantize_in_blocks(to_numpy(weight), bits, BLOCK, per_channel=quantization.rounding == "gptq")
+    blocks = quantize_in_blocks(to_numpy(weight), bits, BLOCK)
     rows = (blocks.values * blocks.scales[..., None]).reshape(weight.shape[0], -1)
     return torch.from_numpy(rows[:, : weight.shape[1]].copy())
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from compressors.apply import apply_recipe
 from compressors.calibration.cache import ByteCache
 from compressors.calibration.statistics import Calibration
-from compressors.methods.rounding import round_to_nearest
+from compressors.export.simulation import stored_linear
 from compressors.network import Attention
 from compressors.network import EncoderNetwork
 from compressors.network import FeedForward
@@ -67,7 +67,7 @@ class BranchLibrary:
     def get(self, layer: int, branch: BranchRecipe) -> Branch:
         """Return the branch of ``layer`` that ``branch`` describes.
 
-        Low-bit weights are rounded to nearest as they are stored, so that they have the deployed error.
+        Low-bit weights are rounded as they are stored, so that they have the deployed error.
 
         Args:
             layer: Position of the layer in the network.
@@ -84,28 +84,22 @@ class BranchLibrary:
         candidate = apply_recipe(self.network, self.calibration, recipe)
         built = Branch(getattr(candidate.layers[layer], kind), key)
         for linear in built.linears:
-            _round(linear, self.recipe.quantization)
+            stored = stored_linear(linear, self.recipe.quantization)
+            linear.weight, linear.left, linear.right = stored.weight, stored.left, stored.right
         return built
 
 
-def stored_bytes(linears: tuple[Linear, ...]) -> int:
+def stored_bytes(linears: tuple[Linear, ...], quantization: QuantizationRecipe) -> int:
     """Return what the layers take in a file: weights in their bit-width, biases and scales in 32 bits."""
     total = 0
     for linear in linears:
         for weight in _weights(linear):
+            outputs, inputs = weight.shape
             total += weight.numel() * linear.bits // 8
             if linear.bits < 16:
-                total += weight.shape[0] * 5  # a 32-bit scale and an 8-bit zero point for each output
+                total += outputs * -(-inputs // (quantization.block_size(linear.bits) or inputs)) * 4
         total += 0 if linear.bias is None else linear.bias.numel() * 4
     return total
-
-
-def _round(linear: Linear, quantization: QuantizationRecipe) -> None:
-    if linear.bits in (4, 8):
-        for name in ("weight", "left", "right"):
-            weight = getattr(linear, name)
-            if weight is not None:
-                setattr(linear, name, round_to_nearest(weight, quantization.grid_bits(linear.bits)))
 
 
 def _weights(linear: Linear) -> list[Tensor]:

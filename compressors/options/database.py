@@ -33,6 +33,7 @@ from compressors.options.stitch import StitchedModel
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import Bits
 from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.tensors import named_tensors
 from infra.memory import release_memory
@@ -108,7 +109,7 @@ def build_options(
             put into it when it is done.
     """
     library = BranchLibrary(network, calibration, recipe, cache_bytes=0)
-    model = StitchedModel(network, scoring, follow=True, round_activations=True)
+    model = StitchedModel(network, scoring, follow=True, round_activations=recipe.quantization.rounds_inputs(8))
     kinds = [
         (index, kind)
         for index, layer in enumerate(network.layers)
@@ -149,7 +150,7 @@ class _Unit:
         floats: list[tuple[float, int]] = []
         for level, recipe in zip(levels, plain, strict=True):
             branch = self.library.get(self.index, recipe)
-            floats.append((errors.relative_error(branch), stored_bytes(branch.linears)))
+            floats.append((errors.relative_error(branch), self._stored_bytes(branch)))
             if level in anchors:
                 curve.append((floats[-1][0], self._divergence(branch)))
         interpolate = _Interpolation(curve)
@@ -179,8 +180,11 @@ class _Unit:
         for recipe in recipes:
             branch = self.library.get(self.index, recipe)
             error = errors.relative_error(branch)
-            found.append(BranchOption(recipe, error, prices[recipe.bits](error), stored_bytes(branch.linears)))
+            found.append(BranchOption(recipe, error, prices[recipe.bits](error), self._stored_bytes(branch)))
         return found
+
+    def _stored_bytes(self, branch: Branch) -> int:
+        return stored_bytes(branch.linears, self.library.recipe.quantization)
 
     def _recipe(self, level: int | None, *, bits: Bits) -> BranchRecipe:
         dense = _levels(self.library.network.layers[self.index], self.kind)[0]
@@ -233,7 +237,7 @@ def _levels(layer: Layer, kind: str) -> tuple[int, ...]:
 def _fixed_bytes(network: EncoderNetwork) -> int:
     everything = sum(tensor.numel() for tensor in named_tensors(network).values()) * 4
     branches = sum(
-        stored_bytes(Branch(getattr(layer, kind)).linears)
+        stored_bytes(Branch(getattr(layer, kind)).linears, QuantizationRecipe())
         for layer in network.layers
         for kind in ("attention", "feed_forward")
     )

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from compressors.calibration.statistics import Calibration
+from compressors.export.simulation import stored_linear
+from compressors.forward import LinearMap
 from compressors.forward import activate
 from compressors.forward import apply_linear
 from compressors.forward import apply_rounded
@@ -25,7 +27,6 @@ from compressors.forward import round_activations
 from compressors.methods.regression import Pairs
 from compressors.methods.regression import refit
 from compressors.methods.removal_order import expand_groups
-from compressors.methods.rounding import round_to_nearest
 from compressors.network import Attention
 from compressors.network import ClassificationHead
 from compressors.network import EncoderNetwork
@@ -88,7 +89,8 @@ def repair_sequentially(
     """Re-solve every matrix of ``candidate`` that has no zeros, grid or factors to keep; refit the bias of the others.
 
     A matrix moves only as far as held-out batches confirm, and the whole is kept only if the model's outputs on them
-    come closer to the dense ones. 8-bit layers are walked with rounded weights and inputs. Deterministic.
+    come closer to the dense ones. Layers with few bits are walked with the weights that are stored, and read what is
+    rounded where the scheme rounds it. Deterministic.
 
     Args:
         network: the dense model.
@@ -129,6 +131,7 @@ class _Walk:
     ) -> None:
         self._network, self._candidate = network, candidate
         self._calibration, self._recipe = calibration, recipe
+        self._linear: LinearMap = apply_rounded if recipe.quantization.rounds_inputs(8) else apply_linear
         embed = to_module(network, share=True).embeddings
         self._streams: list[_Stream] = []
         for number, batch in enumerate(batches):
@@ -173,7 +176,7 @@ class _Walk:
         ]
         contexts: list[Tensor] = []
         if repaired is not None:
-            contexts = [attention_context(deployed, s.current, s.mask, apply_rounded) for s in self._streams]
+            contexts = [attention_context(deployed, s.current, s.mask, self._linear) for s in self._streams]
             repaired.output = self._writer(repaired.output, contexts, changes)
         output = None if repaired is None else repaired.output
         self._advance(changes, contexts, output, dense, layer, "attention_norm")
@@ -190,8 +193,8 @@ class _Walk:
         changes = [_feed(dense.feed_forward, stream.dense) for stream in self._streams]
         middles: list[Tensor] = []
         if repaired is not None:
-            up = _rounded_linear(repaired.up, self._recipe.quantization)
-            middles = [activate(repaired, apply_rounded(stream.current, up)) for stream in self._streams]
+            up = stored_linear(repaired.up, self._recipe.quantization)
+            middles = [activate(repaired, self._linear(stream.current, up)) for stream in self._streams]
             repaired.down = self._writer(repaired.down, middles, changes)
         down = None if repaired is None else repaired.down
         self._advance(changes, middles, down, dense, layer, "feed_forward_norm")
@@ -210,7 +213,7 @@ class _Walk:
     def _refit(self, linear: Linear, rows: Iterable[tuple[Tensor, Tensor]]) -> Linear:
         fitted, held = Pairs.empty(linear.inputs, linear.outputs), Pairs.empty(linear.inputs, linear.outputs)
         for stream, (values, targets) in zip(self._streams, rows, strict=True):
-            read = round_activations(values) if linear.bits == 8 else values
+            read = round_activations(values) if self._recipe.quantization.rounds_inputs(linear.bits) else values
             weights = torch.ones(stream.attended.shape)
             weights[:, 0] = self._first_weight
             chosen = stream.attended
@@ -233,12 +236,12 @@ class _Walk:
         layer: Layer | None,
         norm: str,
     ) -> None:
-        deployed = None if writer is None else _rounded_linear(writer, self._recipe.quantization)
+        deployed = None if writer is None else stored_linear(writer, self._recipe.quantization)
         for number, stream in enumerate(self._streams):
             stream.dense = normalise(stream.dense + changes[number], getattr(dense, norm))
             if layer is None:
                 continue
-            change = 0.0 if deployed is None else apply_rounded(inputs[number], deployed)
+            change = 0.0 if deployed is None else self._linear(inputs[number], deployed)
             stream.current = normalise(stream.current + change, getattr(layer, norm))
 
 
@@ -265,7 +268,7 @@ def _rounded(network: EncoderNetwork, quantization: QuantizationRecipe) -> Encod
         if attention is not None:
             attention = _rounded_attention(attention, quantization)
         if branch is not None:
-            up, down = _rounded_linear(branch.up, quantization), _rounded_linear(branch.down, quantization)
+            up, down = stored_linear(branch.up, quantization), stored_linear(branch.down, quantization)
             branch = replace(branch, up=up, down=down)
         layers.append(replace(layer, attention=attention, feed_forward=branch))
     return replace(network, layers=layers)
@@ -273,17 +276,6 @@ def _rounded(network: EncoderNetwork, quantization: QuantizationRecipe) -> Encod
 
 def _rounded_attention(branch: Attention, quantization: QuantizationRecipe) -> Attention:
     query, key, value, output = (
-        _rounded_linear(linear, quantization) for linear in (branch.query, branch.key, branch.value, branch.output)
+        stored_linear(linear, quantization) for linear in (branch.query, branch.key, branch.value, branch.output)
     )
     return replace(branch, query=query, key=key, value=value, output=output)
-
-
-def _rounded_linear(linear: Linear, quantization: QuantizationRecipe) -> Linear:
-    if linear.bits not in (4, 8):
-        return linear
-    bits = quantization.grid_bits(linear.bits)
-    weight, left, right = (
-        None if matrix is None else round_to_nearest(matrix, bits)
-        for matrix in (linear.weight, linear.left, linear.right)
-    )
-    return replace(linear, weight=weight, left=left, right=right)

@@ -9,9 +9,7 @@ from compressors.export.onnx.quantization import Float
 from compressors.export.onnx.quantization import quantize_in_blocks
 from compressors.export.onnx.quantization import quantize_per_channel
 from compressors.network import Linear
-
-BLOCK = 32
-"""Weights that share a scale in weight-only quantisation."""
+from compressors.recipe import BLOCK
 
 INT8_COMPUTE = 4
 """``accuracy_level`` of ``MatMulNBits`` that lets the kernel round activations to int8."""
@@ -34,7 +32,7 @@ def emit_product(context: Context, source: str, weight: Float, bias: Float | Non
     4 bits are always weight-only; 16 bits are storage, and the arithmetic is float32.
     """
     scheme = context.quantization.scheme
-    if bits == 4 or (bits == 8 and scheme == "weight_only"):
+    if bits <= 8 and context.quantization.block_size(bits):
         return _weight_only(context, source, weight, bias, bits, output)
     if bits == 8 and scheme == "static":
         if context.probes is None:
@@ -117,7 +115,7 @@ def _weight_only(context: Context, source: str, weight: Float, bias: Float | Non
     that.
     """
     builder = context.builder
-    blocks = quantize_in_blocks(weight, bits, BLOCK, per_channel=context.quantization.rounding == "gptq")
+    blocks = quantize_in_blocks(weight, bits, BLOCK)
     outputs, inputs = weight.shape
     if context.contrib:
         names = [source, builder.initializer(f"{output}.weight", blocks.packed())]

@@ -77,15 +77,13 @@ class BlockQuantized:
         return (unsigned[..., 0::2] | unsigned[..., 1::2] << 4).astype(np.uint8)
 
 
-def quantize_in_blocks(weight: Float, bits: int, size: int, *, per_channel: bool) -> BlockQuantized:
-    """Round ``weight`` ``[out, in]`` symmetrically in blocks along the inputs.
+def quantize_in_blocks(weight: Float, bits: int, size: int) -> BlockQuantized:
+    """Round ``weight`` ``[out, in]`` symmetrically in blocks along the inputs; weights on such a grid stay as they are.
 
     Args:
         weight: float32 weights.
         bits: 4 or 8.
         size: Weights in a block: a power of two, at least 16.
-        per_channel: Give all blocks of an output channel the same scale; reproduces weights that already lie on the
-            channel's grid.
     """
     outputs, inputs = weight.shape
     limit = largest_value(bits)
@@ -93,10 +91,7 @@ def quantize_in_blocks(weight: Float, bits: int, size: int, *, per_channel: bool
     padded = np.zeros((outputs, blocks * size), np.float32)
     padded[:, :inputs] = weight
     grouped = padded.reshape(outputs, blocks, size)
-    largest = np.abs(grouped).max(axis=2, initial=0.0)
-    if per_channel:
-        largest = np.broadcast_to(largest.max(axis=1, keepdims=True), largest.shape)
-    scale = _scale(largest, limit)
+    scale = _scale(np.abs(grouped).max(axis=2, initial=0.0), limit)
     return BlockQuantized(_round(grouped, scale[..., None], limit).astype(np.int8), scale, bits)
 
 

@@ -56,18 +56,18 @@ def test_sums_of_reduced_weights_are_exact_on_every_processor() -> None:
 
 @given(weights)
 @settings(deadline=None)
-def test_weights_on_the_grid_of_their_channel_stay_where_they_are(weight: np.ndarray) -> None:
+def test_weights_on_the_grid_of_their_blocks_stay_where_they_are(weight: np.ndarray) -> None:
     for bits in (8, 4):
-        blocks = quantize_in_blocks(weight, bits, 32, per_channel=True)
+        blocks = quantize_in_blocks(weight, bits, 32)
         rounded = (blocks.values * blocks.scales[..., None]).reshape(len(weight), -1)[:, : weight.shape[1]]
-        again = quantize_in_blocks(rounded.astype(np.float32), bits, 32, per_channel=True)
+        again = quantize_in_blocks(rounded.astype(np.float32), bits, 32)
         assert np.array_equal(blocks.values, again.values)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_packed_values_unpack_to_themselves(bits: int) -> None:
     weight = np.random.default_rng(0).standard_normal((3, 50), dtype=np.float32)
-    blocks = quantize_in_blocks(weight, bits, 16, per_channel=False)
+    blocks = quantize_in_blocks(weight, bits, 16)
     packed = blocks.packed()
     assert packed.shape == (3, 4, 16 * bits // 8)
     if bits == 4:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from compressors.export.onnx.quantization import quantize_per_channel
-from compressors.methods.rounding import round_to_nearest
+from compressors.export.simulation import stored_weight
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
+from compressors.recipe import QuantizationRecipe
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import TrainingData
@@ -68,7 +69,8 @@ def test_untrained_fake_quantization_is_plain_rounding(classifier: EncoderNetwor
     before = student.layers[0].attention.query.weight.detach().clone()
     with fake_quantization(student, bits):
         pass
-    torch.testing.assert_close(student.layers[0].attention.query.weight.detach(), round_to_nearest(before, bits))
+    stored = stored_weight(before, 8, QuantizationRecipe(reduce_range=bits == 7))
+    torch.testing.assert_close(student.layers[0].attention.query.weight.detach(), stored)
 
 
 def test_factorised_layers_are_rounded_in_both_factors(classifier: EncoderNetwork) -> None:

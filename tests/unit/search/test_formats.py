@@ -101,6 +101,18 @@ def test_a_request_for_four_bits_gets_them_from_the_first_trial_on():
     assert dense.recipe.quantization == QuantizationRecipe(scheme="weight_only", embedding_bits=8)
 
 
+def test_gptq_takes_the_place_of_smoothing():
+    preferred = QuantizationRecipe(scheme="static", ranges="minmax", smoothing=0.7)
+    offered = offered_formats(CPU, GraphDefaults(quantization=preferred), None)
+    assert (offered[0].name, offered[0].quantization.smoothing) == ("int8 static", 0.7)
+    compensated = next(entry for entry in alternatives(offered) if entry.name == "int8 static gptq")
+    assert compensated.quantization.smoothing == 0.0
+    layers = canonicalise(recipe(8), ANATOMY).layers
+    for wanted, smoothing in ((preferred, 0.7), (preferred.model_copy(update={"rounding": "gptq"}), 0.0)):
+        found = canonicalise(Recipe(layers=layers, quantization=wanted), ANATOMY)
+        assert found.quantization == wanted.model_copy(update={"smoothing": smoothing})
+
+
 def test_only_used_settings_are_part_of_a_name():
     floating = canonicalise(recipe(32), ANATOMY)
     assert floating.quantization == QuantizationRecipe()  # floating point has floating-point tables

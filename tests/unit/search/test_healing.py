@@ -1,6 +1,7 @@
 """Recovery training as a stage of a job: which shapes, in which order, for how long, and what becomes of them."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from sqlmodel import select
@@ -8,6 +9,7 @@ from sqlmodel import select
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from infra.database.models import Event
 from infra.database.models import Job
@@ -282,6 +284,9 @@ def test_only_what_loses_more_than_its_share_is_finished():
     assert finish_candidate(fine, goal) is None
     loses = [*fine, record(2, "b", 32, 0.005, 0.25), record(3, "b", 8, 0.012, 0.15)]
     assert finish_candidate(loses, goal) == loses[-1].recipe
+    smoothed = QuantizationRecipe(scheme="static", smoothing=0.7)
+    last = replace(loses[-1], recipe=loses[-1].recipe.model_copy(update={"quantization": smoothed}))
+    assert finish_candidate([*loses[:-1], last], goal).quantization == QuantizationRecipe(scheme="static")
     hopeless = [record(0, "a", 32, 0.02, 0.3), record(1, "a", 8, 0.03, 0.2)]
     assert finish_candidate(hopeless, goal) is None
 
