@@ -105,6 +105,21 @@ def test_files_modules_and_tests_exist(page: Path) -> None:
 
 
 @each_page
+def test_benchmarks_have_the_options_that_they_need(page: Path) -> None:
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    for module, given in re.findall(r"python -m (benchmarks\.\w+)([^`]*)", text):
+        spec = importlib.util.find_spec(module)
+        assert spec is not None, module
+        main = Path(str(spec.origin)).with_name("__main__.py") if spec.submodule_search_locations else spec.origin
+        source = Path(str(main)).read_text(encoding="utf-8")
+        known = set(re.findall(r'"(--[\w-]+)"', source))
+        required = set(re.findall(r'add_argument\("(--[\w-]+)"[^\n]*required=True', source))
+        options = set(re.findall(r"--[\w-]+", given))
+        assert options <= known, (module, options - known)
+        assert "..." in given or required <= options, (module, required - options)
+
+
+@each_page
 def test_nothing_speaks_of_the_machine_it_was_written_on(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert not re.findall(r"/work/|/root/|/home/\w|/tmp/|/Users/", text)
