@@ -29,6 +29,14 @@ class ParetuneError(Exception):
         self.hint = hint
         self.errors = errors or []
 
+    def explain(self) -> str:
+        """Return the message and, on the same line, what caused it: for logs and operators, not for answers.
+
+        What a driver says may name hosts, users and paths, so it never becomes a part of the message.
+        """
+        cause = getattr(self.__cause__, "orig", None) or self.__cause__
+        return f"{self.message} ({type(cause).__name__}: {' '.join(str(cause).split())})" if cause else self.message
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form that is stored in ``job.error`` and sent over the runner's pipe."""
         return {

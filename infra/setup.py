@@ -37,7 +37,7 @@ def main() -> int:
     try:
         set_up(settings)
     except ParetuneError as error:
-        sys.stderr.write(f"{error.message}\n{error.hint}\n")
+        sys.stderr.write(f"{error.explain()}\n{error.hint}\n")
         return 1
     sys.stdout.write(f"The database is up to date; the API key is in {settings.api_key_file}.\n")
     return 0

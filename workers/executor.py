@@ -199,7 +199,7 @@ class StepExecutor:
             except UnavailableError as error:
                 if heartbeat.lost or shutdown.requested():
                     raise
-                logger.warning("the outcome of a step has to wait: %s", error.message)
+                logger.warning("the outcome of a step has to wait: %s", error.explain())
                 time.sleep(_DATABASE_SECONDS)
             else:
                 return
@@ -215,8 +215,8 @@ class StepExecutor:
 
     def _fail(self, stage: Stage | None, claimed: ClaimedStep, error: ParetuneError) -> None:
         retry = not isinstance(error, InvalidInputError)
-        logger.warning("%s of job %s failed: %s", claimed.key, claimed.job_id, error.message)
-        mark_failed(error.message)
+        logger.warning("%s of job %s failed: %s", claimed.key, claimed.job_id, error.explain())
+        mark_failed(error.explain())
         with self._database.write_session() as session:
             lock_job(session, claimed.job_id)
             step = steps.fail(session, claimed, error, retry=retry, retry_seconds=self._settings.retry_seconds)
@@ -227,7 +227,7 @@ class StepExecutor:
                 append_event(session, step.job_id, "notice", notice)
 
     def _postpone(self, claimed: ClaimedStep, error: UnavailableError) -> None:
-        logger.warning("%s of job %s has to wait: %s", claimed.key, claimed.job_id, error.message)
+        logger.warning("%s of job %s has to wait: %s", claimed.key, claimed.job_id, error.explain())
 
         def hand_back(session: Session) -> Step:
             before = session.get_one(Step, claimed.id).error or {}
@@ -253,7 +253,7 @@ class StepExecutor:
                 claims.wake_limited(session, claimed)
             relay(self._database, self._queue)
         except UnavailableError as error:
-            logger.warning("follow-up steps will be sent later: %s", error.message)
+            logger.warning("follow-up steps will be sent later: %s", error.explain())
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class Heartbeat:
                     with self._database.read_session() as session:
                         self._lease = steps.look(session, self._step)
             except ParetuneError as error:
-                logger.warning("no heartbeat for step %s: %s", self._step.id, error.message)
+                logger.warning("no heartbeat for step %s: %s", self._step.id, error.explain())
                 if started - renewed_at > self._lease_seconds:
                     self._lease = "lost"
 

@@ -102,7 +102,7 @@ class Maintenance:
             try:
                 duty.do()
             except UnavailableError as error:
-                logger.warning("%s", error.message)
+                logger.warning("%s", error.explain())
             except Exception:
                 logger.exception("maintenance failed")
 

@@ -1,5 +1,6 @@
 """``/health/live``, ``/health/ready`` and ``/metrics``: open, and without anything that belongs to a user."""
 
+import logging
 import shutil
 from collections.abc import Callable
 
@@ -16,7 +17,10 @@ from api.health.schemas import Ready
 from api.services import CurrentServices
 from api.services import Services
 from api.version import VERSION
+from infra.errors import ParetuneError
 from infra.errors import UnavailableError
+
+logger = logging.getLogger("paretune.api")
 
 router = APIRouter(tags=["operations"])
 
@@ -48,7 +52,9 @@ def _run(name: str, services: Services) -> Check:
     try:
         return Check(name=name, ok=True, detail=_CHECKS[name](services))
     except Exception as error:  # whatever it is, the part is not usable
-        reason = str(error) if isinstance(error, UnavailableError) else type(error).__name__
+        known = isinstance(error, ParetuneError)
+        logger.warning("not ready: %s: %s", name, error.explain() if known else repr(error))
+        reason = error.message if known else type(error).__name__  # anybody may read it
         return Check(name=name, ok=False, detail=reason)
 
 

@@ -33,7 +33,7 @@ def main() -> int:
         if arguments.json:
             sys.stdout.write(json.dumps({"error": error.to_dict()}) + "\n")
         else:
-            sys.stderr.write(f"{error.message}\nWhat to do: {error.hint}\n")
+            sys.stderr.write(f"{error.explain()}\nWhat to do: {error.hint}\n")
         return 1 if error.status >= 500 else 2
     if arguments.json:
         facts = manifest.model_dump(mode="json", exclude={"blobs"})

@@ -174,6 +174,6 @@ def _translate_errors() -> Iterator[None]:
         if "readonly" in str(cause):  # a mistake of ours, not of the database
             raise
         raise UnavailableError(
-            f"The database is not available: {str(cause).strip()}.",
+            "The database is not available.",
             hint="Try again in a moment; if it stays so, look at the database server or at the disk.",
         ) from error

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return Supervisor(load_settings(embedded=True, **given)).run()
     except ParetuneError as error:
-        sys.stderr.write(f"{error.message}\n{error.hint}\n")
+        sys.stderr.write(f"{error.explain()}\n{error.hint}\n")
         return 1
 
 

@@ -153,7 +153,8 @@ class Supervisor:
                     self._device_worker().command = device_worker_command(sorted(self._known_devices))
                     say(f"The device worker serves the new device {name}.")
         except (ParetuneError, OSError) as error:
-            logger.warning("cannot look for new devices: %s", error)
+            reason = error.explain() if isinstance(error, ParetuneError) else error
+            logger.warning("cannot look for new devices: %s", reason)
 
     def _device_worker(self) -> ManagedProcess:
         return next(process for process in self._workers if process.name == f"{DEVICE_WORKER} worker")

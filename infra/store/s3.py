@@ -161,7 +161,7 @@ def _store_errors(sha256: str) -> Iterator[None]:
         raise NotFoundError(f"There is no blob {sha256} in the artifact store.") from None
     except (BaseError, OSError) as error:
         raise UnavailableError(
-            f"The artifact store does not answer as it should: {error}.",
+            "The artifact store does not answer as it should.",
             hint="Look at the store and at its credentials; work goes on by itself when it is back.",
         ) from error
 

@@ -56,7 +56,7 @@ def _run(name: str, check: Check, settings: Settings) -> Iterator[Finding]:
     try:
         yield from check(settings)
     except ParetuneError as error:
-        yield Finding(name, "problem", error.message, error.hint)
+        yield Finding(name, "problem", error.explain(), error.hint)
     except Exception as error:  # the other checks are still worth something
         detail = f"cannot be checked: {type(error).__name__}: {str(error)[:200]}"
         yield Finding(name, "problem", detail, "This is a mistake in Paretune if the rest is fine: report it.")

@@ -146,8 +146,8 @@ def check_store(settings: Settings) -> Iterator[Finding]:
     try:
         open_store(settings.store_url).exists("0" * 64)
     except (ParetuneError, OSError, ValueError) as error:
-        yield Finding(
-            "store", "problem", f"does not answer: {str(error)[:200]}", "Correct PARETUNE_STORE_URL or its credentials."
-        )
+        reason = error.explain() if isinstance(error, ParetuneError) else str(error)
+        hint = "Correct PARETUNE_STORE_URL or its credentials."
+        yield Finding("store", "problem", f"does not answer: {reason[:200]}", hint)
     else:
         yield Finding("store", "ok", settings.store_url.partition("?")[0])

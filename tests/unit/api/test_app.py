@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fastapi.testclient import TestClient
 from api.openapi import render
 from api.problems import TYPE_PREFIX
 from api.staging import remove_abandoned
+from infra.database.engine import Database
 from infra.settings import load_settings
 from tests.unit.api.conftest import World
 
@@ -107,6 +109,19 @@ def test_a_lost_database_is_said_to_be_temporary(world: World) -> None:
     ready = client.get("/health/ready")
     assert ready.status_code == 503
     assert [check["name"] for check in ready.json()["checks"] if not check["ok"]] == ["database"]
+
+
+def test_what_the_driver_says_is_for_the_log_only(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    away = Database("postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=1")
+    world.app.state.services = replace(world.services, database=away)
+    anybody = world.client_with(None)
+    ready, refused = anybody.get("/health/ready"), anybody.get("/v1/jobs", headers={"Authorization": "Bearer pt_0.x"})
+    assert (ready.status_code, refused.status_code) == (503, 503)
+    check = next(check for check in ready.json()["checks"] if check["name"] == "database")
+    assert check["detail"] == refused.json()["detail"] == "The database is not available."
+    assert "127.0.0.1" not in ready.text + refused.text
+    said = [record.getMessage() for record in caplog.records if record.name == "paretune.api"]
+    assert any("not ready: database" in line and "127.0.0.1" in line for line in said)
 
 
 def test_every_answer_has_safe_headers(client: TestClient) -> None:

@@ -247,6 +247,9 @@ def test_a_large_blob_goes_to_s3_in_parts_and_comes_back(s3_url: str) -> None:
 
 def test_an_s3_that_is_away_is_not_the_users_fault(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{probe.getsockname()[1]}")
-    with pytest.raises(UnavailableError):
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+    with pytest.raises(UnavailableError) as caught:
         open_store(s3_url).exists(digest(b"x"))
+    assert address not in str(caught.value.to_dict())
+    assert address in caught.value.explain()
