@@ -90,7 +90,8 @@ def read_server_path(services: Services, server_path: str) -> tuple[ModelFacts, 
 def _check_inside(folder: Path, name: str, path: Path) -> None:
     """Refuse links to elsewhere; those of a Hugging Face cache lead into ``blobs`` beside its snapshots."""
     real = path.resolve()
-    if not any(real.is_relative_to(place.resolve()) for place in (folder, folder.resolve().parents[1] / "blobs")):
+    cache = folder.resolve().parent.parent / "blobs"
+    if not any(real.is_relative_to(place.resolve()) for place in (folder, cache)):
         raise InvalidModelError(f"{name} is a link out of the folder.", hint="Give a folder with the files themselves.")
 
 
