@@ -44,6 +44,22 @@ class Idempotency:
         self.key = idempotency_key
         self.route = f"{request.method} {request.url.path}"
 
+    def answered(self, session: Session, principal: Principal, payload: object) -> JSONResponse | None:
+        """Return the answer that this key was given before, if it was: ask before long work outside of a transaction.
+
+        Args:
+            session: Any session.
+            principal: Whose key it is.
+            payload: As for :meth:`run`.
+
+        Raises:
+            InvalidInputError: The key was used for another request.
+        """
+        known = None if self.key is None else session.get(IdempotencyKey, (principal.id, self.route, self.key))
+        if known is None or known.created_at <= utcnow() - KEPT:
+            return None
+        return self._replay(known, _digest(payload))
+
     def run(
         self, session: Session, principal: Principal, payload: object, create: Callable[[], JSONResponse]
     ) -> JSONResponse:
@@ -63,17 +79,15 @@ class Idempotency:
         """
         if self.key is None:
             return create()
-        digest = json_digest(jsonable_encoder(payload))
-        known = session.get(IdempotencyKey, (principal.id, self.route, self.key))
-        if known is not None and known.created_at > utcnow() - KEPT:
-            return self._replay(known, digest)
+        if (answer := self.answered(session, principal, payload)) is not None:
+            return answer
         session.exec(delete(IdempotencyKey).where(col(IdempotencyKey.created_at) <= utcnow() - KEPT))
         response = create()
         row = IdempotencyKey(
             owner=principal.id,
             route=self.route,
             key=self.key,
-            request_hash=digest,
+            request_hash=_digest(payload),
             status=response.status_code,
             response={"body": json.loads(bytes(response.body)), "location": response.headers.get("location")},
         )
@@ -98,6 +112,10 @@ class Idempotency:
         if known.response.get("location"):
             headers["Location"] = known.response["location"]
         return JSONResponse(known.response["body"], status_code=known.status, headers=headers)
+
+
+def _digest(payload: object) -> str:
+    return json_digest(jsonable_encoder(payload))
 
 
 Once = Annotated[Idempotency, Depends()]

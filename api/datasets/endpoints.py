@@ -70,6 +70,10 @@ def create_dataset(
     once: Once,
 ) -> JSONResponse:
     """Upload a dataset; the body is the file. JSONL (one object a line), CSV with a header, or Parquet."""
+    payload = [name, data_format, body.sha256]
+    with services.database.read_session() as session:
+        if (answer := once.answered(session, principal, payload)) is not None:
+            return answer
     dataset = store_dataset(
         services, owner=principal.id, name=name, data_format=data_format, path=body.path, sha256=body.sha256
     )
@@ -79,7 +83,7 @@ def create_dataset(
             session.add(dataset)
             return created(dataset_view(dataset), f"/v1/datasets/{dataset.id}")
 
-        return once.run(session, principal, [name, data_format, body.sha256], create)
+        return once.run(session, principal, payload, create)
 
 
 @router.get("", response_model=Page[DatasetView], responses=responses(422))

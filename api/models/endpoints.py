@@ -50,6 +50,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.post("", status_code=201, response_model=ModelView, responses=responses(403, 409, 422))
 def create_model(body: ModelCreate, services: CurrentServices, principal: Submitter, once: Once) -> JSONResponse:
     """Create a model. Then PUT its files and POST ``complete``; or give a ``server_path`` and it is ready at once."""
+    with services.database.read_session() as session:
+        if (answer := once.answered(session, principal, body)) is not None:
+            return answer
     model = Model(owner=principal.id, name=body.name)
     found = service.read_server_path(services, body.server_path) if body.server_path is not None else None
     with services.database.write_session() as session:

@@ -104,12 +104,20 @@ def append(
 
 @router.post("/{upload_id}/complete", response_model=UploadResult, responses=responses(404, 409, 422))
 def complete_upload(
-    upload_id: str, services: CurrentServices, principal: Submitter, body: UploadComplete | None = None
-) -> UploadResult:
-    """Say that all pieces are there: the file is checked and becomes a model's file or a dataset."""
+    upload_id: str, services: CurrentServices, principal: Submitter, once: Once, body: UploadComplete | None = None
+) -> JSONResponse:
+    """Say that all pieces are there: the file is checked and becomes a model's file or a dataset.
+
+    The answer comes when all is done, which takes minutes for a large file. The upload is gone then: send an
+    `Idempotency-Key`, so that the request can be repeated when its answer is lost.
+    """
     with services.database.read_session() as session:
+        if (answer := once.answered(session, principal, body)) is not None:
+            return answer
         upload = get_owned(session, Upload, upload_id, principal)
-    return service.complete(services, principal, upload, body.sha256 if body else None)
+    write = service.complete(services, principal, upload, body.sha256 if body else None)
+    with services.database.write_session() as session:
+        return once.run(session, principal, body, lambda: JSONResponse(write(session).model_dump(mode="json")))
 
 
 @router.delete("/{upload_id}", status_code=204, responses=responses(404))

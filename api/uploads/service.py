@@ -1,6 +1,7 @@
 """Pieces of a file: each a blob, joined at the end. Any API process can take any piece."""
 
 import tempfile
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -107,8 +108,12 @@ def _joined(services: Services, upload: Upload) -> Iterator[Path]:
         yield Path(target.name)
 
 
-def complete(services: Services, principal: Principal, upload: Upload, sha256: str | None) -> UploadResult:
-    """Join the pieces, check the file and make it what it is for.
+WriteResult = Callable[[Session], UploadResult]
+"""Writes the rows of a completed upload and removes its own; to be called once in a write session."""
+
+
+def complete(services: Services, principal: Principal, upload: Upload, sha256: str | None) -> WriteResult:
+    """Join the pieces, check the file and store it as what it is for; its rows are then for the caller to write.
 
     Raises:
         ConflictError: Bytes are missing.
@@ -131,26 +136,33 @@ def complete(services: Services, principal: Principal, upload: Upload, sha256: s
         return _become_model_file(services, principal, upload, path, found)
 
 
-def _become_dataset(services: Services, principal: Principal, upload: Upload, path: Path, sha256: str) -> UploadResult:
+def _become_dataset(services: Services, principal: Principal, upload: Upload, path: Path, sha256: str) -> WriteResult:
     dataset = store_dataset(
         services, owner=principal.id, name=upload.name, data_format=format_of(upload.name), path=path, sha256=sha256
     )
-    with services.database.write_session() as session:
+
+    def write(session: Session) -> UploadResult:
         _take(session, upload)
         session.add(dataset)
-    return UploadResult(file=None, dataset=dataset_view(dataset))
+        return UploadResult(file=None, dataset=dataset_view(dataset))
+
+    return write
 
 
 def _become_model_file(
     services: Services, principal: Principal, upload: Upload, path: Path, sha256: str
-) -> UploadResult:
-    assert upload.target_id is not None
+) -> WriteResult:
+    model_id = upload.target_id
+    assert model_id is not None
     ref = store_file(services, upload.name, path, sha256)
-    with services.database.write_session() as session:
+
+    def write(session: Session) -> UploadResult:
         _take(session, upload)
-        model = get_owned(session, Model, upload.target_id, principal)
+        model = get_owned(session, Model, model_id, principal)
         row = models.put_file_row(session, model, upload.name, ref)
         return UploadResult(file=file_view(row), dataset=None)
+
+    return write
 
 
 def _take(session: Session, upload: Upload) -> None:

@@ -15,6 +15,7 @@ from infra.settings import load_settings
 from tests.helpers.databases import database_url
 from tests.helpers.databases import postgresql_server
 from tests.helpers.databases import postgresql_url
+from tests.unit.api.conftest import ROWS
 from tests.unit.api.conftest import World
 from tests.unit.api.conftest import submit
 from tests.unit.api.conftest import upload_dataset
@@ -85,6 +86,20 @@ def test_of_pieces_at_the_same_time_one_is_taken(shared: World) -> None:
         statuses = sorted(pool.map(send, range(4)))
     assert statuses == [204, 409, 409, 409]
     assert client.get(path).json()["offset"] == 100
+
+
+def test_an_upload_completed_by_many_requests_with_one_key_becomes_one_dataset(shared: World) -> None:
+    client = shared.client()
+    announced = {"kind": "dataset", "name": "dev.jsonl", "length": len(ROWS)}
+    path = client.post("/v1/uploads", json=announced).headers["location"]
+    assert client.patch(path, content=ROWS, headers={"Upload-Offset": "0"}).status_code == 204
+    headers = {"Idempotency-Key": "together"}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: client.post(f"{path}/complete", headers=headers), range(6)))
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    assert len({answer.json()["dataset"]["id"] for answer in answers if answer.status_code == 200}) == 1
+    assert client.post(f"{path}/complete", headers=headers).status_code == 200
+    assert len(client.get("/v1/datasets").json()["items"]) == 1
 
 
 def test_an_export_asked_for_by_many_is_made_once(shared: World) -> None:

@@ -1,12 +1,16 @@
 """Models: upload file by file, verification, ownership."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.models.service import _check_inside
 from infra.api_keys import new_key
+from infra.errors import InvalidModelError
 from infra.settings import Settings
 from tests.security import model_bytes
 from tests.unit.api.conftest import World
@@ -106,6 +110,31 @@ def test_server_paths_only_where_the_operator_allows_them(world: World, settings
     stored = next(file for file in allowed.json()["files"] if file["name"] == "config.json")
     with world.services.store.open(stored["sha256"]) as stream:
         assert stream.read() == (folder / "config.json").read_bytes()
+
+
+def test_a_repeated_request_does_not_read_the_folder_again(world: World, settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, content in model_bytes.model_files().items():
+        (folder / name).write_bytes(content)
+    world.app.state.services = replace(
+        world.services, settings=settings.model_copy(update={"allow_server_paths": True})
+    )
+    client = world.client()
+    body, headers = {"name": "from disk", "server_path": str(folder)}, {"Idempotency-Key": "once"}
+    first = client.post("/v1/models", json=body, headers=headers)
+    assert first.status_code == 201, first.text
+    shutil.rmtree(folder)
+    again = client.post("/v1/models", json=body, headers=headers)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["idempotent-replay"] == "true"
+    assert client.post("/v1/models", json=body).status_code == 422
+
+
+def test_a_folder_in_the_root_of_the_disk_is_one_like_any_other() -> None:
+    _check_inside(Path("/model"), "config.json", Path("/model/config.json"))
+    with pytest.raises(InvalidModelError, match="link out of the folder"):
+        _check_inside(Path("/model"), "config.json", Path("/elsewhere/config.json"))
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "distilbert"])

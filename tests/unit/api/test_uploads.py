@@ -33,6 +33,22 @@ def test_pieces_become_a_dataset(client: TestClient) -> None:
     assert client.get(path).status_code == 404
 
 
+def test_completing_again_with_the_same_key_gives_the_same_answer(client: TestClient, stranger: TestClient) -> None:
+    path = start(client, len(ROWS))
+    send(client, path, 0, ROWS)
+    headers = {"Idempotency-Key": "once"}
+    body = {"sha256": hashlib.sha256(ROWS).hexdigest()}
+    first = client.post(f"{path}/complete", json=body, headers=headers)
+    again = client.post(f"{path}/complete", json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.json() == first.json()
+    assert again.headers["idempotent-replay"] == "true"
+    assert len(client.get("/v1/datasets").json()["items"]) == 1
+    assert client.post(f"{path}/complete", headers=headers).status_code == 422  # another request under the same key
+    assert client.post(f"{path}/complete", json=body).status_code == 404
+    assert stranger.post(f"{path}/complete", json=body, headers=headers).status_code == 404
+
+
 def test_only_the_next_piece_is_taken(client: TestClient) -> None:
     path = start(client, 300)
     assert send(client, path, 0, b"x" * 100) == 204
