@@ -51,11 +51,12 @@ _CHECKS: dict[str, Callable[[Services], str]] = {"database": _database, "store":
 def _run(name: str, services: Services) -> Check:
     try:
         return Check(name=name, ok=True, detail=_CHECKS[name](services))
+    except ParetuneError as error:
+        logger.warning("not ready: %s: %s", name, error.explain())
+        return Check(name=name, ok=False, detail=error.message)
     except Exception as error:  # whatever it is, the part is not usable
-        known = isinstance(error, ParetuneError)
-        logger.warning("not ready: %s: %s", name, error.explain() if known else repr(error))
-        reason = error.message if known else type(error).__name__  # anybody may read it
-        return Check(name=name, ok=False, detail=reason)
+        logger.warning("not ready: %s: %r", name, error)
+        return Check(name=name, ok=False, detail=type(error).__name__)
 
 
 @router.get("/health/live", response_model=Live)
