@@ -16,6 +16,7 @@ class ApiError(Exception):
         hint: What to do about it.
         errors: Problems of single fields: ``{"field": ..., "message": ...}``.
         request_id: What the service's log calls the request.
+        body: The object that the service answered with; empty if there was none.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class ApiError(Exception):
         title: str = "Error",
         errors: list[dict[str, Any]] | None = None,
         request_id: str = "",
+        body: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -37,6 +39,7 @@ class ApiError(Exception):
         self.title = title
         self.errors = errors or []
         self.request_id = request_id
+        self.body = body or {}
 
     @classmethod
     def from_response(cls, response: httpx.Response) -> "ApiError":
@@ -55,11 +58,25 @@ class ApiError(Exception):
             title=str(body.get("title", response.reason_phrase)),
             errors=[error for error in body.get("errors", []) if isinstance(error, dict)],
             request_id=response.headers.get("x-request-id", ""),
+            body=body,
         )
 
     @classmethod
-    def unreachable(cls, url: str, cause: Exception) -> "ApiError":
-        """The error for a service that does not answer."""
+    def unreachable(cls, url: str, cause: Exception, *, repeatable: bool = True) -> "ApiError":
+        """The error for a service that does not answer.
+
+        Args:
+            url: Where it should be.
+            cause: What happened to the request.
+            repeatable: Whether nothing happens twice when the same call is made again.
+        """
+        if isinstance(cause, httpx.ReadTimeout):
+            return cls(
+                f"The service at {url} took the request but has not answered in time; it may still be working on it.",
+                hint="Try again: that is safe." if repeatable else "Look whether it was done before you ask again.",
+                code="no-answer",
+                title="No answer yet",
+            )
         return cls(
             f"No Paretune service answers at {url} ({type(cause).__name__}: {cause}).",
             hint="Start one with `paretune up`, or set PARETUNE_URL to where it runs.",
