@@ -15,6 +15,8 @@ from paretune import sse
 from paretune.downloading import fetch
 from paretune.errors import ApiError
 from paretune.errors import JobFailedError
+from paretune.outage import Outage
+from paretune.outage import poll
 from paretune.transport import JsonObject
 from paretune.transport import Transport
 from paretune.types import Dataset
@@ -34,7 +36,6 @@ Format = Literal["onnx", "torch"]
 _STREAM_SILENCE_SECONDS = 45.0
 """The service sends something at least every 15 seconds; after this much silence the connection is dead."""
 _RECONNECT_SECONDS = 1.0
-_LONGEST_OUTAGE_SECONDS = 120.0
 
 
 class Client:
@@ -104,12 +105,12 @@ class Client:
                 sender.resumable(path, kind="model-file", name=file, model_id=model["id"])
             else:
                 sender.put("PUT", f"/v1/models/{model['id']}/files/{file}", path)
-        return Model.model_validate(self._transport.json("POST", f"/v1/models/{model['id']}/complete"))
+        return Model.model_validate(self._transport.json("POST", f"/v1/models/{model['id']}/complete", patient=True))
 
     def register_model(self, server_path: str, *, name: str | None = None) -> Model:
         """Use a folder on the server's disk, where the operator allows it."""
         body = {"name": name or PurePosixPath(server_path).name, "server_path": server_path}
-        return Model.model_validate(self._transport.json("POST", "/v1/models", json=body, create=True))
+        return Model.model_validate(self._transport.json("POST", "/v1/models", json=body, create=True, patient=True))
 
     def upload_dataset(
         self, file: str | Path, *, name: str | None = None, format: str | None = None, progress: Progress | None = None
@@ -309,14 +310,14 @@ class Client:
             after: Id of the last event that is known already.
         """
         path = f"/v1/jobs/{_id(job)}/events"
-        lost_since: float | None = None
+        outage = Outage(self.config.url)
         while True:
             try:
                 headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
                 with self._transport.stream(
                     "GET", path, headers=headers, read_seconds=_STREAM_SILENCE_SECONDS
                 ) as reply:
-                    lost_since = None
+                    outage.over()
                     for message in sse.parse(reply.iter_lines()):
                         if message.event == "end":
                             return
@@ -324,25 +325,25 @@ class Client:
                         after = event.id
                         yield event
             except (httpx.TransportError, ApiError) as error:
-                if isinstance(error, ApiError) and error.status not in {429, 502, 503, 504}:
-                    raise
-                lost_since = lost_since or time.monotonic()
-                if time.monotonic() - lost_since > _LONGEST_OUTAGE_SECONDS:
-                    raise ApiError.unreachable(self.config.url, error) from error
-            time.sleep(_RECONNECT_SECONDS)
+                outage.endure(error)
+            else:
+                time.sleep(_RECONNECT_SECONDS)
 
     def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
-        """Wait until a job is over and return it.
+        """Wait until a job is over and return it; as for :meth:`watch`, only two minutes without the service end it.
 
         Raises:
             JobFailedError: The job failed or was cancelled.
             TimeoutError: It is not over after ``timeout`` seconds; it goes on.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not (current := self.job(job)).is_over:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"job {current.id} is still {current.state} after {timeout} seconds")
-            time.sleep(1.0)
+        current = poll(
+            lambda: self.job(job),
+            lambda current: current.is_over,
+            what=f"job {_id(job)}",
+            url=self.config.url,
+            pause=1.0,
+            timeout=timeout,
+        )
         if current.state != "succeeded":
             raise job_failure(current)
         return current
@@ -370,12 +371,16 @@ class Client:
         body = {"format": format, "trial": trial, "goal": chosen or None}
         path = f"/v1/jobs/{_id(job)}/exports"
         export = Export.model_validate(self._transport.json("POST", path, json=body, create=True))
-        deadline = time.monotonic() + timeout
-        while export.state == "queued":
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"export {export.id} is not ready after {timeout} seconds")
-            time.sleep(0.5)
-            export = Export.model_validate(self._transport.json("GET", f"/v1/exports/{export.id}"))
+        if export.state == "queued":
+            where = f"/v1/exports/{export.id}"
+            export = poll(
+                lambda: Export.model_validate(self._transport.json("GET", where)),
+                lambda current: current.state != "queued",
+                what=f"export {export.id}",
+                url=self.config.url,
+                pause=0.5,
+                timeout=timeout,
+            )
         if export.state != "ready":
             error = export.error or {}
             raise JobFailedError(

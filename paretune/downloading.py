@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import httpx
 
 from paretune.errors import ApiError
-from paretune.transport import ATTEMPTS
+from paretune.outage import Outage
 from paretune.transport import Transport
 from paretune.types import ExportFile
 
@@ -21,7 +21,7 @@ def fetch(transport: Transport, file: ExportFile, directory: Path) -> Path:
         The path of the file.
 
     Raises:
-        ApiError: The name is unsafe, the service refuses, the connection stays lost, or the bytes are wrong.
+        ApiError: The name is unsafe, the service refuses or stays away for two minutes, or the bytes are wrong.
     """
     relative = PurePosixPath(file.name)
     if relative.is_absolute() or ".." in relative.parts:
@@ -42,17 +42,18 @@ def _receive(transport: Transport, file: ExportFile, partial: Path) -> str:
     """Receive all bytes; return their sha256."""
     digest = hashlib.sha256()
     received = 0
+    outage = Outage(transport.url)
     with partial.open("wb") as stream:
-        for attempt in range(1, ATTEMPTS + 1):
+        while True:
             headers = {"Range": f"bytes={received}-"} if received else {}
             try:
                 with transport.stream("GET", file.url, headers=headers) as response:
                     for chunk in response.iter_bytes(_CHUNK_BYTES):
+                        outage.over()
                         stream.write(chunk)
                         digest.update(chunk)
                         received += len(chunk)
-                break
-            except httpx.TransportError as error:
-                if attempt == ATTEMPTS:
-                    raise ApiError.unreachable(transport.url, error) from error
-    return digest.hexdigest()
+            except (httpx.TransportError, ApiError) as error:
+                outage.endure(error)
+            else:
+                return digest.hexdigest()

@@ -13,10 +13,17 @@ from paretune.errors import ApiError
 
 ATTEMPTS = 5
 _FIRST_DELAY_SECONDS = 0.3
+_LONG_WORK_SECONDS = 3600.0
+"""An end all the same: a connection can die without a sign, and then the request is repeated."""
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
 _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_READ_SECONDS = 60.0
 
 JsonObject = dict[str, Any]
+
+
+def _timeout(read_seconds: float = _READ_SECONDS) -> httpx.Timeout:
+    return httpx.Timeout(60.0, connect=5.0, read=read_seconds, write=120.0)
 
 
 class Transport:
@@ -32,9 +39,8 @@ class Transport:
         headers = {"User-Agent": "paretune-client"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        timeout = httpx.Timeout(60.0, connect=5.0, write=120.0)
         self.url = url
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=_timeout(), transport=transport)
 
     def request(
         self,
@@ -46,6 +52,8 @@ class Transport:
         params: JsonObject | None = None,
         headers: dict[str, str] | None = None,
         create: bool = False,
+        patient: bool = False,
+        attempts: int = ATTEMPTS,
     ) -> httpx.Response:
         """Send a request; repeat it when that is safe and may help.
 
@@ -57,6 +65,8 @@ class Transport:
             params: Query; ``None`` values are left out.
             headers: More headers.
             create: Send an ``Idempotency-Key``, so that a repeated POST creates once.
+            patient: The service does long work before it answers: wait for that.
+            attempts: How often to send it at most.
 
         Raises:
             ApiError: The service refused, failed, or cannot be reached.
@@ -66,13 +76,16 @@ class Transport:
             headers["Idempotency-Key"] = uuid.uuid4().hex
         query = {name: value for name, value in (params or {}).items() if value is not None}
         safe = create or method in _SAFE
-        for attempt in range(1, ATTEMPTS + 1):
-            last = attempt == ATTEMPTS or not safe
+        timeout = _timeout(_LONG_WORK_SECONDS) if patient else httpx.USE_CLIENT_DEFAULT
+        for attempt in range(1, attempts + 1):
+            last = attempt == attempts or not safe
             try:
-                response = self.http.request(method, path, json=json, content=content, params=query, headers=headers)
+                response = self.http.request(
+                    method, path, json=json, content=content, params=query, headers=headers, timeout=timeout
+                )
             except httpx.TransportError as error:
                 if last or isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol):
-                    raise ApiError.unreachable(self.url, error) from error
+                    raise ApiError.unreachable(self.url, error, repeatable=method in _SAFE) from error
             except httpx.InvalidURL as error:
                 raise ApiError.unreachable(self.url, error) from error
             else:
@@ -91,7 +104,7 @@ class Transport:
 
     @contextmanager
     def stream(
-        self, method: str, path: str, *, headers: dict[str, str] | None = None, read_seconds: float = 60.0
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, read_seconds: float = _READ_SECONDS
     ) -> Iterator[httpx.Response]:
         """Send a request and hand out the answer while it arrives.
 
@@ -99,8 +112,7 @@ class Transport:
             ApiError: The service refused or failed.
             httpx.TransportError: The connection was lost; the caller knows how to go on.
         """
-        timeout = httpx.Timeout(60.0, connect=5.0, read=read_seconds)
-        with self.http.stream(method, path, headers=headers, timeout=timeout) as response:
+        with self.http.stream(method, path, headers=headers, timeout=_timeout(read_seconds)) as response:
             if response.is_error:
                 response.read()
                 raise ApiError.from_response(response)

@@ -106,7 +106,8 @@ class Sender:
                 self._send_piece(path, offset, piece)
                 offset += len(piece)
                 self._note(len(piece))
-        return self._transport.json("POST", f"{path}/complete", json={"sha256": digest.hexdigest()})
+        end = {"sha256": digest.hexdigest()}
+        return self._transport.json("POST", f"{path}/complete", json=end, create=True, patient=True)
 
     def _send_piece(self, path: str, offset: int, piece: bytes) -> None:
         headers = {"Upload-Offset": str(offset)}

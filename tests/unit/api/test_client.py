@@ -2,15 +2,26 @@
 
 import io
 import json
+import socket
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 import paretune.client
+import paretune.outage
+import paretune.transport
 import paretune.uploading
+from api.health import endpoints as health
+from api.models import service as models
+from api.uploads import service as uploads
 from infra.blobs import put_file
 from infra.database.models import Event
 from infra.database.models import Export
@@ -20,6 +31,10 @@ from infra.uploads.filenames import SIZE_LIMITS
 from paretune import ApiError
 from paretune import Client
 from paretune import JobFailedError
+from paretune.cli.doctor import _health
+from paretune.downloading import fetch
+from paretune.outage import poll
+from paretune.types import ExportFile
 from search.lifecycle import cancel_job
 from search.lifecycle import end_job
 from tests.security import model_bytes
@@ -113,6 +128,53 @@ def test_large_files_go_in_pieces_and_survive_a_lost_answer(
     assert next(failures, None) is None
 
 
+def test_long_work_is_waited_for_and_done_once_when_its_answer_is_lost(
+    live: LiveService, sdk: Client, folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = live.world.services
+    allowing = services.settings.model_copy(update={"allow_server_paths": True})
+    live.world.app.state.services = replace(services, settings=allowing)
+    monkeypatch.setattr(paretune.client, "LARGE_BYTES", 100)
+    sdk._transport.http.timeout = httpx.Timeout(1.0)
+    for module, name in ((uploads, "copy_and_hash"), (models, "read_server_path")):
+        monkeypatch.setattr(module, name, slowed(getattr(module, name), 1.5))
+    send = sdk._transport.http.request
+    lost: list[str] = []
+
+    def lose_first_answers(method: str, path: str, **options: Any) -> httpx.Response:
+        answer = send(method, path, **options)
+        if path.endswith(("/complete", "/v1/models")) and path not in lost:
+            lost.append(path)
+            raise httpx.ReadError("the connection was lost")
+        return answer
+
+    monkeypatch.setattr(sdk._transport.http, "request", lose_first_answers)
+    assert sdk.upload_dataset(data).rows == 40
+    assert sdk.register_model(str(folder)).state == "ready"
+    assert (len(lost), len(list(sdk.datasets())), len(list(sdk.models()))) == (2, 1, 1)
+
+
+def slowed(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return function(*arguments, **options)
+
+    return slow
+
+
+def test_a_service_that_still_works_is_not_called_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paretune.transport, "_FIRST_DELAY_SECONDS", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent, Client(f"http://127.0.0.1:{silent.getsockname()[1]}") as sdk:
+        sdk._transport.http.timeout = httpx.Timeout(0.05)
+        with pytest.raises(ApiError, match="may still be working") as caught:
+            sdk.cancel("job")
+        assert (caught.value.code, caught.value.status) == ("no-answer", 0)
+        assert "before you ask again" in caught.value.hint
+        with pytest.raises(ApiError, match="may still be working") as caught:
+            sdk.job("job")
+        assert "safe" in caught.value.hint
+
+
 def test_a_pickle_is_refused_before_anything_is_sent(sdk: Client, tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
     with pytest.raises(ApiError, match="pickle") as caught:
@@ -202,6 +264,74 @@ def test_watching_survives_a_restart_of_the_server(world: World, folder: Path, d
         assert not watcher.is_alive()
     assert len(received) == len(set(received)) == 4
     assert received == sorted(received)
+
+
+def test_waiting_and_downloading_survive_a_restart_of_the_server(
+    world: World, folder: Path, data: Path, tmp_path: Path
+) -> None:
+    content = b"graph" * 1000
+    services = world.services
+    ref = put_file(services.database, services.store, io.BytesIO(content))
+    with run_server(world) as url, Client(url, add_key(world)) as sdk:
+        job = sdk.submit(sdk.upload_model(folder), sdk.upload_dataset(data))
+        with services.database.write_session() as session:
+            add_outcome(session, session.get_one(Job, job.id))
+        body = {"format": "onnx", "trial": None, "goal": {"max_drop": 0.01}}
+        export_id = sdk.request("POST", f"/v1/jobs/{job.id}/exports", json=body)["id"]
+    where = f"/v1/exports/{export_id}"
+    file = ExportFile(name="model.onnx", sha256=ref.sha256, size=ref.size, url=f"{where}/files/model.onnx")
+    with Client(url, sdk.config.api_key) as again, ThreadPoolExecutor(3) as pool:  # nothing listens there now
+        waiting = pool.submit(again.wait, job)
+        polling = pool.submit(
+            poll,
+            lambda: again.request("GET", where),
+            lambda export: export["state"] == "ready",
+            what="export",
+            url=url,
+            pause=0.1,
+            timeout=60.0,
+        )
+        fetching = pool.submit(fetch, again._transport, file, tmp_path / "out")
+        time.sleep(1.0)
+        assert not any(future.done() for future in (waiting, polling, fetching))
+        with services.database.write_session() as session:
+            end_job(session, session.get_one(Job, job.id), "succeeded")
+            export = session.get_one(Export, export_id)
+            export.state = "ready"
+            export.files = [{"name": file.name, "sha256": ref.sha256, "size": ref.size}]
+        with run_server(world, int(url.rpartition(":")[2])):
+            assert waiting.result(30).state == "succeeded"
+            assert polling.result(30)["id"] == export_id
+            assert fetching.result(30).read_bytes() == content
+
+
+def test_waiting_ends_when_the_service_stays_away_or_refuses(
+    sdk: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ApiError) as refused:
+        sdk.wait("no-such-job")
+    assert refused.value.status == 404
+    with Client("http://127.0.0.1:9") as absent:
+        with pytest.raises(TimeoutError, match="job x is not done after"):
+            absent.wait("x", timeout=0.2)
+        monkeypatch.setattr(paretune.outage, "LONGEST_SECONDS", 0.3)
+        with pytest.raises(ApiError, match="No Paretune service answers"):
+            absent.wait("x")
+        file = ExportFile(name="f", sha256="0" * 64, size=1, url="/v1/f")
+        with pytest.raises(ApiError, match="No Paretune service answers"):
+            fetch(absent._transport, file, tmp_path)
+    with Client("nonsense://x") as mistyped, pytest.raises(ApiError):
+        mistyped.wait("x", timeout=3600)  # at once
+
+
+def test_doctor_says_which_part_of_the_service_fails(
+    live: LiveService, sdk: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "LEAST_FREE_BYTES", 1 << 62)
+    found = {finding.name: finding for finding in _health(sdk)}
+    assert [name for name, finding in found.items() if finding.status == "problem"] == ["service disk"]
+    assert "MiB are free" in found["service disk"].detail
+    assert found["service database"].status == "ok"
 
 
 def test_download_checks_the_hash_and_refuses_unsafe_names(
