@@ -136,8 +136,9 @@ def test_long_work_is_waited_for_and_done_once_when_its_answer_is_lost(
     live.world.app.state.services = replace(services, settings=allowing)
     monkeypatch.setattr(paretune.client, "LARGE_BYTES", 100)
     sdk._transport.http.timeout = httpx.Timeout(1.0)
+    done: list[str] = []
     for module, name in ((uploads, "copy_and_hash"), (models, "read_server_path")):
-        monkeypatch.setattr(module, name, slowed(getattr(module, name), 1.5))
+        monkeypatch.setattr(module, name, slowed(getattr(module, name), 1.5, done))
     send = sdk._transport.http.request
     lost: list[str] = []
 
@@ -152,11 +153,13 @@ def test_long_work_is_waited_for_and_done_once_when_its_answer_is_lost(
     assert sdk.upload_dataset(data).rows == 40
     assert sdk.register_model(str(folder)).state == "ready"
     assert (len(lost), len(list(sdk.datasets())), len(list(sdk.models()))) == (2, 1, 1)
+    assert done == ["copy_and_hash", "read_server_path"]
 
 
-def slowed(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+def slowed(function: Callable[..., Any], seconds: float, done: list[str]) -> Callable[..., Any]:
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(seconds)
+        done.append(function.__name__)
         return function(*arguments, **options)
 
     return slow
