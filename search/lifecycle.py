@@ -134,7 +134,6 @@ def trial_event(trial: Trial) -> JsonObject:
         "state": trial.state,
         "objective": measured.get("objective"),
         "ratio": (measured.get("ratio") or {}).get("value"),
-        "latency_ms": measured.get("latency_ms"),
         "drop": (quality.get("drop") or {}).get("value"),
         "size_bytes": trial.size_bytes,
     }

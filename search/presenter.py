@@ -27,10 +27,12 @@ from search.guard import guarded_front
 from search.guard import noisy_count
 from search.objectives import WORDINGS
 from search.prepared import Prepared
+from search.reference_time import milliseconds
 from search.requests import Goal
 from search.requests import JobRequest
 from search.standing import Standing
 from search.standing import is_confirmed
+from search.standing import reference_time
 from search.standing import standings
 from search.views import FrontView
 from search.views import LatencyView
@@ -57,6 +59,7 @@ class Presenter:
         self._prepared = Prepared.load(job.prepared) if job.prepared and "anatomy" in job.prepared else None
         labelled = self._prepared is None or self._prepared.labelled
         request = JobRequest.model_validate(job.request)
+        self._reference_ms = reference_time(trials)
         self._objective, self._batch = request.objective, request.workload.batch
         self._final = job.state == "succeeded" or job.summary is not None
         measured = standings(trials, labelled=labelled, final=False)
@@ -151,7 +154,9 @@ class Presenter:
         measurement = Measurement.model_validate(row)
         predicted: Mapping[str, float] = trial.predicted or {}
         against = {name: quotient(rival.ratio, measurement.ratio) for name, rival in self._rivals.items()}
-        mean_ms = measurement.latency_ms if measurement.objective == "throughput" else None
+        usual = self._reference_ms or measurement.reference_ms
+        latency_ms = milliseconds(measurement, usual)
+        mean_ms = latency_ms if measurement.objective == "throughput" else None
         return LatencyView(
             objective=measurement.objective,
             unit=WORDINGS[measurement.objective].unit,
@@ -159,8 +164,8 @@ class Presenter:
             speedup=inverse(measurement.ratio),
             speedup_vs_int8=against.get(ONE_LINER),
             speedup_vs=against,
-            latency_ms=measurement.latency_ms,
-            reference_ms=measurement.reference_ms,
+            latency_ms=latency_ms,
+            reference_ms=usual,
             predicted_ratio=predicted.get("ratio"),
             status=measurement.status,
             processes=measurement.processes,

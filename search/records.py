@@ -132,7 +132,8 @@ def read_record(trial: Trial, *, labelled: bool) -> TrialRecord:
         evidence=Evidence.of(quality) if quality and labelled else None,
         divergence=quality.divergence if quality else None,
         size_bytes=trial.size_bytes,
-        latency_ms=measurement.latency_ms if measurement else None,
+        reference_ms=measurement.reference_ms if measurement else None,
+        noisy=measurement is not None and measurement.status == "noisy",
         finished_at=trial.finished_at,
     )
 

@@ -26,6 +26,7 @@ from search.presets import formats
 from search.presets import likely_winners
 from search.presets import uniform
 from search.race import SEARCHED
+from search.reference_time import ratio_ceiling
 from search.requests import JobRequest
 from search.space import SearchSpace
 from search.space import build_space
@@ -134,8 +135,7 @@ def latency_window(request: JobRequest, trials: Sequence[TrialRecord]) -> Window
     goal = request.goal
     measured = [trial for trial in trials if trial.ratio is not None and trial.drop is not None]
     if goal.max_latency_ms is not None:
-        reference = next((t.latency_ms / t.ratio for t in measured if t.latency_ms and t.ratio), None)
-        ceiling = min(1.0, goal.max_latency_ms / reference) if reference else 1.0
+        ceiling = min(1.0, ratio_ceiling(goal, measured) or 1.0)
         return Window(ceiling * REACH, ceiling)
     if goal.max_drop is None:
         fastest = min((trial.ratio for trial in measured if trial.ratio is not None), default=1.0)

@@ -14,6 +14,8 @@ from search.candidates import baseline_of
 from search.drop_model import DropModel
 from search.drop_model import Evidence
 from search.records import loss
+from search.reference_time import milliseconds
+from search.reference_time import usual_time
 
 LARGEST_HALF_WIDTH = 0.1
 """Relative half-width of an interval beyond which it decides nothing."""
@@ -27,7 +29,8 @@ class Standing:
         trial_id: The trial.
         baseline: Name of the baseline, ``None`` for recipes.
         ratio: What the objective measures, as a fraction of the dense reference's, with its interval.
-        latency_ms: Latency at the workload: the quantile or the mean of the objective.
+        latency_ms: Latency at the workload, the quantile or the mean of the objective: the reference's time in this job
+            multiplied by the ratio (:mod:`search.reference_time`).
         loss: Quality objective, smaller is better; with labels the expected drop.
         drop: Drop of the metric against the dense model, with its interval.
         expected_drop: What is to be expected of more examples (:class:`search.drop_model.DropModel`).
@@ -62,11 +65,18 @@ def is_confirmed(trial: Trial) -> bool:
     return trial.holdout is not None and trial.final_measurement is not None
 
 
-def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
+def reference_time(trials: Iterable[Trial]) -> float | None:
+    """Return what the dense reference usually takes in a job, milliseconds; ``None`` before anything was measured."""
+    rows = [row for trial in trials for row in (trial.measurement, trial.final_measurement) if row is not None]
+    return usual_time((row["reference_ms"], row["status"] == "noisy") for row in rows)
+
+
+def standing(trial: Trial, reference_ms: float, *, labelled: bool, final: bool) -> Standing | None:
     """Return the trial's standing, or ``None`` if it was not measured or its file failed the audit.
 
     Args:
         trial: The row.
+        reference_ms: What the dense reference takes in the trial's job.
         labelled: Whether quality is a labelled metric.
         final: Take the final numbers where there are any; otherwise those of the search.
     """
@@ -82,7 +92,7 @@ def standing(trial: Trial, *, labelled: bool, final: bool) -> Standing | None:
         trial_id=trial.id,
         baseline=baseline_of(trial.candidate),
         ratio=measurement.ratio,
-        latency_ms=measurement.latency_ms,
+        latency_ms=milliseconds(measurement, reference_ms),
         loss=loss(quality, labelled=labelled),
         drop=quality.drop,
         expected_drop=quality.drop.value,
@@ -116,7 +126,10 @@ def standings(trials: Iterable[Trial], *, labelled: bool, final: bool) -> list[S
             numbers are taken on different examples and cannot be compared.
     """
     known = list(trials)
-    found = [entry for trial in known if (entry := standing(trial, labelled=labelled, final=final)) is not None]
+    usual = reference_time(known)
+    if usual is None:
+        return []
+    found = [entry for trial in known if (entry := standing(trial, usual, labelled=labelled, final=final)) is not None]
     if labelled:
         found = _with_expected_drops(found, known)
     confirmed = [entry for entry in found if entry.confirmed]

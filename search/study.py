@@ -38,7 +38,8 @@ class TrialRecord:
         evidence: What the labels of the search split say; ``None`` without labels.
         divergence: Label-free distance to the dense model.
         size_bytes: Stored size.
-        latency_ms: Measured latency.
+        reference_ms: What the dense reference took beside it; see :mod:`search.reference_time`.
+        noisy: Whether the measurement was.
         finished_at: When the outcome was known.
     """
 
@@ -58,7 +59,8 @@ class TrialRecord:
     evidence: Evidence | None = None
     divergence: float | None = None
     size_bytes: int | None = None
-    latency_ms: float | None = None
+    reference_ms: float | None = None
+    noisy: bool = False
     finished_at: datetime | None = None
 
     @property

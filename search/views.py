@@ -27,8 +27,9 @@ class LatencyView(_View):
         speedup: Reference / model: 2.0 is half the time, or half the memory, of the dense fp32 model.
         speedup_vs_int8: Against int8 in one line; ``None`` while that is not measured.
         speedup_vs: Against every measured baseline but fp32, by name.
-        latency_ms: At the workload, for orientation: the quantile or the mean of the objective, else the median.
-        reference_ms: Of the dense reference in the same blocks.
+        latency_ms: At the workload: the quantile or the mean of the objective, else the median, as the ratio of
+            ``reference_ms``.
+        reference_ms: Of the dense reference: the median of all measurements of the job that were not noisy.
         predicted_ratio: What the latency model expected before measuring.
         status: ``ok``, ``noisy`` or ``slower_than_front``.
         processes: Fresh processes that the measurement was repeated in.

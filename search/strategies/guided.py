@@ -25,6 +25,7 @@ from search.formats import in_format
 from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
+from search.reference_time import ratio_ceiling
 from search.refine import offspring
 from search.remembered import Remembered
 from search.remembered import context_key
@@ -285,14 +286,15 @@ class _Turn:
 
     def _parents(self) -> list[Located]:
         """Return the models around the goal, the most interesting first."""
-        limit, ceiling = self._goal.max_drop, self._goal.max_latency_ms
+        limit = self._goal.max_drop
         if limit is not None:
             near = [found for found in self._located if found.record.drop is not None]
             feasible = sorted((f for f in near if (f.record.drop or 0.0) <= limit), key=lambda f: f.ratio)
             missed = sorted((f for f in near if (f.record.drop or 0.0) > limit), key=lambda f: f.record.drop or 0.0)
             return feasible[:2] + missed[:1]
-        if ceiling is not None:
-            fast = [f for f in self._located if f.record.latency_ms is not None and f.record.latency_ms <= ceiling]
+        if self._goal.max_latency_ms is not None:
+            ceiling = ratio_ceiling(self._goal, self._study.trials) or 0.0
+            fast = [found for found in self._located if found.ratio <= ceiling]
             return sorted(fast, key=lambda f: f.divergence)[:3]
         return sorted(self._located, key=lambda f: (f.ratio * (f.divergence + 1e-3), f.ratio))[:6]
 

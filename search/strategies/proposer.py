@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from search.promote import quality_limit
+from search.reference_time import ratio_ceiling
 from search.requests import Goal
 from search.requests import Sampler
 from search.space import Parameter
@@ -117,14 +118,18 @@ class OptunaProposer:
         return Proposal(self._space.to_recipe(new), self._source, dict(new), state)
 
     def _synchronise(self, study: StudyState) -> _KeptStudy:
-        finished = [trial for trial in study.finished if self._is_mine(trial)]
+        known = study.finished
+        finished = [trial for trial in known if self._is_mine(trial)]
+        places = {trial.digest: place for place, trial in enumerate(known)}
         digests = [trial.digest for trial in finished]
         key = (study.job_id, f"{self._source}:{self._sampler}")
         kept = _kept.pop(key, None)
         if kept is None or kept.digests != digests[: len(kept.digests)]:
             kept = _KeptStudy()
         for trial in finished[len(kept.digests) :]:
-            frozen = self._frozen(trial, study.goal)
+            # Judged by what was known at its end, and not again later: Optuna is told once.
+            ceiling = ratio_ceiling(study.goal, known[: places[trial.digest] + 1])
+            frozen = self._frozen(trial, study.goal, ceiling)
             kept.elite.add(len(kept.study.get_trials(deepcopy=False)), frozen)
             kept.study.add_trial(frozen)
         kept.digests = digests
@@ -136,14 +141,14 @@ class OptunaProposer:
     def _is_mine(self, trial: TrialRecord) -> bool:
         return trial.params is not None and trial.params.keys() == self._distributions.keys()
 
-    def _frozen(self, trial: TrialRecord, goal: Goal) -> FrozenTrial:
+    def _frozen(self, trial: TrialRecord, goal: Goal, ceiling: float | None) -> FrozenTrial:
         objectives = trial.objectives
         return optuna.trial.create_trial(
             state=TrialState.COMPLETE if objectives else TrialState.FAIL,
             values=list(objectives) if objectives else None,
             params=self._encode(trial.params or {}),
             distributions=self._distributions,
-            constraints=_constraints(trial, goal) if objectives else None,
+            constraints=_constraints(trial, goal, ceiling) if objectives else None,
         )
 
     def _add_running(self, optuna_study: Study, params: Params) -> int:
@@ -170,10 +175,10 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     return CategoricalDistribution(parameter.levels)
 
 
-def _constraints(trial: TrialRecord, goal: Goal) -> dict[str, float]:
+def _constraints(trial: TrialRecord, goal: Goal, ceiling: float | None) -> dict[str, float]:
     constraints: dict[str, float] = {}
     if goal.max_drop is not None and trial.drop_at_least is not None:
         constraints["drop"] = trial.drop_at_least - quality_limit(goal.max_drop)
-    if goal.max_latency_ms is not None and trial.latency_ms is not None:
-        constraints["latency"] = trial.latency_ms - goal.max_latency_ms
+    if ceiling is not None and trial.ratio is not None:
+        constraints["latency"] = trial.ratio - ceiling
     return constraints

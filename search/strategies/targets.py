@@ -6,6 +6,7 @@ from math import log
 from math import sqrt
 
 from search.pareto import non_dominated
+from search.reference_time import ratio_ceiling
 from search.requests import Goal
 from search.study import TrialRecord
 
@@ -47,8 +48,7 @@ def target_ratio(trials: Sequence[TrialRecord], goal: Goal, turn: int, *, slowes
         trial for trial in trials if trial.outcome == "done" and trial.ratio is not None and trial.loss is not None
     ]
     if goal.max_latency_ms is not None:
-        reference = next((t.latency_ms / t.ratio for t in known if t.latency_ms and t.ratio), None)
-        ceiling = goal.max_latency_ms / reference if reference else sqrt(slowest * fastest)
+        ceiling = ratio_ceiling(goal, known) or sqrt(slowest * fastest)
         return max(fastest, ceiling * CEILING_SHARE[turn % len(CEILING_SHARE)])
     if goal.max_drop is not None:
         return _between_feasible_and_not(known, goal.max_drop, turn, slowest, fastest)

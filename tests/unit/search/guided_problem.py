@@ -182,7 +182,7 @@ class Problem:
             record,
             outcome="done",
             ratio=ratio,
-            latency_ms=20 * ratio,
+            reference_ms=20.0,
             loss=drop,
             drop=drop,
             drop_at_least=drop - 0.001,
