@@ -34,10 +34,10 @@ class Nvml:
             return None
 
     def state(self) -> GpuState:
-        """Return clock and throttling reasons now."""
+        """Return clock, throttling reasons and foreign processes now."""
         clock = self._ask("nvmlDeviceGetClockInfo", getattr(self._nvml, "NVML_CLOCK_SM", 1))
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
-        return GpuState(sm_clock_mhz=clock, reasons=int(reasons or 0))
+        return GpuState(sm_clock_mhz=clock, reasons=int(reasons or 0), foreign=self.foreign_processes())
 
     def foreign_processes(self) -> int:
         """Return how many compute processes other than this one use the GPU, as far as they can be seen."""

@@ -5,7 +5,8 @@ what the hardware can do; ``eager`` times single calls as plain PyTorch runs the
 the time to launch kernels, so that compression hardly shows.
 
 The tests that are marked ``gpu`` and the measurements of ``benchmarks.cuda_modes`` ran on an NVIDIA H200; a whole job
-has not run there yet. The decisions are tested without a GPU.
+has not run there yet, nor has the warm-up of the clocks, nor the count of foreign processes for each block. The
+decisions are tested without a GPU.
 """
 
 import time
@@ -26,6 +27,7 @@ from infra.errors import InvalidModelError
 from infra.errors import UnavailableError
 from profilers.backends.cuda_rules import availability
 from profilers.backends.cuda_rules import is_disturbed
+from profilers.backends.cuda_rules import is_warm
 from profilers.backends.cuda_rules import throttling
 from profilers.backends.nvml import Nvml
 from profilers.host import machine_facts
@@ -46,6 +48,8 @@ from profilers.types import Workload
 _OPTIONS = ("index", "mode", "cold_l2")
 _CAPTURE_WARM_UP = 3
 _CLOCKS_KEPT = 200
+_CLOCK_INTERVAL_SECONDS = 0.5
+"""Between two readings of the clock during the warm-up."""
 
 
 class TorchCudaProfiler:
@@ -108,13 +112,17 @@ class TorchCudaSession:
             cache_bytes = 2 * int(getattr(properties, "L2_cache_size", 0) or 50 << 20)
             cold = bool(device.options.get("cold_l2", False))
             self._flush = torch.empty(cache_bytes, dtype=torch.int8, device=self._cuda) if cold else None
+            # From here on NVML lists this process too, under a number that a container does not know as its own.
+            torch.empty(1, device=self._cuda)
         except (RuntimeError, AssertionError) as error:
             raise UnavailableError(
                 f"The GPU {index} cannot be used: {error}", hint="Check nvidia-smi and the option 'index'."
             ) from error
         self._properties = properties
         self._nvml = Nvml(str(properties.uuid))
+        self._foreign = self._nvml.foreign_processes()
         self._clocks: list[int] = []
+        self._warm = False
 
     def load(self, artifact: Artifact, *, static: bool = True) -> "TorchCudaHandle":
         """Load a torch folder or a ``.pt2`` file and move it to the GPU.
@@ -142,15 +150,34 @@ class TorchCudaSession:
         Captured graphs are enqueued between events without waiting, and the block is synchronised once at its end;
         eager calls are timed on the host's clock, each with its own synchronisation.
         """
+        if not self._warm:
+            self._warm_up(plan)
         before = self._nvml.state()
-        with self._torch.inference_mode(), self._torch.cuda.device(self._cuda):
-            elapsed = self._sample_graphs(plan) if self.graphs else self._sample_eager(plan)
+        elapsed = self._execute(plan)
         after = self._nvml.state()
         usual = median(self._clocks) if self._clocks else None
         self._clocks += [state.sm_clock_mhz for state in (before, after) if state.sm_clock_mhz is not None]
         self._clocks = self._clocks[-_CLOCKS_KEPT:]
         zeros = np.zeros(len(plan), dtype=np.int64)
-        return BlockSamples(elapsed, zeros, zeros, zeros, 0, is_disturbed(before, after, usual))
+        disturbed = is_disturbed(before, after, usual, self._foreign)
+        return BlockSamples(elapsed, zeros, zeros, zeros, 0, disturbed)
+
+    def _execute(self, plan: Sequence[Visit]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        with self._torch.inference_mode(), self._torch.cuda.device(self._cuda):
+            return self._sample_graphs(plan) if self.graphs else self._sample_eager(plan)
+
+    def _warm_up(self, plan: Sequence[Visit]) -> None:
+        """Keep the GPU busy with the first block until its clocks have settled."""
+        start = time.monotonic()
+        clocks: list[int | None] = []
+        while not is_warm(time.monotonic() - start, clocks):
+            reading = time.monotonic() + _CLOCK_INTERVAL_SECONDS
+            while True:
+                self._execute(plan)
+                if time.monotonic() >= reading:
+                    break
+            clocks.append(self._nvml.state().sm_clock_mhz)
+        self._warm = True
 
     def health(self) -> Health:
         """Report throttling and foreign processes."""

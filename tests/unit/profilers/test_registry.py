@@ -9,6 +9,7 @@ from profilers import registry
 from profilers.backends.cuda_rules import GpuState
 from profilers.backends.cuda_rules import availability
 from profilers.backends.cuda_rules import is_disturbed
+from profilers.backends.cuda_rules import is_warm
 from profilers.backends.cuda_rules import throttling
 from profilers.protocol import Profiler
 from profilers.registry import get_profiler
@@ -84,11 +85,33 @@ def test_cuda_availability(version, nodes, available, reason):
     assert reason in found[1]
 
 
-def test_gpu_blocks_are_disturbed_by_throttling_and_falling_clocks():
+def test_gpu_blocks_are_disturbed_by_throttling_falling_clocks_and_others():
     good = GpuState(1980)
     assert not is_disturbed(good, good, 1980)
     assert not is_disturbed(good, GpuState(1980, reasons=0x1), None)  # idle between blocks
     assert is_disturbed(good, GpuState(1980, reasons=0x4), None)
     assert is_disturbed(good, GpuState(1500), 1980)
     assert not is_disturbed(GpuState(None), GpuState(None), 1980)
+    busy, crowded = GpuState(1980, foreign=1), GpuState(1980, foreign=2)
+    assert is_disturbed(good, busy, 1980)
+    assert is_disturbed(busy, good, 1980)
+    assert not is_disturbed(busy, busy, 1980, foreign_at_open=1)
+    assert is_disturbed(busy, crowded, 1980, foreign_at_open=1)
     assert throttling(0x44) == ["software power cap", "hardware thermal slowdown"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clocks", "warm"),
+    [
+        (1.0, [1980, 1980], False),  # too short, however steady
+        (3.0, [], False),
+        (3.0, [1980], False),
+        (3.5, [345, 1200, 1980], False),
+        (4.0, [345, 1200, 1950, 1980], True),
+        (4.0, [1980, 1980, 1700], False),
+        (3.0, [None, None], True),  # a clock that is unknown cannot be waited for
+        (10.0, [1200, 1980], True),  # nor one that never settles
+    ],
+)
+def test_a_gpu_is_warm_when_its_clock_has_settled(seconds, clocks, warm):
+    assert is_warm(seconds, clocks) is warm
