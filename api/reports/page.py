@@ -8,10 +8,16 @@ from jinja2 import Environment
 from jinja2 import PackageLoader
 from jinja2 import StrictUndefined
 
+from api.reports.chart import Chart
 from api.reports.chart import chart_of
 from api.reports.chart import scaled
 from api.reports.heatmap import KINDS
 from api.reports.heatmap import heatmap
+from api.reports.labels import Box
+from api.reports.labels import Canvas
+from api.reports.labels import Label
+from api.reports.labels import place_goal
+from api.reports.labels import place_labels
 from profilers.types import Estimate
 from search.objectives import WORDINGS
 from search.views import LatencyView
@@ -33,6 +39,8 @@ EARLY = {
     "drop": "loss, search part",
     "predicted_latency": "predicted latency",
 }
+CANVAS = Canvas(width=796, height=400, font_size=13, front=10, baseline=6, tried=3.2, best=15)
+"""The plot in units of the SVG, with the sizes of its marks as style sheet and template have them."""
 LATE = {"drop": "loss, search part", "holdout_drop": "loss, held-out part", "latency": "measured latency"}
 
 
@@ -47,6 +55,8 @@ def subject_of(report: ReportView) -> str:
 def job_page(report: ReportView) -> str:
     """Return the page about a job's outcome so far."""
     phases = (report.summary or {}).get("wall_seconds") or {}
+    chart = chart_of(report)
+    goal, labels = labels_of(chart)
     return (
         _environment()
         .get_template("job.html")
@@ -55,7 +65,10 @@ def job_page(report: ReportView) -> str:
             title=report.name or report.model,
             subject=subject_of(report),
             objective=WORDINGS[report.front.objective],
-            chart=chart_of(report),
+            chart=chart,
+            canvas=CANVAS,
+            goal=goal,
+            labels=labels,
             headline=HEADLINES[report.front.verdict],
             models=[*report.front.points, *report.front.baselines],
             rivals=_rivals(report),
@@ -79,6 +92,16 @@ def model_page(report: ReportView, trial: TrialView) -> str:
             rivals=_rivals(report),
         )
     )
+
+
+def labels_of(chart: Chart) -> tuple[Label | None, dict[int, Label]]:
+    """Return where the text about the goal and the names of the baselines go in the page's picture."""
+    goal = None
+    taken = [Box.of_text(CANVAS.width - 8, 16.0, "end", "better ↗", CANVAS.font_size)]
+    if chart.most_drop is not None:
+        goal = place_goal(chart, CANVAS, f"goal: loss ≤ {chart.most_drop:g}")
+        taken.append(goal.box)
+    return goal, place_labels(chart, CANVAS, [(mark, mark.name) for mark in chart.baselines], taken)
 
 
 def _rivals(report: ReportView) -> list[str]:

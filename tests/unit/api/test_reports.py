@@ -210,6 +210,14 @@ def test_reports_can_be_read_at_any_moment(world: World, client: TestClient, sta
     assert png_size(client, f"/v1/jobs/{job_id}/report.png") == (1350, 825)
 
 
+def test_the_names_of_the_baselines_are_beside_their_marks(client: TestClient, job_id: str) -> None:
+    page, _ = read(client, f"/v1/jobs/{job_id}/report.html")
+    names = [attributes for tag, attributes in page.elements if (tag, attributes.get("class")) == ("text", "name")]
+    places = {(float(name["x"] or 0) + float(name["dx"] or 0), name["y"], name["dy"]) for name in names}
+    assert len(places) == len(names) == 2
+    assert {name["text-anchor"] for name in names} <= {"start", "middle", "end"}
+
+
 def test_names_of_users_are_text(world: World, client: TestClient) -> None:
     model = upload_model(client, name=HOSTILE[:100].replace("\n", " "))
     body = {"model_id": model["id"], "dataset_id": upload_dataset(client)["id"], "name": HOSTILE}
