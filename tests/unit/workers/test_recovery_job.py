@@ -86,7 +86,7 @@ class Service:
         files = {path.relative_to(model).as_posix(): blobs.put_file(self.database, self.store, path) for path in paths}
         sets = {path.stem: blobs.put_file(self.database, self.store, path) for path in (data, train)}
         with self.database.write_session() as session:
-            register_local_devices(session)
+            register_local_devices(session, only_host=True)
             model_id = f"model-{task}"
             session.merge(Model(id=model_id, owner="me", name="tiny", state="ready"))
             session.flush()
