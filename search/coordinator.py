@@ -9,7 +9,6 @@ that end a trial ask for the next tick in it.
 
 from collections.abc import Sequence
 from datetime import datetime
-from datetime import timedelta
 
 from sqlmodel import Session
 from sqlmodel import col
@@ -24,17 +23,24 @@ from infra.errors import InfeasibleGoalError
 from infra.errors import ParetuneError
 from infra.errors import RunnerError
 from infra.events import append_event
+from infra.steps import cancel_steps
 from infra.steps import create_step
 from profilers.types import Measurement
 from profilers.types import Quality
 from search import finalise
 from search import healing
+from search.budget import BudgetState
 from search.candidates import recipe_of
 from search.estimator import predict_ratio
 from search.goals import check_reachable
+from search.job_clock import PATIENCE
+from search.job_clock import active_seconds
+from search.job_clock import is_abandoned
+from search.job_clock import note_time
 from search.job_context import job_context
 from search.lifecycle import ENDED
 from search.lifecycle import IN_FLIGHT
+from search.lifecycle import LEARNING_STAGES
 from search.lifecycle import TRIAL_STAGES
 from search.lifecycle import cancel_trial_steps
 from search.lifecycle import device_queue
@@ -78,9 +84,8 @@ __all__ = [
     "trial_failed",
 ]
 
+OUT_OF_TIME = "No time is left for what the stage {stage} finds out: the job goes on with what it has."
 EXHAUSTED = "Nothing new is left to try within the allowed space; the search ends before its budget."
-PATIENCE = timedelta(minutes=10)
-"""How long baselines may take, whatever the budget; a device that is away for longer does not come back in time."""
 FAILURES_IN_A_ROW = 10
 """After so many failed trials without a single good one the job gives up."""
 
@@ -109,9 +114,14 @@ def commit(
     job = lock_job(session, job)
     if job.state != "running":
         return
+    note_time(session, job, now)
     if plan.stage != job.stage:
         request_tick(session, job)
+    elif job.stage in LEARNING_STAGES:
+        _stop_learning_in_time(session, job, now)
     elif job.stage == "finalise":
+        if is_abandoned(job):
+            finalise.give_up(session, job)
         finalise.finish_if_confirmed(session, job, job_trials(session, job.id), now)
     elif job.stage == "recover":
         _continue_recovery(session, job, plan, now)
@@ -272,7 +282,7 @@ def _continue_search(session: Session, job: Job, plan: Plan, now: datetime, in_f
         records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
     budget = job_budget(session, job, request, records, now)
     if budget.overdue:
-        _give_up_trials(session, records, now)
+        _give_up_trials(session, job, records, now)
         records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
     free = free_places(records, budget, in_flight)
     created = create_planned(session, job, plan.trials, {record.digest for record in records}, free)
@@ -283,12 +293,32 @@ def _continue_search(session: Session, job: Job, plan: Plan, now: datetime, in_f
             return
         if not budget.search_is_over:
             append_event(session, job.id, "notice", {"message": EXHAUSTED})
-        if request.training is not None:
-            healing.start(session, job, now)
-        else:
-            finalise.start(session, job, job_trials(session, job.id), budget)
+        _after_search(session, job, budget, now)
     elif len(created) < free and not plan.exhausted:
         request_tick(session, job)
+
+
+def _stop_learning_in_time(session: Session, job: Job, now: datetime) -> None:
+    """Go on without what is being found out, when no time is left to make use of it."""
+    context = job_context(job)
+    records = job_records(session, job.id, labelled=context.prepared.labelled, expected_drops=False)
+    budget = job_budget(session, job, context.request, records, now)
+    if not budget.overdue:
+        return
+    cancel_steps(session, job.id, keep_kinds=("export", "tick"))
+    append_event(session, job.id, "notice", {"message": OUT_OF_TIME.format(stage=job.stage)})
+    if job.stage == "graphs":
+        start_trials(session, job)
+    else:
+        _after_search(session, job, budget, now)
+
+
+def _after_search(session: Session, job: Job, budget: BudgetState, now: datetime) -> None:
+    """Begin the recovery training or repair if there is one, else the finish."""
+    if job_context(job).request.training is not None:
+        healing.start(session, job, now)
+    else:
+        finalise.start(session, job, job_trials(session, job.id), budget)
 
 
 def _continue_recovery(session: Session, job: Job, plan: Plan, now: datetime) -> None:
@@ -300,7 +330,7 @@ def _continue_recovery(session: Session, job: Job, plan: Plan, now: datetime) ->
         finalise.start(session, job, job_trials(session, job.id), job_budget(session, job, request, records, now))
 
 
-def _give_up_trials(session: Session, records: Sequence[TrialRecord], now: datetime) -> None:
+def _give_up_trials(session: Session, job: Job, records: Sequence[TrialRecord], now: datetime) -> None:
     """Cancel what is queued or running, because the time that is left belongs to the final measurements.
 
     Baselines are waited for a little longer: however long the preparation took, the job should know at least what can
@@ -308,7 +338,8 @@ def _give_up_trials(session: Session, records: Sequence[TrialRecord], now: datet
     """
     running = [record.trial_id for record in records if record.outcome == "running"]
     trials = session.exec(select(Trial).where(col(Trial.id).in_(running))).all()
-    late = [trial for trial in trials if trial.source != "baseline" or now - trial.created_at > PATIENCE]
+    stage_seconds = active_seconds(job, now) - job.stage_seconds  # baselines were created when it began
+    late = [trial for trial in trials if trial.source != "baseline" or stage_seconds > PATIENCE]
     for trial in late:
         end_trial(session, trial, "cancelled", now=now)
     cancel_trial_steps(session, [trial.id for trial in late])

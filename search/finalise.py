@@ -5,6 +5,7 @@ from datetime import datetime
 
 import numpy as np
 from sqlmodel import Session
+from sqlmodel import col
 from sqlmodel import select
 
 from infra.database.models import Job
@@ -12,11 +13,14 @@ from infra.database.models import Step
 from infra.database.models import Trial
 from infra.errors import InfeasibleGoalError
 from infra.errors import RunnerError
+from infra.events import append_event
+from infra.steps import cancel_steps
 from infra.steps import create_step
 from search.budget import FINALISTS
 from search.budget import BudgetState
 from search.goals import choose
 from search.guard import pareto_front
+from search.job_clock import PATIENCE
 from search.job_context import job_context
 from search.lifecycle import device_queue
 from search.lifecycle import end_job
@@ -34,6 +38,9 @@ from search.summary import summarise
 
 LEAST_SECONDS_FOR_AUDITS = 60.0
 """With less time left the final measurements get all of it: tracing a model takes some seconds."""
+
+LAST_KINDS = ("confirm", "audit")
+UNCONFIRMED = "Models without final measurements keep the numbers of the search; run the job again for final ones."
 
 
 def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetState) -> None:
@@ -103,10 +110,21 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
     return list({entry.trial_id: entry for entry in ordered}.values())
 
 
+def give_up(session: Session, job: Job) -> None:
+    """Go without the final measurements and audits that nobody makes; the job ends with the numbers of its search."""
+    waiting = select(Step.id).where(
+        Step.job_id == job.id, col(Step.kind).in_(LAST_KINDS), col(Step.state).in_(("queued", "running"))
+    )
+    if session.exec(waiting).first() is not None:
+        cancel_steps(session, job.id, keep_kinds=("export", "tick"))
+        message = f"No worker of the device has come within {PATIENCE / 60:g} minutes for what is left of the finish."
+        append_event(session, job.id, "notice", {"message": message, "hint": UNCONFIRMED})
+
+
 def finish_if_confirmed(session: Session, job: Job, trials: Sequence[Trial], now: datetime) -> None:
     """End the job when confirmation and audits have ended, one way or the other."""
     steps = session.exec(select(Step).where(Step.job_id == job.id)).all()
-    if any(step.kind in ("confirm", "audit") and step.state in {"queued", "running"} for step in steps):
+    if any(step.kind in LAST_KINDS and step.state in {"queued", "running"} for step in steps):
         return
     request, prepared = JobRequest.model_validate(job.request), Prepared.load(job.prepared)
     if not any(trial.state == "complete" for trial in trials):

@@ -10,6 +10,7 @@ from statistics import median
 
 from pydantic import BaseModel
 from sqlmodel import Session
+from sqlmodel import col
 from sqlmodel import select
 
 from compressors.recipe import Recipe
@@ -18,9 +19,15 @@ from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.database.models import Trial
 from infra.events import append_event
+from infra.steps import cancel_steps
 from infra.steps import create_step
 from search.durations import step_seconds
+from search.job_clock import PATIENCE
+from search.job_clock import active_seconds
+from search.job_clock import is_abandoned
 from search.job_context import job_context
+from search.lifecycle import IN_FLIGHT
+from search.lifecycle import end_trial
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
 from search.outcomes import outcome_of
@@ -57,14 +64,14 @@ class Healing(BaseModel):
     """Where the stage is.
 
     Attributes:
-        started_at: Its beginning.
-        finished_at: Its end.
+        started: The job's active seconds at its beginning.
+        finished: The same at its end.
         shapes: What is trained; ``None`` until they are chosen.
         seconds: Training time in all.
     """
 
-    started_at: datetime
-    finished_at: datetime | None = None
+    started: float
+    finished: float | None = None
     shapes: tuple[Shape, ...] | None = None
     seconds: float = 0.0
 
@@ -79,16 +86,12 @@ class Healing(BaseModel):
         job.prepared = (job.prepared or {}) | {"recovery": self.model_dump(mode="json")}
         session.add(job)
 
-    def elapsed(self, now: datetime) -> float:
-        """Return the seconds that the stage has taken so far."""
-        return ((self.finished_at or now) - self.started_at).total_seconds()
-
 
 def start(session: Session, job: Job, now: datetime) -> None:
     """Enter the stage; the next tick chooses the shapes."""
     set_stage(session, job, "recover")
     if Healing.load(job) is None:
-        Healing(started_at=now).save(session, job)
+        Healing(started=active_seconds(job, now)).save(session, job)
     request_tick(session, job)
 
 
@@ -107,8 +110,11 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
     context = job_context(job)
     request, space = context.request, context.space
     healing, wanted = Healing.load(job), request.training
-    if healing is None or wanted is None or healing.finished_at is not None:
+    if healing is None or wanted is None or healing.finished is not None:
         return True
+    elapsed = active_seconds(job, now) - healing.started
+    if elapsed > wanted.seconds + PATIENCE and is_abandoned(job):
+        _give_up(session, job, now)
     if healing.shapes is None:
         healing = _begin(session, job, healing, wanted, space, shapes)
     steps = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "recover")).all()
@@ -117,12 +123,12 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
         record.outcome == "running" for record in records if record.source == SOURCE
     ):
         return False
-    left = wanted.seconds - healing.elapsed(now) - _evaluation_seconds(session, job, 1, space)
+    left = wanted.seconds - elapsed - _evaluation_seconds(session, job, 1, space)
     if _train_next(session, job, healing, request, steps, records, left, finishes=8 in space.bits):
         return False
     if 8 in space.bits and _finish(session, job, request, steps, records, left):
         return False
-    healing.model_copy(update={"finished_at": now}).save(session, job)
+    healing.model_copy(update={"finished": active_seconds(job, now)}).save(session, job)
     return True
 
 
@@ -161,6 +167,15 @@ def _begin(
     updated = healing.model_copy(update={"shapes": tuple(shapes), "seconds": seconds})
     updated.save(session, job)
     return updated
+
+
+def _give_up(session: Session, job: Job, now: datetime) -> None:
+    """End the trainings and trials that are waited for; what is known about them stays."""
+    cancel_steps(session, job.id, keep_kinds=("export", "tick"))
+    for trial in session.exec(select(Trial).where(Trial.job_id == job.id, col(Trial.state).in_(IN_FLIGHT))):
+        end_trial(session, trial, "cancelled", now=now)
+    message = "No worker does what is left of the recovery training, and its time is over: the job goes on without."
+    append_event(session, job.id, "notice", {"message": message})
 
 
 def _train_next(

@@ -28,6 +28,8 @@ ENDED = frozenset({"succeeded", "failed", "cancelled"})
 IN_FLIGHT = ("queued", "evaluated")
 TRIAL_STAGES = ("baselines", "search")
 """Stages in which trials are created; in the first only those that need no search."""
+LEARNING_STAGES = ("graphs", "table", "options")
+"""Stages that find out about device and model what trials can do without."""
 
 
 def lock_job(session: Session, job: Job) -> Job:
@@ -83,6 +85,7 @@ def set_stage(session: Session, job: Job, stage: str) -> None:
     """Move the job to another stage."""
     if job.stage != stage:
         job.stage = stage
+        job.stage_seconds, job.idle_seconds = job.active_seconds, 0.0
         job.version += 1
         session.add(job)
         append_event(session, job.id, "stage", {"stage": stage})

@@ -13,6 +13,7 @@ from infra.database.models import Job
 from search.budget import BudgetState
 from search.budget import budget_state
 from search.durations import step_seconds
+from search.job_clock import active_seconds
 from search.job_context import JobContext
 from search.job_context import job_context
 from search.lifecycle import TRIAL_STAGES
@@ -102,7 +103,7 @@ def job_budget(
     """Return where the job stands in its budget."""
     limited = request.search_seconds is not None
     durations = step_seconds(session, job.id, ("evaluate", "measure")) if limited else {}
-    elapsed = max(0.0, (now - (job.started_at or job.created_at)).total_seconds() - recovery_seconds(job, now))
+    elapsed = max(0.0, active_seconds(job, now) - recovery_seconds(job, now))
     sources = [record.source for record in records]
     return budget_state(request.search_seconds, request.budget.trials, elapsed, sources, durations)
 
@@ -112,8 +113,8 @@ def recovery_seconds(job: Job, now: datetime) -> float:
     recovery = (job.prepared or {}).get("recovery")
     if recovery is None:
         return 0.0
-    end = datetime.fromisoformat(recovery["finished_at"]) if recovery["finished_at"] else now
-    return (end - datetime.fromisoformat(recovery["started_at"])).total_seconds()
+    end: float = active_seconds(job, now) if recovery["finished"] is None else recovery["finished"]
+    return end - float(recovery["started"])
 
 
 def free_places(records: Sequence[TrialRecord], budget: BudgetState, in_flight: int) -> int:

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
 from datetime import timedelta
+from typing import Any
 
 import psutil
 from sqlalchemy import ColumnElement
 from sqlalchemy import exists
+from sqlalchemy.orm import defer
 from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
 
 from infra import steps
 from infra.clock import utcnow
+from infra.database.clock import database_now
 from infra.database.engine import Database
 from infra.database.locks import lock_job
 from infra.database.models import Job
@@ -41,7 +44,10 @@ from infra.retention import apply_retention
 from infra.settings import Settings
 from infra.settings import load_settings
 from infra.store import open_store
+from search.job_clock import is_abandoned
+from search.job_clock import note_time
 from search.lifecycle import ENDED
+from search.lifecycle import LEARNING_STAGES
 from search.lifecycle import TRIAL_STAGES
 from search.lifecycle import request_tick
 from workers.failure import fail_for_good
@@ -51,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 _LOST_MESSAGES_SECONDS = 10.0
 _TICK_SECONDS = 30.0
+_TIMED_STAGES = (*TRIAL_STAGES, *LEARNING_STAGES)
+"""Stages that the coordinator ends when their time is over, whatever is under way."""
 _WORKDIRS_SECONDS = 60.0
 _GARBAGE_SECONDS = 600.0
 
@@ -158,16 +166,29 @@ class Maintenance:
         ]
 
     def wake_jobs(self) -> int:
-        """Let the coordinator look at every running search, for the time budget, and at jobs that nobody works on."""
+        """Count the time of running jobs; let the coordinator look where it may be over, or where nobody works.
+
+        Returns:
+            Number of jobs to be looked at.
+        """
+        with self._database.read_session() as session:
+            forgotten = (col(Job.state) == "queued") & ~_has_open_steps()
+            ids = session.exec(select(Job.id).where((col(Job.state) == "running") | forgotten)).all()
+        return sum(self._wake_job(job_id) for job_id in ids)
+
+    def _wake_job(self, job_id: str) -> bool:
         with self._database.write_session() as session:
-            jobs = session.exec(
-                select(Job).where(
-                    col(Job.state).in_(("queued", "running")), col(Job.stage).in_(TRIAL_STAGES) | ~_has_open_steps()
-                )
-            ).all()
-            for job in jobs:
+            lock_job(session, job_id)
+            large: Any = col(Job.prepared)
+            job = session.exec(select(Job).where(Job.id == job_id).options(defer(large))).one_or_none()
+            if job is None or job.state in ENDED:
+                return False
+            note_time(session, job, database_now(session))
+            unattended = session.exec(select(~_has_open_steps()).where(Job.id == job_id)).one()
+            if job.stage in _TIMED_STAGES or is_abandoned(job) or unattended:
                 request_tick(session, job)
-        return len(jobs)
+                return True
+        return False
 
     def remove_workdirs(self) -> int:
         """Remove the work directories of jobs that are over, when no runner of theirs can be left."""

@@ -15,6 +15,7 @@ from api.jobs.schemas import TrialCounts
 from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import Trial
+from search.job_clock import active_seconds
 
 LARGE: Any = col(Job.prepared)
 """What the stages found out for each other: hundreds of kilobytes that no list and no status shows."""
@@ -38,13 +39,13 @@ def progress(session: Session, job: Job, now: datetime) -> Progress:
         session.exec(select(Trial.state, func.count()).where(Trial.job_id == job.id).group_by(Trial.state)).all()
     )
     states = ("queued", "evaluated", "complete", "rejected", "failed", "cancelled")
-    elapsed = ((job.finished_at or now) - job.started_at).total_seconds() if job.started_at else 0.0
+    elapsed = active_seconds(job, job.finished_at or now)
     seconds = job.request.get("budget", {}).get("seconds")
     if seconds is not None:
         seconds += (job.request.get("recover") or {}).get("seconds", 0.0)
     remaining = max(0.0, seconds - elapsed) if seconds is not None else None
     return Progress(
         trials=TrialCounts(total=sum(counts.values()), **{state: counts.get(state, 0) for state in states}),
-        elapsed_seconds=round(max(0.0, elapsed), 1),
+        elapsed_seconds=round(elapsed, 1),
         remaining_seconds=0.0 if job.state in END_STATES else remaining and round(remaining, 1),
     )

@@ -38,6 +38,7 @@ class Progress(BaseModel):
 
     trials: TrialCounts
     elapsed_seconds: float
+    """Since the start, without times in which the service did not run: what counts against the budget."""
     remaining_seconds: float | None
     """Upper estimate from the time budget; null without one, and 0 when the job is over."""
 

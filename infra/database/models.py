@@ -178,7 +178,8 @@ class Job(SQLModel, table=True):
     name: str | None = None
     state: str = Field(default="queued", index=True)
     stage: str = "queued"
-    """``inspect`` | ``prepare`` | ``table`` | ``search`` | ``finalise`` | ``done``."""
+    """``inspect`` | ``prepare`` | ``graphs`` | ``baselines`` | ``table`` | ``options`` | ``search`` | ``recover`` |
+    ``finalise`` | ``done``."""
     request: JsonObject = _json()
     model_id: str = _reference("model.id", ondelete="RESTRICT")
     dataset_id: str = _reference("dataset.id", ondelete="RESTRICT")
@@ -193,6 +194,13 @@ class Job(SQLModel, table=True):
     created_at: datetime = _created()
     started_at: datetime | None = _time()
     finished_at: datetime | None = _time()
+    active_seconds: float = 0.0
+    """Time since the start in which the service ran, up to ``active_at``: what counts against the budgets."""
+    active_at: datetime | None = _time()
+    idle_seconds: float = 0.0
+    """The last part of ``active_seconds`` in this stage, in which no worker served the job."""
+    stage_seconds: float = 0.0
+    """``active_seconds`` when the stage began."""
     priority: int = 5
     version: int = 1
 

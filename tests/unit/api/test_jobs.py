@@ -169,7 +169,7 @@ def test_the_etag_of_a_running_job_changes_with_its_events_and_not_with_the_time
     database = world.services.database
     with database.write_session() as session:
         row = session.get_one(Job, job["id"])
-        row.state, row.started_at = "running", utcnow() - timedelta(seconds=100)
+        row.state, row.started_at = "running", utcnow() - timedelta(seconds=50)
     first = client.get(path)
     sleep(0.15)  # the answer says tenths of a second
     assert client.get(path).json()["progress"] != first.json()["progress"]

@@ -34,6 +34,7 @@ from profilers.types import Measurement
 from profilers.types import Quality
 from search import coordinator
 from search.candidates import parse_candidate
+from search.job_clock import note_time
 from search.options import Option
 from search.options import OptionDatabase
 from search.options import Unit
@@ -202,6 +203,18 @@ class Bench:
         with self.database.read_session() as session:
             return session.exec(select(Job).where(Job.id == job_id)).one()
 
+    def wait(self, job_id: str, seconds: float) -> None:
+        """Let time pass in which no worker does anything, but the service runs."""
+        with self.database.write_session() as session:
+            self.pass_time(session, session.exec(select(Job).where(Job.id == job_id)).one(), seconds)
+
+    def pass_time(self, session: Session, job: Job, seconds: float) -> None:
+        """Move the clock on; maintenance looks at the job twice a minute."""
+        end = self.now + timedelta(seconds=seconds)
+        while self.now < end:
+            self.now = min(end, self.now + timedelta(seconds=30))
+            note_time(session, job, self.now)
+
     def execute(self, step_id: str) -> None:
         """Do the work of one step and commit it."""
         self.now += timedelta(seconds=self.seconds)
@@ -259,8 +272,9 @@ class Bench:
 
     def recover(self, session: Session, job: Job, step: Step) -> None:
         """Train: what a shape loses is halved by every ``HALVING`` seconds, except what nothing can give back."""
-        self.now += timedelta(seconds=step.payload["seconds"])
-        step.finished_at = self.now
+        step.state = "running"
+        self.pass_time(session, job, step.payload["seconds"])
+        step.state, step.finished_at = "done", self.now
         recipe = Recipe.model_validate(step.payload["recipe"])
         if step.key in self.fails:
             step.state, step.error = "failed", self.error().to_dict()

@@ -1,7 +1,6 @@
 """A job driven from submission to its end by executing its steps on a real database."""
 
 from collections import Counter
-from datetime import timedelta
 
 import pytest
 from sqlmodel import select
@@ -298,7 +297,7 @@ def test_overdue_trials_are_given_up(bench):
     job_id = bench.submit(budget={"seconds": 100})
     bench.run(job_id, most=30)
     assert any(t.state in {"queued", "evaluated"} for t in bench.trials(job_id))
-    bench.now += timedelta(seconds=95)
+    bench.wait(job_id, 95)
     with bench.database.write_session() as session:
         coordinator.tick(session, session.get(Job, job_id), bench.now)
     assert any(t.state == "cancelled" for t in bench.trials(job_id))
@@ -321,7 +320,7 @@ def test_a_search_that_runs_out_of_recipes_says_so(bench):
 
 def test_a_preparation_longer_than_the_budget_leaves_the_baselines_as_an_answer(bench):
     job_id = bench.submit(strategy="guided", goal={"max_drop": 0.01}, budget={"seconds": 100})
-    bench.now += timedelta(seconds=300)
+    bench.wait(job_id, 300)
     job = bench.run(job_id)
     assert job.state == "succeeded", job.error
     trials = bench.trials(job_id)
@@ -335,7 +334,7 @@ def test_baselines_that_never_come_end_the_job(bench):
     while not bench.trials(job_id):
         bench.run(job_id, most=1)
     for wait, state in ((300, "running"), (301, "failed")):
-        bench.now += timedelta(seconds=wait)
+        bench.wait(job_id, wait)
         with bench.database.write_session() as session:
             coordinator.tick(session, session.get(Job, job_id), bench.now)
             coordinator.tick(session, session.get(Job, job_id), bench.now)

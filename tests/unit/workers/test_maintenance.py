@@ -20,6 +20,7 @@ from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.errors import ParetuneError
 from infra.settings import load_settings
+from search.job_clock import LONGEST_GAP
 from tests.helpers.rows import add_job
 from workers.maintenance import Maintenance
 from workers.stage import StageContext
@@ -99,17 +100,36 @@ def test_a_step_without_attempts_left_fails_its_job_through_its_stage(
 
 def test_jobs_are_woken_once_until_somebody_looked(database: Database, maintenance: Maintenance) -> None:
     with database.write_session() as session:
-        jobs = {name: add_job(session).id for name in ("stuck", "working", "searching", "beginning", "over")}
-        for name in ("working", "searching", "beginning"):
+        busy = ("working", "searching", "beginning", "learning", "abandoned", "training")
+        jobs = {name: add_job(session).id for name in ("stuck", "over", *busy)}
+        for name in busy:
             steps.create_step(session, job_id=jobs[name], kind="test", key="k", queue="compute")
         session.get_one(Job, jobs["searching"]).stage = "search"
         session.get_one(Job, jobs["beginning"]).stage = "baselines"
+        session.get_one(Job, jobs["learning"]).stage = "options"
+        session.get_one(Job, jobs["abandoned"]).stage = "finalise"
+        session.get_one(Job, jobs["abandoned"]).idle_seconds = 601
+        session.get_one(Job, jobs["training"]).stage = "recover"
         session.get_one(Job, jobs["over"]).state = "succeeded"
     for _ in range(2):
         maintenance.wake_jobs()
     with database.read_session() as session:
         woken = session.exec(select(Step.job_id).where(Step.kind == "tick")).all()
-    assert sorted(woken) == sorted(jobs[name] for name in ("stuck", "searching", "beginning"))
+    assert sorted(woken) == sorted(jobs[name] for name in ("stuck", "searching", "beginning", "learning", "abandoned"))
+
+
+def test_the_time_of_jobs_counts_only_while_the_service_runs(database: Database, maintenance: Maintenance) -> None:
+    with database.write_session() as session:
+        jobs = {seconds: add_job(session) for seconds in (40, 36_000)}
+        for seconds, job in jobs.items():
+            job.started_at = utcnow() - timedelta(seconds=seconds)
+        ids = {seconds: job.id for seconds, job in jobs.items()}
+    maintenance.wake_jobs()
+    with database.read_session() as session:
+        found = {seconds: session.get_one(Job, job_id) for seconds, job_id in ids.items()}
+        assert found[40].active_seconds == pytest.approx(40, abs=5)
+        assert found[36_000].active_seconds == LONGEST_GAP
+        assert all(job.idle_seconds == job.active_seconds for job in found.values())
 
 
 def test_work_directories_go_with_their_jobs(database: Database, maintenance: Maintenance, tmp_path: Path) -> None:
