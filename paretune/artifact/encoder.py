@@ -123,8 +123,9 @@ class Embeddings(nn.Module):
         """int64 [B, S] -> [B, S, D]."""
         embedded = self.word(input_ids) + self.position.weight[: input_ids.shape[1]]
         if self.token_type is not None:
-            first_type = self.token_type.weight[0]
-            embedded = embedded + (first_type if token_type_ids is None else self.token_type(token_type_ids))
+            # A model of one type does not tell the texts of a pair apart, though a tokenizer may number them.
+            one = token_type_ids is None or self.token_type.num_embeddings == 1
+            embedded = embedded + (self.token_type.weight[0] if one else self.token_type(token_type_ids))
         normalised: Tensor = self.norm(embedded)
         return normalised
 
