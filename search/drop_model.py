@@ -28,7 +28,8 @@ SLOPE_SPREAD = 0.05
 BEND_SPREAD = 1.0
 """Standard deviations of the two coefficients of the curve before there is evidence; none is negative."""
 LARGEST_CHANGE = 0.3
-"""Beyond this share of changed predictions a model is broken, and says nothing about useful ones."""
+"""Beyond this share of changed predictions a model is broken, and says nothing about useful ones. What it seems to win
+is not believed: it is expected to lose at least what the curve says."""
 RELATIVE_SPREAD = 0.2
 LEAST_SPREAD = 0.003
 """Standard deviation of true drops around the curve: a part of the curve's value, but at least this. The less it is,
@@ -86,9 +87,9 @@ class DropModel:
         prior = self.curve[0] * changed + self.curve[1] * changed**2
         spread = np.maximum(LEAST_SPREAD, RELATIVE_SPREAD * prior) ** 2
         noise = changed / examples  # of the difference between predictions lost and won
-        known = (changed > 0.0) & (changed <= LARGEST_CHANGE)
-        weighed: list[float] = np.where(known, (drop * spread + prior * noise) / (spread + noise), drop).tolist()
-        return weighed
+        weighed = np.where(changed > 0.0, (drop * spread + prior * noise) / (spread + noise), drop)
+        expected: list[float] = np.where(changed > LARGEST_CHANGE, np.maximum(drop, prior), weighed).tolist()
+        return expected
 
 
 def _fit(splits: Sequence[Sequence[Evidence]]) -> tuple[float, float]:

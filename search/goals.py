@@ -136,8 +136,14 @@ def _preferred(goal: Goal, entries: Sequence[Standing]) -> Standing | None:
     if goal.max_latency_ms is not None:
         return min(suitable, key=lambda entry: (entry.loss, entry.ratio.value), default=None)
     if goal.max_drop is None:
-        suitable = [entry for entry in suitable if entry.drop.low <= 0] or sorted(suitable, key=lambda e: e.loss)[:1]
+        harmless = [entry for entry in suitable if _may_be_harmless(entry)]
+        suitable = harmless or sorted(suitable, key=lambda entry: entry.loss)[:1]
     return min(suitable, key=lambda entry: (entry.ratio.value, entry.loss), default=None)
+
+
+def _may_be_harmless(entry: Standing) -> bool:
+    """Whether the interval of the drop reaches zero, moved up to the expected drop where that is larger."""
+    return entry.drop.low + max(0.0, entry.expected_drop - entry.drop.value) <= 0
 
 
 def _excess(entry: Standing, goal: Goal) -> float:

@@ -64,6 +64,16 @@ def test_other_examples_correct_the_curve() -> None:
     assert DropModel(shared, held_out).expected(seen) > DropModel(shared).expected(seen) + 0.003
 
 
+@pytest.mark.parametrize("examples", [300, 5000])
+def test_a_destroyed_model_does_not_win_by_what_its_labels_say(examples: int) -> None:
+    """Where the labels do not fit the dense model, one that always gives the same answer seems to gain."""
+    _, seen = _simulate(0)
+    model = DropModel(seen)
+    assert model.expected([Evidence(0.67, -0.23, examples)]) > 0.1
+    assert model.expected([Evidence(0.4, 0.3, examples)]) == 0.3
+    assert model.each([Evidence(0.67, -0.23, examples)]) == [model.expected([Evidence(0.67, -0.23, examples)])]
+
+
 def test_an_unchanged_model_loses_nothing() -> None:
     _, seen = _simulate(2)
     assert DropModel(seen).expected([Evidence(0.0, 0.0, 400)]) == 0.0

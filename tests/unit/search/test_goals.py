@@ -128,6 +128,12 @@ def test_without_a_goal_the_best_is_the_fastest_free_lunch():
     assert choose(Goal(), [], []).verdict == "nothing_measured"
 
 
+@pytest.mark.parametrize("goal", [Goal(), Goal(max_drop=0.01), Goal(max_latency_ms=10)])
+def test_a_model_that_is_expected_to_lose_does_not_win_by_what_was_seen(goal):
+    destroyed = replace(entry("destroyed", 0.05, -0.23), expected_drop=0.17, loss=0.17)
+    assert choose(goal, [destroyed, entry("good", 0.3, 0.001)], BASELINES).best.trial_id == "good"
+
+
 def test_nonsense_goals_are_refused():
     with pytest.raises(InfeasibleGoalError):
         check_sane(Goal(max_latency_ms=1e-6))
