@@ -53,6 +53,7 @@ def read_examples(
     label_column: str | None = None,
     labels: LabelReader | None = None,
     label_required: bool = True,
+    unlabelled: int | None = None,
 ) -> Examples:
     """Read a file.
 
@@ -64,6 +65,7 @@ def read_examples(
         label_column: Column of the label; ``None``: unlabelled.
         labels: Turns label values into the model's class ids; needed with ``label_column``.
         label_required: ``False``: a missing label column means unlabelled data.
+        unlabelled: Class id of rows without a label (:meth:`LabelReader.missing`); ``None``: they are refused.
 
     Raises:
         InvalidDatasetError: The file is unreadable or empty, a column is missing, a text is not a text, or a label is
@@ -79,9 +81,7 @@ def read_examples(
     pairs = _texts(rows, columns, second_text_column) if second_text_column else None
     ids = None
     if label_column is not None:
-        reader = labels or LabelReader({})
-        values = enumerate(_column(rows, columns, label_column), start=1)
-        ids = np.array([reader.read(value, row, label_column) for row, value in values], dtype=np.int64)
+        ids = _labels(rows, columns, label_column, labels or LabelReader({}), unlabelled)
     return Examples(tuple(texts), None if pairs is None else tuple(pairs), ids)
 
 
@@ -110,6 +110,18 @@ def _column(rows: Sequence[Row], columns: Sequence[str], name: str) -> Iterator[
                 f"Row {number} has no value in the column {name!r}.", hint="Every row needs every column that is used."
             )
         yield row[name]
+
+
+def _labels(
+    rows: Sequence[Row], columns: Sequence[str], name: str, reader: LabelReader, unlabelled: int | None
+) -> NDArray[np.int64]:
+    if unlabelled is not None:
+        rows = [{name: None} | dict(row) for row in rows]
+    ids = [
+        unlabelled if unlabelled is not None and reader.missing(value) else reader.read(value, row, name)
+        for row, value in enumerate(_column(rows, columns, name), start=1)
+    ]
+    return np.array(ids, dtype=np.int64)
 
 
 def _texts(rows: Sequence[Row], columns: Sequence[str], name: str) -> list[str]:

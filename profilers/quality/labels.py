@@ -42,11 +42,9 @@ class LabelReader:
         Raises:
             InvalidDatasetError: The value is neither the name nor the id of a class.
         """
-        if isinstance(value, str):
-            text = value.strip()
-            named = self._exact.get(text, self._folded.get(text.casefold()))
-            if named is not None:
-                return named
+        named = self._named(value)
+        if named is not None:
+            return named
         number = _as_integer(value)
         if number is None or number < 0 or (self._classes and number >= self._classes):
             raise InvalidDatasetError(
@@ -55,6 +53,18 @@ class LabelReader:
                 errors=[{"field": column, "message": f"row {row}: {value!r}"}],
             )
         return number
+
+    def missing(self, value: Any) -> bool:
+        """Whether a value says in one of the usual ways that there is no label: null, NaN, an empty text, or -1."""
+        if isinstance(value, str):
+            return value.strip() in {"", "-1"} and self._named(value) is None
+        return value is None or value != value or value == -1
+
+    def _named(self, value: Any) -> int | None:
+        if not isinstance(value, str):
+            return None
+        text = value.strip()
+        return self._exact.get(text, self._folded.get(text.casefold()))
 
     def _allowed(self) -> str:
         if not self._classes:

@@ -108,7 +108,12 @@ class JobData:
 
 
 def read_file(
-    inputs: JobInputs, file: DataFile, classes: tuple[str, ...], *, label_required: bool | None = None
+    inputs: JobInputs,
+    file: DataFile,
+    classes: tuple[str, ...],
+    *,
+    label_required: bool | None = None,
+    unlabelled: int | None = None,
 ) -> Examples:
     """Read one of the job's files.
 
@@ -117,6 +122,7 @@ def read_file(
         file: What to read.
         classes: Names of the classes; without them labels are not read.
         label_required: Whether the label column must be there; default: if the request names it.
+        unlabelled: Class id of rows without a label; default: they are refused.
     """
     columns = inputs.columns
     if label_required is None:
@@ -129,6 +135,7 @@ def read_file(
         label_column=columns.label_column if classes else None,
         labels=LabelReader(dict(enumerate(classes))),
         label_required=label_required,
+        unlabelled=unlabelled,
     )
 
 

@@ -3,6 +3,7 @@
 from infra.database.models import JsonObject
 from profilers.registry import get_profiler
 from search.prepared import GraphDefaults
+from search.requests import Recover
 from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
 from workers.operations.training import training_examples
@@ -10,7 +11,9 @@ from workers.runner.operation import OperationContext
 
 
 def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``JobInputs -> {"anatomy", "capabilities", "labelled", "splits", "graph_defaults"}``.
+    """``{"inputs", "training"} -> {"anatomy", "capabilities", "labelled", "splits", "graph_defaults"}``.
+
+    ``training``: the recovery training or repair of the job, or ``None``.
 
     Raises:
         InvalidModelError: The model does not load, does not fit the task or the workload, or is too large for one file.
@@ -21,7 +24,7 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
     from compressors.export.defaults import default_quantization
     from compressors.export.limits import require_one_file
 
-    inputs = JobInputs.model_validate(arguments)
+    inputs = JobInputs.model_validate(arguments["inputs"])
     profiler = get_profiler(inputs.device.profiler)
     capabilities = profiler.describe()
     work = bench(inputs, context)
@@ -29,8 +32,10 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
     if capabilities.form == "onnx":
         require_one_file(anatomy)
     data = work.data
-    if inputs.train is not None:
-        training_examples(inputs, anatomy)  # what is wrong with the training text is said now, not after the search
+    if arguments["training"] is not None:
+        training = Recover.model_validate(arguments["training"])
+        # What is wrong with the training text is said now, not after the search.
+        training_examples(inputs, anatomy, use_labels=training.use_labels)
     precision = "bf16" if "bf16" in capabilities.precisions else "f32"
     graph = default_graph(inputs.device.profiler, {8} if precision == "f32" else set())
     quantization = default_quantization(inputs.device.profiler, saturating=capabilities.saturating_int8)

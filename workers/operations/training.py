@@ -7,6 +7,7 @@ from compressors.description import Anatomy
 from compressors.recovery.config import Augmentation
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import TrainingData
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import Examples
@@ -33,25 +34,26 @@ SHORT_SECONDS = 120.0
 """Training time below which there are too few steps to make up for what large ones disturb."""
 
 
-def training_examples(inputs: JobInputs, anatomy: Anatomy) -> Examples:
+def training_examples(inputs: JobInputs, anatomy: Anatomy, *, use_labels: bool) -> Examples:
     """Read the training texts: the given ones, else those for calibration, else the part set aside for it.
 
-    None of them is in the data that the search or the verdict looks at.
+    None of them is in the data that the search or the verdict looks at. Without ``use_labels`` a label column is not
+    even read; with it, rows of the given texts may have none.
 
     Raises:
         InvalidDatasetError: A column is missing, or a label is unknown.
     """
-    classes = anatomy.labels if inputs.task == "sequence-classification" else ()
+    classes = anatomy.labels if use_labels and inputs.task == "sequence-classification" else ()
     evaluation = read_file(inputs, inputs.dataset, classes)
     file = inputs.train or inputs.calibration
     if file is None:
         return evaluation.select(split(evaluation, separate_calibration=False, seed=inputs.seed).calibration)
-    given = read_file(inputs, file, classes, label_required=False)
+    given = read_file(inputs, file, classes, label_required=False, unlabelled=UNLABELLED)
     return given.select(without_overlap(given, evaluation))
 
 
 def training_data(
-    inputs: JobInputs, anatomy: Anatomy, seconds: float, *, use_labels: bool = True
+    inputs: JobInputs, anatomy: Anatomy, seconds: float, *, use_labels: bool
 ) -> tuple[TrainingData, Augmentation]:
     """Return as many training texts as a recovery of so many seconds can use, and how to make more of them.
 
@@ -59,13 +61,13 @@ def training_data(
         inputs: The job.
         anatomy: Shape of the dense model.
         seconds: Time for all recoveries of the job.
-        use_labels: Whether to keep labels.
+        use_labels: Whether to learn from labels, where there are some.
     """
-    examples = training_examples(inputs, anatomy)
+    examples = training_examples(inputs, anatomy, use_labels=use_labels)
     encoded = TextEncoder(inputs.model, inputs.workload.sequence_length).encode(examples)
     data = TrainingData(
         [ids.tolist() for ids in encoded.input_ids],
-        None if examples.labels is None or not use_labels else examples.labels.tolist(),
+        None if examples.labels is None else examples.labels.tolist(),
         [types.tolist() for types in encoded.token_type_ids] if anatomy.has_token_types else None,
     )
     tokens = affordable_tokens(anatomy, seconds)

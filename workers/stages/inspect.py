@@ -9,6 +9,7 @@ from infra.events import append_event
 from infra.steps import create_step
 from search.lifecycle import ENDED
 from search.lifecycle import set_stage
+from search.requests import JobRequest
 from workers.stage import StageContext
 from workers.stages.base import JobStage
 from workers.stages.inputs import get_job
@@ -23,7 +24,14 @@ class InspectStage(JobStage):
     def work(self, context: StageContext) -> JsonObject:
         """Return anatomy, device capabilities, splits and whether there are labels."""
         inputs = job_inputs(context)
-        return context.runner("compute").call("inspect", inputs.model_dump(mode="json"))
+        with context.read_session() as session:
+            job = get_job(session, context.step.job_id)
+            training = JobRequest.model_validate(job.request).training
+        arguments = {
+            "inputs": inputs.model_dump(mode="json"),
+            "training": None if training is None else training.model_dump(mode="json"),
+        }
+        return context.runner("compute").call("inspect", arguments)
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
         """Start the job's clock and go on to ``prepare``."""

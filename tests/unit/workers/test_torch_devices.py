@@ -106,7 +106,7 @@ def test_a_candidate_is_written_evaluated_and_measured_as_torch(work: Bench) -> 
 
 
 def test_building_blocks_are_torch_models_too(work: Bench) -> None:
-    seen = inspect(work.inputs.model_dump(mode="json"), context(work))
+    seen = inspect({"inputs": work.inputs.model_dump(mode="json"), "training": None}, context(work))
     assert seen["graph_defaults"]["precision"] == "bf16"
     given = {"inputs": work.inputs.model_dump(mode="json")}
     given |= {name: seen[name] for name in ("anatomy", "capabilities", "graph_defaults")}

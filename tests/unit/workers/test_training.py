@@ -1,14 +1,24 @@
 """What a job's trainings are made of, as far as it follows from the budget and the model."""
 
+import json
+from pathlib import Path
+
+import pytest
+
 from compressors.description import Anatomy
 from compressors.recovery.config import Augmentation
 from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import TrainingData
+from infra.errors import InvalidDatasetError
+from tests.unit.workers.test_bench import make_bench
+from workers.operations.inputs import DataFile
 from workers.operations.recover import evaluations
 from workers.operations.training import MOST_STATE_BYTES
 from workers.operations.training import affordable_tokens
 from workers.operations.training import default_learning_rate
 from workers.operations.training import default_losses
+from workers.operations.training import training_data
 
 ANATOMY = Anatomy(
     model_type="bert",
@@ -49,3 +59,29 @@ def test_the_dense_model_reads_more_in_a_longer_time_and_less_where_it_is_large(
 
 def test_a_short_training_is_evaluated_less_often():
     assert [evaluations(seconds) for seconds in (5.0, 32.0, 60.0, 600.0)] == [3, 4, 7, 12]
+
+
+@pytest.mark.parametrize("role", ["train", "calibration"])
+def test_training_texts_may_lack_labels(tmp_path: Path, role: str) -> None:
+    work = make_bench(tmp_path)
+    path = tmp_path / "more.jsonl"
+    rows = [{"text": f"a film of {number} good hours"} for number in range(100)]
+    for row, label in zip(rows, (1, "LABEL_0", -1, None, "", "-1", float("nan")), strict=False):
+        row["label"] = label
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    inputs = work.inputs.model_copy(update={role: DataFile(path=path, format="jsonl")})
+    data, _ = training_data(inputs, work.anatomy, 600, use_labels=True)
+    assert list(data.labels) == [1, 0] + [UNLABELLED] * 98
+    without, _ = training_data(inputs, work.anatomy, 600, use_labels=False)
+    assert without.labels is None
+    assert without.input_ids == data.input_ids
+
+
+def test_labels_that_are_not_used_are_not_read(tmp_path: Path) -> None:
+    work = make_bench(tmp_path)
+    path = tmp_path / "more.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"{number} good hours", "label": "?"}) for number in range(100)))
+    inputs = work.inputs.model_copy(update={"calibration": DataFile(path=path, format="jsonl")})
+    with pytest.raises(InvalidDatasetError, match="label '\\?'"):
+        training_data(inputs, work.anatomy, 600, use_labels=True)
+    assert len(training_data(inputs, work.anatomy, 600, use_labels=False)[0]) == 100
