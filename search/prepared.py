@@ -44,6 +44,7 @@ class Prepared(BaseModel):
         labelled: Whether quality is a labelled metric; otherwise it is closeness to the dense model.
         graph_defaults: The device's preferred graph.
         dense_size_bytes: Stored size of the dense fp32 artifact.
+        label_notice: What the user should know of the labels, in words.
         options: Option database for ``guided``.
         latency_table: Measured branch costs, if the device has been tabulated.
         explored: Combinations of options that were scored end to end; ``guided`` tries them first.
@@ -56,6 +57,7 @@ class Prepared(BaseModel):
     labelled: bool = True
     graph_defaults: GraphDefaults = GraphDefaults()
     dense_size_bytes: int | None = None
+    label_notice: str | None = None
     options: OptionDatabase | None = None
     latency_table: BranchTable | None = None
     explored: tuple[Explored, ...] = ()

@@ -32,8 +32,8 @@ def summarise(
     Returns:
         ``objective``, ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial
         ids, best first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by
-        kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why), ``graphs``
-        (which form of the graph the device ran fastest, and what was tried).
+        kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why; doubts about
+        the labels), ``graphs`` (which form of the graph the device ran fastest, and what was tried).
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
@@ -52,7 +52,7 @@ def summarise(
         "trials": dict(Counter(trial.state for trial in trials)),
         "wall_seconds": wall_seconds(job, steps, now),
         "prediction": prediction_error(trials),
-        "notes": list(space.notes),
+        "notes": [*space.notes, *([prepared.label_notice] if prepared.label_notice else [])],
         "graphs": graphs(job),
     }
 

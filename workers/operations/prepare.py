@@ -14,6 +14,7 @@ from compressors.calibration import calibrate
 from compressors.torch_module import to_module
 from infra.database.models import JsonObject
 from profilers.quality.evaluate import Split
+from profilers.quality.label_fit import check_labels
 from profilers.quality.metrics import correct
 from workers.operations.bench import BATCH
 from workers.operations.bench import Bench
@@ -27,7 +28,13 @@ _SPLITS: tuple[Split, ...] = ("search", "holdout")
 
 
 def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``JobInputs -> {"dense", "dense_size_bytes", "seconds"}``; writes the three files that later steps need."""
+    """``JobInputs -> {"dense", "label_notice", "dense_size_bytes", "prepare_seconds"}``; writes what later steps need.
+
+    ``dense``: the dense model's accuracy on each part. ``label_notice``: what the user should know of the labels.
+
+    Raises:
+        InvalidDatasetError: The labels do not fit the model.
+    """
     inputs = JobInputs.model_validate(arguments)
     work = bench(inputs, context)
     seconds: dict[str, float] = {}
@@ -41,6 +48,7 @@ def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
         context.progress({"doing": "running the dense model"})
         _write_dense_outputs(work)
     seconds["dense_outputs"] = time.monotonic() - started
+    notice = _check_labels(work)
     _write_arrays(inputs.timing_feeds_file, work.data.timing_feeds(inputs.workload.batch))
     started = time.monotonic()
     if not inputs.reference_file.exists():
@@ -49,6 +57,7 @@ def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
     seconds["export"] = time.monotonic() - started
     return {
         "dense": _dense_quality(work),
+        "label_notice": notice,
         "dense_size_bytes": inputs.reference_file.stat().st_size,
         "prepare_seconds": seconds,
     }
@@ -99,6 +108,14 @@ def _run(work: Bench, module: torch.nn.Module, split: Split) -> Outputs:
             outputs = module(**{name: torch.from_numpy(array) for name, array in feeds.items()}).numpy()
             rows.update(zip(positions, outputs, strict=True))
     return np.stack([rows[position] for position in range(len(rows))]).astype(np.float32)
+
+
+def _check_labels(work: Bench) -> str | None:
+    labels = {str(split): found for split in _SPLITS if (found := work.data.labels[split]) is not None}
+    if not labels:
+        return None
+    predicted = {str(split): work.dense_outputs[split].argmax(axis=1) for split in _SPLITS}
+    return check_labels(predicted, labels, work.anatomy.labels)
 
 
 def _dense_quality(work: Bench) -> JsonObject:

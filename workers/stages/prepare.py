@@ -6,6 +6,7 @@ from infra.database.models import Job
 from infra.database.models import JobBlob
 from infra.database.models import JsonObject
 from infra.database.models import Step
+from infra.events import append_event
 from search.lifecycle import ENDED
 from search.prepared import Prepared
 from workers.stage import StageContext
@@ -48,6 +49,9 @@ class PrepareStage(JobStage):
             tell_shared(session, job, self.kind, "Calibration")
         else:
             share(session, job, self.kind, output["found"], output["blobs"], **_settings(job))
+        notice = output["found"].get("label_notice")
+        if notice is not None:
+            append_event(session, job.id, "notice", {"step": self.kind, "message": notice})
         for name, sha256 in output["blobs"].items():
             session.merge(JobBlob(job_id=job.id, name=name, sha256=sha256))
         job.prepared = (job.prepared or {}) | output["found"]
