@@ -144,6 +144,8 @@ def _may_pass(entry: Standing, baselines: Sequence[Standing]) -> bool:
 
 
 def _interesting(entry: Standing, goal: Goal) -> bool:
+    if not goal.fits(entry.size_bytes):
+        return False
     if goal.max_drop is not None:
         return entry.expected_drop <= quality_limit(goal.max_drop)
     return goal.max_latency_ms is None or entry.latency_ms <= goal.max_latency_ms * 1.2

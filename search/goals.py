@@ -37,6 +37,8 @@ class Choice:
 
 def meets(entry: Standing, goal: Goal) -> bool:
     """Whether a model is what the goal asks for."""
+    if not goal.fits(entry.size_bytes):
+        return False
     if goal.max_drop is not None:
         return max(entry.drop.value, entry.expected_drop) <= goal.max_drop
     if goal.max_latency_ms is not None:
@@ -53,8 +55,8 @@ def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing],
     """Choose the best model by the goal.
 
     Maximum drop: the model of smallest ratio within it, which is the fastest, or by the objective the smallest in
-    memory. Latency ceiling: the best quality below it. Without a goal: the smallest ratio of all whose drop is not
-    clearly above zero.
+    memory. Latency ceiling: the best quality below it. Without either: the smallest ratio of all whose drop is not
+    clearly above zero. In every case only of those that are small enough.
 
     Args:
         goal: The goal.
@@ -76,21 +78,31 @@ def choose(goal: Goal, front: Sequence[Standing], baselines: Sequence[Standing],
             message += f" {noisy} candidates could not be measured precisely enough, because the machine was busy."
         return Choice("leave_it_alone", baseline, message, hint)
     everything = [*front, *baselines]
-    closest = min(everything, key=lambda entry: (_excess(entry, goal), entry.ratio.value))
+    small = [entry for entry in everything if goal.fits(entry.size_bytes)]
+    if small:
+        closest = min(small, key=lambda entry: (_excess(entry, goal), entry.ratio.value))
+    else:
+        closest = min(everything, key=lambda entry: (entry.size_bytes, entry.ratio.value))
     error = _out_of_reach(goal, closest)
     return Choice("goal_out_of_reach", closest, error.message, error.hint)
 
 
 def _out_of_reach(goal: Goal, closest: Standing) -> InfeasibleGoalError:
     """Return the error that says how close one can get."""
+    if not goal.fits(closest.size_bytes):
+        return InfeasibleGoalError(
+            f"No model fits into {goal.max_size_mb:g} MB; the smallest takes {closest.size_bytes / 1e6:.3g} MB.",
+            hint="Raise goal.max_size_mb, or allow more kinds of compression in space.kinds.",
+        )
+    within = "" if goal.max_size_mb is None else f" and fits into {goal.max_size_mb:g} MB"
     if goal.max_latency_ms is not None:
         return InfeasibleGoalError(
-            f"No model reaches {goal.max_latency_ms:g} ms on this device; "
+            f"No model reaches {goal.max_latency_ms:g} ms on this device{within}; "
             f"the fastest takes {closest.latency_ms:.3g} ms.",
             hint="Raise goal.max_latency_ms, shorten the workload's sequence, or choose a faster device.",
         )
     return InfeasibleGoalError(
-        f"No model stays within a drop of {goal.max_drop:.3g}; the smallest drop is {closest.drop.value:.3g}.",
+        f"No model stays within a drop of {goal.max_drop:.3g}{within}; the smallest drop is {closest.drop.value:.3g}.",
         hint="Allow a larger goal.max_drop, or give more evaluation data.",
     )
 

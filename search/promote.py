@@ -34,6 +34,8 @@ def rejection(
         goal: The request's goal.
         loss: The candidate's quality objective, as in its :class:`TrialRecord`.
     """
+    if size_bytes is not None and not goal.fits(size_bytes):
+        return f"not measured: takes {size_bytes / 1e6:.1f} MB, the goal allows {goal.max_size_mb:g} MB"
     if goal.max_drop is not None and quality.drop.low > quality_limit(goal.max_drop):
         return (
             f"not measured: loses {quality.drop.value:.1%} of {quality.metric} "

@@ -35,7 +35,7 @@ class _Request(BaseModel):
 
 
 class Goal(_Request):
-    """What counts as the best model. Without either field the whole front is the answer."""
+    """What counts as the best model. Without any field the whole front is the answer."""
 
     max_drop: Annotated[float, Field(ge=0, le=1)] | None = None
     """Largest allowed loss of quality against the dense model, as a fraction: 0.01 is one point of accuracy, or a mean
@@ -43,6 +43,12 @@ class Goal(_Request):
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None
     """Latency ceiling at the workload, for the quantile or mean that the objective names; the model of highest quality
     below it is best."""
+    max_size_mb: Annotated[float, Field(gt=0)] | None = None
+    """Largest stored size, in millions of bytes, beside either of the two or alone."""
+
+    def fits(self, size_bytes: float) -> bool:
+        """Whether a model of this stored size is small enough."""
+        return self.max_size_mb is None or size_bytes <= self.max_size_mb * 1e6
 
     @model_validator(mode="after")
     def _one_goal(self) -> "Goal":

@@ -21,12 +21,13 @@ class Unreachable(ValueError):
     """No choice meets the budget.
 
     Attributes:
+        what: Of what there is too little: ``time``, ``size`` or ``cost``.
         least: The smallest amount that is reachable.
     """
 
     def __init__(self, what: str, budget: float, least: float) -> None:
         super().__init__(f"a {what} of {budget:g} cannot be reached, the least is {least:g}")
-        self.least = least
+        self.what, self.least = what, least
 
 
 class BudgetTable:
@@ -106,10 +107,10 @@ def solve_within(
     costs: Sequence[FloatArray],
     sizes: Sequence[FloatArray],
     time_budget: float,
-    size_budget: float,
+    size_budget: float | None,
     buckets: int = BUCKETS,
 ) -> tuple[int, ...]:
-    """Return a choice of small cost within a time and a size budget.
+    """Return a choice of small cost within a time budget and, where there is one, a size budget.
 
     A price per unit of size is added to the costs and bisected: the smallest price whose solution is small enough.
     Exact on the convex hull of the trade-off between cost and size.
@@ -123,7 +124,7 @@ def solve_within(
         return BudgetTable(times, priced, time_budget, buckets).solve(time_budget)
 
     solution = solve(0.0)
-    if total(sizes, solution) <= size_budget:
+    if size_budget is None or total(sizes, solution) <= size_budget:
         return solution
     smallest = BudgetTable(times, sizes, time_budget, buckets).solve(time_budget)
     if total(sizes, smallest) > size_budget:

@@ -10,6 +10,7 @@ the trials; every proposal costs milliseconds and is new.
 from collections.abc import Sequence
 from typing import Literal
 from typing import NamedTuple
+from typing import cast
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from search.formats import NumberFormat
 from search.formats import alternatives
 from search.formats import has_format
 from search.formats import in_format
+from search.goals import check_reachable
 from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
@@ -29,6 +31,7 @@ from search.reference_time import ratio_ceiling
 from search.refine import offspring
 from search.remembered import Remembered
 from search.remembered import context_key
+from search.requests import Goal
 from search.requests import JobRequest
 from search.solver import FloatArray
 from search.solver import efficient_options
@@ -64,6 +67,8 @@ FORMATS_AFTER_IN_MEMORY = 0.2
 MOST_FORMATS = 6
 FORMATS_SHARE = 0.15
 """Part of the trials of ``guided`` that may be spent on other number formats."""
+CERTAINLY_SLOWER = 0.7
+"""A goal below this part of what is predicted for the fastest model is refused."""
 REFINE_AFTER = 0.6
 """Part of the budget after which refinement begins."""
 PRIOR_WEIGHT = 2.0
@@ -105,15 +110,21 @@ class GuidedStrategy:
         self._request, self._prepared, self._space = request, prepared, space
         self._units = allowed_units(prepared.options, space)
         self._merges = allowed_merges(prepared.options, space)
+        self._fixed_bytes = prepared.options.fixed_size_bytes
         self._context = context_key(prepared.options, prepared.anatomy, request.space)
         if not any(len(unit.options) > 1 for unit in self._units):
             raise InvalidInputError("The option database has no choice within space.kinds.", hint="Allow more kinds.")
 
     def ask(self, study: StudyState, count: int) -> list[Proposal]:
-        """Return up to ``count`` new recipes; see :class:`search.strategies.base.Strategy`."""
+        """Return up to ``count`` new recipes; see :class:`search.strategies.base.Strategy`.
+
+        Raises:
+            InfeasibleGoalError: The latency table shows that no allowed model is as fast as the goal asks.
+        """
         model = latency_model(self._request, self._prepared, study.trials)
         guided = GuidedSpace(self._units, self._space, model, merges=self._merges)
-        turn = _Turn(guided, self._context, study, self._request, self._prepared.explored)
+        self._check_reachable(guided, study)
+        turn = _Turn(guided, self._context, study, self._request, self._fixed_bytes, self._prepared.explored)
         proposals: list[Proposal] = []
         for _ in range(count):
             proposal = turn.propose(proposals)
@@ -122,11 +133,18 @@ class GuidedStrategy:
             proposals.append(proposal)
         return proposals
 
+    def _check_reachable(self, guided: GuidedSpace, study: StudyState) -> None:
+        """Say at once what would otherwise be found when the time is over."""
+        times = [trial.latency_ms / trial.ratio for trial in study.trials if trial.latency_ms and trial.ratio]
+        if times and not any(trial.source == self.name for trial in study.trials):
+            fastest = min(guided.reach(cast("Precision", name))[1] for name in self._space.precisions)
+            check_reachable(study.goal, times[0], CERTAINLY_SLOWER * fastest)
+
     def solve(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
         """Return the best recipe for each latency ratio by what the study has taught, known or not."""
         model = latency_model(self._request, self._prepared, study.trials)
         guided = GuidedSpace(self._units, self._space, model)
-        return _Turn(guided, self._context, study, self._request).solve(ratios)
+        return _Turn(guided, self._context, study, self._request, self._fixed_bytes).solve(ratios)
 
 
 class _Turn:
@@ -138,13 +156,15 @@ class _Turn:
         context: str,
         study: StudyState,
         request: JobRequest,
+        fixed_bytes: int,
         explored: Sequence[Explored] = (),
     ) -> None:
-        self._space, self._study, self._goal = space, study, study.goal
+        self._study, self._goal = study, study.goal
         self._trains_later = request.training is not None
         self._formats_after = FORMATS_AFTER_IN_MEMORY if request.objective == "peak_memory" else FORMATS_AFTER
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
+        self._space = space = space.within(_most_bytes(study.goal, space, self._located, fixed_bytes))
         self._weights = self._fit_weights()
         self._precision = self._best_precision()
         self._slowest, self._fastest = self._range()
@@ -278,6 +298,7 @@ class _Turn:
             tuple(int(keep[level]) for keep, level in zip(kept, child, strict=True))
             for child in offspring(levels, kept_times, budget, OFFSPRING, generator)
         ]
+        children = [child for child in children if self._space.fits(child)]
         for child in sorted(children, key=lambda choice: (total(costs, choice), choice)):
             recipe = self._space.recipe(child, parent.precision)
             if recipe.digest not in taken:
@@ -287,16 +308,17 @@ class _Turn:
     def _parents(self) -> list[Located]:
         """Return the models around the goal, the most interesting first."""
         limit = self._goal.max_drop
+        small = [found for found in self._located if self._goal.fits(found.record.size_bytes or 0)] or self._located
         if limit is not None:
-            near = [found for found in self._located if found.record.drop is not None]
+            near = [found for found in small if found.record.drop is not None]
             feasible = sorted((f for f in near if (f.record.drop or 0.0) <= limit), key=lambda f: f.ratio)
             missed = sorted((f for f in near if (f.record.drop or 0.0) > limit), key=lambda f: f.record.drop or 0.0)
             return feasible[:2] + missed[:1]
         if self._goal.max_latency_ms is not None:
             ceiling = ratio_ceiling(self._goal, self._study.trials) or 0.0
-            fast = [found for found in self._located if found.ratio <= ceiling]
+            fast = [found for found in small if found.ratio <= ceiling]
             return sorted(fast, key=lambda f: f.divergence)[:3]
-        return sorted(self._located, key=lambda f: (f.ratio * (f.divergence + 1e-3), f.ratio))[:6]
+        return sorted(small, key=lambda f: (f.ratio * (f.divergence + 1e-3), f.ratio))[:6]
 
     def _best_precision(self) -> Precision:
         """Arithmetic of the best model so far; the device's default before there is one."""
@@ -339,6 +361,19 @@ def _is_equalled(trial: TrialRecord, everybody: Sequence[TrialRecord]) -> bool:
     return own is None or any(
         other is not None and all(a <= b for a, b in zip(other, own, strict=True)) for other in others
     )
+
+
+def _most_bytes(goal: Goal, space: GuidedSpace, located: Sequence[Located], fixed_bytes: int) -> float | None:
+    """Return how many bytes the branches may take together; ``None``: there is no limit.
+
+    What else a file holds is the difference that the files so far show; before there is one, ``fixed_bytes``.
+    """
+    if goal.max_size_mb is None:
+        return None
+    others = [
+        found.record.size_bytes - space.stored_bytes(found.choice) for found in located if found.record.size_bytes
+    ]
+    return goal.max_size_mb * 1e6 - (float(np.median(others)) if others else fixed_bytes)
 
 
 def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | None:

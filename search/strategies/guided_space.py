@@ -26,6 +26,8 @@ from search.solver import BUCKETS
 from search.solver import BudgetTable
 from search.solver import FloatArray
 from search.solver import Unreachable
+from search.solver import solve_within
+from search.solver import total
 from search.space import Parameter
 from search.space import Params
 from search.space import SearchSpace
@@ -61,6 +63,7 @@ class GuidedSpace:
         window: tuple[float, float] | None = None,
         weights: FloatArray | None = None,
         merges: Sequence[Merge] = (),
+        most_bytes: float | None = None,
     ) -> None:
         self.units = list(units)
         self.space = space
@@ -68,6 +71,7 @@ class GuidedSpace:
         self._window = window
         self._weights = np.ones(len(self.units)) if weights is None else weights
         self._merges = tuple(merges)
+        self._most_bytes = most_bytes
         self._times: dict[str, list[FloatArray]] = {}
 
     @cached_property
@@ -102,7 +106,19 @@ class GuidedSpace:
 
     def focus(self, window: tuple[float, float], weights: FloatArray) -> "GuidedSpace":
         """Return the same space with targets between two latency ratios, and weights to start from."""
-        return GuidedSpace(self.units, self.space, self._model, window, weights, self._merges)
+        return GuidedSpace(self.units, self.space, self._model, window, weights, self._merges, self._most_bytes)
+
+    def within(self, most_bytes: float | None) -> "GuidedSpace":
+        """Return the same space with branches that together take at most so many stored bytes."""
+        return GuidedSpace(self.units, self.space, self._model, self._window, self._weights, self._merges, most_bytes)
+
+    def stored_bytes(self, choice: Sequence[int]) -> float:
+        """Return the stored bytes of the chosen options: of all branches, but not of embeddings, norms and head."""
+        return total([unit.size for unit in self.units], choice)
+
+    def fits(self, choice: Sequence[int]) -> bool:
+        """Whether the chosen options are small enough."""
+        return self._most_bytes is None or self.stored_bytes(choice) <= self._most_bytes
 
     def defaults(self, target: float) -> Params:
         """Return the parameters of a target with all errors at face value."""
@@ -143,18 +159,23 @@ class GuidedSpace:
         precision: Precision,
         masks: Sequence[np.ndarray[tuple[int], np.dtype[np.bool_]]] | None = None,
     ) -> tuple[int, ...]:
-        """Return the options of least cost within a latency ratio; the fastest ones if that is out of reach."""
+        """Return the options of least cost within a latency ratio and the size limit.
+
+        If the ratio is out of reach these are the fastest options, if the size is, the smallest.
+        """
         times = self.times(precision)
         allowed = [np.flatnonzero(m) if m.any() else np.arange(len(m)) for m in masks] if masks else None
         if allowed is None:
             allowed = [np.arange(len(time)) for time in times]
         kept_times = [time[keep] for time, keep in zip(times, allowed, strict=True)]
         kept_costs = [cost[keep] for cost, keep in zip(costs, allowed, strict=True)]
-        budget = ratio - self._model.fixed_time
+        kept_sizes = [unit.size[keep] for unit, keep in zip(self.units, allowed, strict=True)]
+        budget = max(ratio - self._model.fixed_time, 1e-9)
         try:
-            choice = BudgetTable(kept_times, kept_costs, max(budget, 1e-9)).solve(budget)
-        except Unreachable:
-            choice = tuple(int(np.lexsort((cost, time))[0]) for time, cost in zip(kept_times, kept_costs, strict=True))
+            choice = solve_within(kept_times, kept_costs, kept_sizes, budget, self._most_bytes)
+        except Unreachable as out_of_reach:
+            least = kept_sizes if out_of_reach.what == "size" else kept_times
+            choice = tuple(int(np.lexsort((cost, first))[0]) for first, cost in zip(least, kept_costs, strict=True))
         return tuple(int(keep[index]) for keep, index in zip(allowed, choice, strict=True))
 
     def fastest_within(self, costs: Sequence[FloatArray], most: float, precision: Precision) -> float:

@@ -181,4 +181,6 @@ def _constraints(trial: TrialRecord, goal: Goal, ceiling: float | None) -> dict[
         constraints["drop"] = trial.drop_at_least - quality_limit(goal.max_drop)
     if ceiling is not None and trial.ratio is not None:
         constraints["latency"] = trial.ratio - ceiling
+    if goal.max_size_mb is not None and trial.size_bytes is not None:
+        constraints["size"] = trial.size_bytes / 1e6 - goal.max_size_mb
     return constraints

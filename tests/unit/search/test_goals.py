@@ -198,3 +198,19 @@ def test_which_measurements_may_decide(status, control, half_width, expected):
         update={"control_ratio": around(control), "ratio": around(0.5, half_width)}
     )
     assert is_reliable(measured) is expected
+
+
+def test_what_is_too_large_is_not_the_answer_whatever_else_it_is():
+    small, large = entry("small", 0.30, 0.004, size=20_000_000), entry("large", 0.20, 0.004, size=30_000_000)
+    baselines = [replace(FP32, size_bytes=90_000_000), replace(INT8, size_bytes=23_000_000)]
+    front, _ = guarded_front([small, large, *baselines])
+    assert choose(Goal(max_drop=0.01), front, baselines).best == large
+    assert choose(Goal(max_drop=0.01, max_size_mb=25), front, baselines).best == small
+    assert choose(Goal(max_size_mb=25), front, baselines).best == small
+    assert choose(Goal(max_latency_ms=7.0, max_size_mb=25), front, baselines).best == small
+    none = choose(Goal(max_drop=0.01, max_size_mb=10), front, baselines)
+    assert (none.verdict, none.best) == ("goal_out_of_reach", small)
+    assert "smallest takes 20 MB" in none.message
+    missed = choose(Goal(max_drop=0.001, max_size_mb=25), front, baselines[1:])
+    assert (missed.verdict, missed.best) == ("goal_out_of_reach", small)
+    assert "fits into 25 MB" in missed.message

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from compressors.recipe import GraphRecipe
 from compressors.recipe import Recipe
 from compressors.validation import validate_recipe
+from infra.errors import InfeasibleGoalError
 from infra.errors import InvalidInputError
 from search.branch_costs import TableCosts
 from search.branches import allowed_merges
@@ -37,6 +38,8 @@ from search.strategies.targets import spread_target
 from search.study import StudyState
 from tests.unit.search.guided_problem import ANATOMY
 from tests.unit.search.guided_problem import CAPABILITIES
+from tests.unit.search.guided_problem import HEADS
+from tests.unit.search.guided_problem import WIDTH
 from tests.unit.search.guided_problem import Problem
 from tests.unit.search.guided_problem import front_volume
 
@@ -279,3 +282,41 @@ def test_without_a_goal_no_trial_is_spent_on_useless_models():
     study = problem.search(problem.strategy("guided"), 30)
     assert np.median([trial.loss for trial in study.trials]) < MOST_LOSS
     assert max(trial.loss for trial in study.trials[:6]) < 3 * MOST_LOSS
+
+
+class Stored(Problem):
+    """Files that hold what the option database says of the branches, and more besides than it says."""
+
+    def size(self, recipe: Recipe) -> int:
+        total = 5e6
+        for layer in recipe.layers:
+            if layer.removed:
+                continue
+            heads, width = layer.attention.heads, layer.feed_forward.intermediate_size
+            total += 1e6 * (1.0 if heads is None else heads / HEADS) * layer.attention.bits / 32
+            total += 1e6 * (1.0 if width is None else width / WIDTH) * layer.feed_forward.bits / 32
+        return round(total)
+
+
+def test_a_size_limit_is_kept_beside_the_other_goal():
+    """12 branches of 1 MB and 5 MB besides: 6.2 MB leave a tenth of the weights in floating point, four in int8."""
+    problem = Stored()
+    free = problem.search(problem.strategy("guided"), 24, goal=Goal(max_drop=0.05), first=problem.presets())
+    assert max(trial.size_bytes for trial in free.trials[-12:]) > 6.2e6
+    tight = problem.search(
+        problem.strategy("guided"), 40, goal=Goal(max_drop=0.05, max_size_mb=6.2), first=problem.presets()
+    )
+    late = [trial for trial in tight.trials if trial.source == "guided"][2:]  # the first files show what else they hold
+    assert len(late) > 20
+    assert max(trial.size_bytes for trial in late) <= 6.2e6 + 2000
+    assert min(trial.drop for trial in late) < 0.3
+
+
+def test_a_latency_ceiling_that_the_table_rules_out_is_refused_before_the_search():
+    problem = Problem()
+    study = problem.search(problem.strategy("direct"), 4, first=problem.presets())
+    fastest = min(trial.latency_ms for trial in study.trials)
+    strategy = problem.strategy("guided")
+    with pytest.raises(InfeasibleGoalError, match="smallest allowed model"):
+        strategy.ask(replace(study, goal=Goal(max_latency_ms=1.0)), 1)
+    assert strategy.ask(replace(study, goal=Goal(max_latency_ms=0.9 * fastest)), 1)
