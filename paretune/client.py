@@ -203,6 +203,7 @@ class Client:
         device: str = "local-cpu",
         max_drop: float | None = None,
         max_latency_ms: float | None = None,
+        max_size_mb: float | None = None,
         objective: str = "p50",
         budget_seconds: float | None = None,
         budget_trials: int | None = None,
@@ -220,6 +221,7 @@ class Client:
             device: Name of a registered device.
             max_drop: Largest allowed loss of quality: 0.01 is one point.
             max_latency_ms: Latency ceiling; give one of the two, or neither for the whole front.
+            max_size_mb: Largest stored size in millions of bytes, beside either of the two or alone.
             objective: What is made small: ``p50``, ``p90`` or ``p99`` latency, the mean time (``throughput``), or
                 ``peak_memory``.
             budget_seconds: Time limit of the whole job; default: the service's (ten minutes).
@@ -228,7 +230,7 @@ class Client:
             fields: Any other field of the request as in the API: ``workload``, ``columns``, ``space``, ``strategy``,
                 ``sampler``, ``seed``, ``name``, ``priority``, ``repair_share``.
         """
-        goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms}
+        goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms, "max_size_mb": max_size_mb}
         body: JsonObject = {
             "model_id": model if isinstance(model, str) else model.id,
             "dataset_id": dataset if isinstance(dataset, str) else dataset.id,
@@ -283,9 +285,16 @@ class Client:
         """The Pareto front so far, with the baselines beside it; at any moment, also after cancel and failure."""
         return self._transport.json("GET", f"/v1/jobs/{_id(job)}/front")
 
-    def best(self, job: Job | str, *, max_drop: float | None = None, max_latency_ms: float | None = None) -> JsonObject:
+    def best(
+        self,
+        job: Job | str,
+        *,
+        max_drop: float | None = None,
+        max_latency_ms: float | None = None,
+        max_size_mb: float | None = None,
+    ) -> JsonObject:
         """The best model so far by the job's goal, or by the one given here."""
-        params = {"max_drop": max_drop, "max_latency_ms": max_latency_ms}
+        params = {"max_drop": max_drop, "max_latency_ms": max_latency_ms, "max_size_mb": max_size_mb}
         return self._transport.json("GET", f"/v1/jobs/{_id(job)}/best", params=params)
 
     def report(self, job: Job | str) -> JsonObject:
@@ -358,6 +367,7 @@ class Client:
         trial: int | None = None,
         max_drop: float | None = None,
         max_latency_ms: float | None = None,
+        max_size_mb: float | None = None,
         timeout: float = 600.0,
     ) -> Export:
         """Make a model downloadable and wait until it is: the best one, or a trial by number.
@@ -366,7 +376,7 @@ class Client:
             JobFailedError: The export failed.
             TimeoutError: It is not ready after ``timeout`` seconds.
         """
-        goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms}
+        goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms, "max_size_mb": max_size_mb}
         chosen = {name: value for name, value in goal.items() if value is not None}
         body = {"format": format, "trial": trial, "goal": chosen or None}
         path = f"/v1/jobs/{_id(job)}/exports"
@@ -398,7 +408,7 @@ class Client:
             format: ``onnx`` or ``torch``.
             directory: Where to put the files; made if it is not there.
             progress: Called with (bytes received, bytes in total).
-            choice: ``trial``, ``max_drop``, ``max_latency_ms``, ``timeout`` as for :meth:`export`.
+            choice: ``trial``, ``max_drop``, ``max_latency_ms``, ``max_size_mb``, ``timeout`` as for :meth:`export`.
 
         Returns:
             The paths of the files.

@@ -23,6 +23,8 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/best", tags=["best"])
 MaxDrop = Annotated[float | None, Query(ge=0, le=1, description="Largest loss of quality: 0.01 is one point.")]
 MaxLatency = Annotated[float | None, Query(gt=0, le=1e9, description="Latency ceiling in milliseconds.")]
 
+MaxSize = Annotated[float | None, Query(gt=0, le=1e9, description="Largest stored size in millions of bytes.")]
+
 
 @router.get("", response_model=TrialView, responses=responses(404, 409, 422))
 def get_best(
@@ -31,11 +33,12 @@ def get_best(
     principal: Reader,
     max_drop: MaxDrop = None,
     max_latency_ms: MaxLatency = None,
+    max_size_mb: MaxSize = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The best model so far by the job's goal, or by the one given here."""
     if max_drop is not None and max_latency_ms is not None:
         raise InvalidInputError("Give max_drop or max_latency_ms, not both.", hint="Leave one out.")
-    asked = max_drop is not None or max_latency_ms is not None
-    goal = Goal(max_drop=max_drop, max_latency_ms=max_latency_ms) if asked else None
+    given = Goal(max_drop=max_drop, max_latency_ms=max_latency_ms, max_size_mb=max_size_mb)
+    goal = None if given == Goal() else given
     return conditional(search.best(session, get_owned(session, Job, job_id, principal), goal), if_none_match)

@@ -21,6 +21,7 @@ def again(
     ] = None,
     max_drop: options.MaxDrop = None,
     max_latency: options.MaxLatency = None,
+    max_size: options.MaxSize = None,
     budget: Annotated[str | None, typer.Option(help="Time for the whole job, such as 10m.", metavar="DURATION")] = None,
     name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the progress and wait for the end.")] = False,
@@ -45,9 +46,9 @@ def again(
         changes: dict[str, Any] = {"name": name}
         if device is not None:
             changes["device"] = device
-        if max_drop is not None or max_latency is not None:
-            goal = {"max_drop": max_drop, "max_latency_ms": max_latency}
-            changes["goal"] = {key: value for key, value in goal.items() if value is not None}
+        goal = {"max_drop": max_drop, "max_latency_ms": max_latency, "max_size_mb": max_size}
+        if given := {key: value for key, value in goal.items() if value is not None}:
+            changes["goal"] = given
         if seconds is not None:
             trials = before.request.get("budget", {}).get("trials")
             changes["budget"] = {"seconds": seconds, "trials": trials}

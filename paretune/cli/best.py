@@ -29,6 +29,7 @@ def best(
     job: options.JobId,
     max_drop: options.MaxDrop = None,
     max_latency: options.MaxLatency = None,
+    max_size: options.MaxSize = None,
     trial: Annotated[int | None, typer.Option(help="Take this trial instead of the best.")] = None,
     format: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
     output: Annotated[
@@ -49,15 +50,16 @@ def best(
     """
     if format not in {"onnx", "torch"}:
         raise typer.BadParameter("choose onnx or torch", param_hint="--format")
-    if trial is not None and (max_drop is not None or max_latency is not None):
+    if trial is not None and (max_drop, max_latency, max_size) != (None, None, None):
         raise typer.BadParameter(
-            "a trial is taken whatever the goal: leave out --max-drop and --max-latency", param_hint="--trial"
+            "a trial is taken whatever the goal: leave out --max-drop, --max-latency and --max-size",
+            param_hint="--trial",
         )
     kind: Format = "torch" if format == "torch" else "onnx"
     with connect(url, api_key, home) as client:
         identifier = job_id(client, job)
         if trial is None:
-            view = client.best(identifier, max_drop=max_drop, max_latency_ms=max_latency)
+            view = client.best(identifier, max_drop=max_drop, max_latency_ms=max_latency, max_size_mb=max_size)
         else:
             view = client.request("GET", f"/v1/jobs/{identifier}/trials/{trial}")
         files = _download(client, view, kind, output, quiet=as_json) if output is not None else []

@@ -34,3 +34,7 @@ MaxDrop = Annotated[
 MaxLatency = Annotated[
     float | None, typer.Option("--max-latency", min=0.0, help="Latency ceiling in milliseconds.", metavar="MS")
 ]
+MaxSize = Annotated[
+    float | None,
+    typer.Option("--max-size", min=0.0, help="Largest stored size, in millions of bytes.", metavar="MB"),
+]

@@ -64,6 +64,7 @@ def submit(
     device: Annotated[str, typer.Option(help="Name of a registered device: `paretune devices`.")] = "local-cpu",
     max_drop: options.MaxDrop = None,
     max_latency: options.MaxLatency = None,
+    max_size: options.MaxSize = None,
     objective: Annotated[
         str,
         typer.Option(
@@ -133,6 +134,7 @@ def submit(
       paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --budget 10m --watch
       paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --recover 20m --train train.jsonl
       paretune submit ./my-model --data dev.jsonl --max-drop 0.01 --objective p99 --batch 8
+      paretune submit ./my-model --data dev.jsonl --max-latency 5 --max-size 20
       paretune submit ./embedder --data texts.jsonl --task embedding --device local-openvino
       JOB=$(paretune submit ./my-model --data dev.csv --label-column stars --json | jq -r .id)
     """
@@ -156,6 +158,7 @@ def submit(
             device=device,
             max_drop=max_drop,
             max_latency_ms=max_latency,
+            max_size_mb=max_size,
             objective=objective,
             budget_seconds=budget_seconds,
             budget_trials=trials,

@@ -158,7 +158,7 @@ def test_again_asks_for_the_same_but_for_what_is_given(run: Run, folder: Path, d
     assert second["id"] != first["id"]
     assert second["request"] == first["request"] | changed
     third = parsed(run("again", first["id"], "--max-latency", "3", "--json"))
-    assert third["request"]["goal"] == {"max_drop": None, "max_latency_ms": 3.0}
+    assert third["request"]["goal"] == {"max_drop": None, "max_latency_ms": 3.0, "max_size_mb": None}
     assert third["request"]["seed"] == 3
     refused = run("again", first["id"], "--device", "toaster")
     assert refused.exit_code == 2
@@ -356,7 +356,7 @@ def test_usage_mistakes_are_exit_code_2() -> None:
     assert runner.invoke(app, ["submit"]).exit_code == 2
     assert runner.invoke(app, ["best", "JOB", "--max-drop", "7"]).exit_code == 2
     assert runner.invoke(app, ["best", "JOB", "--format", "exe"]).exit_code == 2
-    for goal in ("--max-drop", "--max-latency"):
+    for goal in ("--max-drop", "--max-latency", "--max-size"):
         assert runner.invoke(app, ["best", "JOB", "--trial", "3", goal, "0.01"]).exit_code == 2
     assert runner.invoke(app, ["again", "JOB", "--budget", "10min"]).exit_code == 2
     for command in (

@@ -34,7 +34,7 @@ def write_outcome(world: World, job_id: str) -> None:
 def test_a_submitted_job_is_queued_with_its_first_step(world: World, client: TestClient) -> None:
     job = submit(client, goal={"max_drop": 0.01}, name="first")
     assert (job["state"], job["name"]) == ("queued", "first")
-    assert job["request"]["goal"] == {"max_drop": 0.01, "max_latency_ms": None}
+    assert job["request"]["goal"] == {"max_drop": 0.01, "max_latency_ms": None, "max_size_mb": None}
     with world.services.database.read_session() as session:
         steps = session.exec(select(Step).where(Step.job_id == job["id"])).all()
     assert [(step.kind, step.state, step.dispatched_at) for step in steps] == [("inspect", "queued", None)]
@@ -115,6 +115,9 @@ def test_the_best_so_far_can_be_read_in_every_state(world: World, client: TestCl
         assert details["error"]["hint"] == "Use a smaller batch."
     assert client.get(f"{path}/best").json()["number"] == 2
     assert client.get(f"{path}/best", params={"max_drop": 0.1}).json()["number"] == 3
+    for most, number in ((300, 2), (250, 3), (100, 3)):  # where none is small and good enough, what comes closest
+        params = {"max_drop": 0.01, "max_size_mb": most / 1e6}
+        assert client.get(f"{path}/best", params=params).json()["number"] == number
     front = client.get(f"{path}/front").json()
     assert [point["number"] for point in front["points"]] == [3, 2]
     assert [point["name"] for point in front["baselines"]] == ["fp32", "int8_one_liner"]

@@ -52,7 +52,7 @@ def test_the_rest_calls_of_the_quickstart(world: World, tmp_path: Path) -> None:
         where = SUBMIT.replace("$(cat ~/.paretune/api-key)", add_key(world)).replace("http://127.0.0.1:8765", url)
         job = last_object(shell(where, folder.parent))
         assert job["state"] == "queued"
-        assert job["request"]["goal"] == {"max_drop": 0.01, "max_latency_ms": None}
+        assert job["request"]["goal"] == {"max_drop": 0.01, "max_latency_ms": None, "max_size_mb": None}
         with world.services.database.write_session() as session:
             row = session.exec(select(Job)).one()
             add_outcome(session, row)
