@@ -28,6 +28,7 @@ from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
 from search.reference_time import ratio_ceiling
+from search.reference_time import usual_time
 from search.refine import offspring
 from search.remembered import Remembered
 from search.remembered import context_key
@@ -135,10 +136,12 @@ class GuidedStrategy:
 
     def _check_reachable(self, guided: GuidedSpace, study: StudyState) -> None:
         """Say at once what would otherwise be found when the time is over."""
-        times = [trial.latency_ms / trial.ratio for trial in study.trials if trial.latency_ms and trial.ratio]
-        if times and not any(trial.source == self.name for trial in study.trials):
+        usual = usual_time(
+            (trial.reference_ms, trial.noisy) for trial in study.trials if trial.reference_ms is not None
+        )
+        if usual is not None and not any(trial.source == self.name for trial in study.trials):
             fastest = min(guided.reach(cast("Precision", name))[1] for name in self._space.precisions)
-            check_reachable(study.goal, times[0], CERTAINLY_SLOWER * fastest)
+            check_reachable(study.goal, usual, CERTAINLY_SLOWER * fastest)
 
     def solve(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
         """Return the best recipe for each latency ratio by what the study has taught, known or not."""
