@@ -108,6 +108,12 @@ class Recover(_Request):
     trainings of less than two minutes and for those that go on from trained weights; for embedding models a sixth."""
     losses: LossWeights | None = None
     """Weights of the loss terms; default: those of :class:`compressors.recovery.config.LossWeights`."""
+    temperature: Annotated[float, Field(gt=0, le=20)] = 1.0
+    """Temperature of the loss against the dense model's class probabilities."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls, after the warm-up."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """A training stops after so many evaluations without a new best; ``None``: it takes its time."""
     use_labels: bool = True
     """Whether labels of the training text are used, where it has some."""
     quantized_finish: bool = True

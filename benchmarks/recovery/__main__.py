@@ -6,7 +6,7 @@
     python -m benchmarks.recovery --print FILE
 
 starts     what is removed first: OBS, Taylor importance, magnitude, whole layers
-losses     the terms of the loss
+losses     the terms of the loss, its temperature, and variants of the texts
 labels     the same training with labels and with the text only
 precision  bf16 against fp32: speed and outcome
 teacher    outputs of the dense model from a cache against computed at every step: speed

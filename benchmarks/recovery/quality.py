@@ -12,6 +12,7 @@ from benchmarks.recovery.bench import Rows
 from benchmarks.recovery.bench import accuracy
 from benchmarks.recovery.bench import heal
 from benchmarks.recovery.bench import interval
+from compressors.recovery.config import Augmentation
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
 from compressors.torch_module import to_module
@@ -45,10 +46,14 @@ def starts(bench: Bench, budgets: Sequence[Budget]) -> Rows:
 
 
 def loss_terms(bench: Bench, budgets: Sequence[Budget]) -> Rows:
-    """The terms of the loss, from the OBS start."""
+    """The terms of the loss, its temperature, and variants of the texts, from the OBS start."""
     rows = []
     for name, weights in LOSSES.items():
         config = bench.config.model_copy(update={"losses": weights})
+        rows += [{"loss": name} | row for row in healing_rows(bench, bench.student, config, budgets)]
+    warm = bench.config.model_copy(update={"temperature": 2.0})
+    varied = bench.config.model_copy(update={"augmentation": Augmentation(copies=3)})
+    for name, config in (("all, temperature 2", warm), ("all, three variants of each text", varied)):
         rows += [{"loss": name} | row for row in healing_rows(bench, bench.student, config, budgets)]
     return rows
 
@@ -88,6 +93,7 @@ def healing_rows(
                 "steps": f"{np.mean([run.result.steps for run in healed]):.0f}",
                 "dev": interval([run.dev for run in healed]),
                 "test": interval([run.test for run in healed]),
+                "KL, test": interval([run.divergence for run in healed], 3),
             }
         )
     return rows

@@ -55,7 +55,9 @@ class RecoveryConfig(_Frozen):
     steps: Annotated[int, Field(ge=1)] | None = None
 
     losses: LossWeights = LossWeights()
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of the term ``logits``. At 1 it is the divergence that models are judged by; larger ones weigh the classes that
+    the dense model rules out, of which there are few."""
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     tokens_per_pass: Annotated[int, Field(ge=1)] = 640

@@ -103,6 +103,9 @@ def _training(
         seconds=seconds,
         losses=request.losses or default_losses(work.anatomy, texts, augmentation),
         learning_rate=request.learning_rate or default_learning_rate(work.anatomy, seconds, continued=continued),
+        temperature=request.temperature,
+        decay=request.decay,
+        patience=request.patience,
         precision=request.precision,
         augmentation=augmentation,
         max_length=None,  # the encoder has cut the texts to the workload's length

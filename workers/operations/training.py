@@ -21,12 +21,12 @@ TEACHER_SHARE = 0.15
 OPERATIONS_PER_SECOND = 1e11
 """Floating-point operations that the dense model is assumed to do in a second. A constant, not a measurement: the same
 job must choose the same texts on every host, or a recovery could not go on elsewhere."""
-FEW_TEXTS = 2000
-"""Fewer texts than this are made more by augmentation, as far as the budget goes."""
+FEW_TEXTS = 20_000
+"""Fewer texts than this are made more by augmentation, as far as time and room for the dense model's outputs go."""
 MOST_COPIES = 8
 STATE_BYTES = 2
 """Bytes of one number of a token state."""
-MOST_STATE_BYTES = 2 * 2**30
+MOST_STATE_BYTES = 3 * 2**30
 """Room on disk that the dense model's token states may take, unless the request asks for them."""
 
 EMBEDDING_LEARNING_RATE = 5e-5
@@ -73,15 +73,31 @@ def training_data(
     tokens = affordable_tokens(anatomy, seconds)
     lengths = [len(row) for row in data.input_ids]
     chosen = data.subset(_draw(lengths, tokens, inputs.seed))
-    copies = min(MOST_COPIES, tokens // max(1, sum(lengths)) - 1) if len(chosen) < FEW_TEXTS else 0
-    return chosen, Augmentation(copies=max(0, copies))
+    return chosen, Augmentation(copies=affordable_copies(anatomy, [len(row) for row in chosen.input_ids], tokens))
+
+
+def affordable_copies(anatomy: Anatomy, lengths: Sequence[int], tokens: int) -> int:
+    """Return how many variants are made of each text: as many as there are ``tokens`` and room for, where it has few.
+
+    Args:
+        anatomy: Shape of the dense model.
+        lengths: Tokens of each text.
+        tokens: That the dense model has the time to read.
+    """
+    most = min(tokens, MOST_STATE_BYTES // state_bytes(anatomy))
+    copies = min(MOST_COPIES, most // max(1, sum(lengths)) - 1)
+    return max(0, copies) if len(lengths) < FEW_TEXTS else 0
 
 
 def default_losses(anatomy: Anatomy, texts: TrainingData, augmentation: Augmentation) -> LossWeights:
     """Return the default weights, without the term of the token states where keeping these takes too much room."""
     tokens = sum(len(row) for row in texts.input_ids) * (1 + augmentation.copies)
-    state_bytes = tokens * anatomy.layers * anatomy.hidden_size * STATE_BYTES
-    return LossWeights() if state_bytes <= MOST_STATE_BYTES else LossWeights(hidden=0)
+    return LossWeights() if tokens * state_bytes(anatomy) <= MOST_STATE_BYTES else LossWeights(hidden=0)
+
+
+def state_bytes(anatomy: Anatomy) -> int:
+    """Return the room that the dense model's states of one token take."""
+    return anatomy.layers * anatomy.hidden_size * STATE_BYTES
 
 
 def default_learning_rate(anatomy: Anatomy, seconds: float, *, continued: bool = False) -> float:

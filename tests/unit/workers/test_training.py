@@ -14,7 +14,10 @@ from infra.errors import InvalidDatasetError
 from tests.unit.workers.test_bench import make_bench
 from workers.operations.inputs import DataFile
 from workers.operations.recover import evaluations
+from workers.operations.training import FEW_TEXTS
+from workers.operations.training import MOST_COPIES
 from workers.operations.training import MOST_STATE_BYTES
+from workers.operations.training import affordable_copies
 from workers.operations.training import affordable_tokens
 from workers.operations.training import default_learning_rate
 from workers.operations.training import default_losses
@@ -55,6 +58,18 @@ def test_the_dense_model_reads_more_in_a_longer_time_and_less_where_it_is_large(
     assert affordable_tokens(ANATOMY, 1200) > 1.9 * affordable_tokens(ANATOMY, 600)
     larger = ANATOMY.model_copy(update={"parameters": 10 * ANATOMY.parameters})
     assert affordable_tokens(larger, 1200) < 0.2 * affordable_tokens(ANATOMY, 1200)
+
+
+def test_few_texts_are_varied_as_far_as_time_and_room_go() -> None:
+    texts = [25] * 7000
+    assert affordable_copies(ANATOMY, texts, 7000 * 25) == 0
+    assert affordable_copies(ANATOMY, texts, 3 * 7000 * 25) == 2
+    copies = affordable_copies(ANATOMY, texts, 100 * 7000 * 25)
+    assert 0 < copies < MOST_COPIES  # their states have no more room
+    assert default_losses(ANATOMY, TrainingData([[1] * 25] * 7000), Augmentation(copies=copies)).hidden > 0
+    assert default_losses(ANATOMY, TrainingData([[1] * 25] * 7000), Augmentation(copies=copies + 1)).hidden == 0
+    assert affordable_copies(ANATOMY, [25] * 100, 100 * 7000 * 25) == MOST_COPIES
+    assert affordable_copies(ANATOMY, [5] * FEW_TEXTS, 100 * 7000 * 25) == 0
 
 
 def test_a_short_training_is_evaluated_less_often():
