@@ -38,6 +38,8 @@ from search.summary import summarise
 
 LEAST_SECONDS_FOR_AUDITS = 60.0
 """With less time left the final measurements get all of it: tracing a model takes some seconds."""
+AUDIT_SECONDS = 8.0
+"""What tracing a small model and racing its two graphs takes."""
 
 LAST_KINDS = ("confirm", "audit")
 UNCONFIRMED = "Models without final measurements keep the numbers of the search; run the job again for final ones."
@@ -46,7 +48,8 @@ UNCONFIRMED = "Models without final measurements keep the numbers of the search;
 def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetState) -> None:
     """Enter the stage ``finalise``: one ``confirm`` step, in which all finalists race each other, and a few audits.
 
-    The payload of ``confirm`` gives ``trials``, the ids of the finalists, and ``max_seconds``, the time that is left.
+    The payload of ``confirm`` gives ``trials``, the ids of the finalists, and ``max_seconds``, the time that is left
+    for it.
     """
     context = job_context(job)
     request = context.request
@@ -58,6 +61,12 @@ def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetSta
         return
     left = None if budget.remaining == float("inf") else max(1.0, budget.remaining)
     queue = device_queue(session, job)
+    written = context.prepared.capabilities.form == "onnx"  # a torch artifact is what an audit compares with
+    checked: list[Standing] = []
+    if written and (left is None or left >= LEAST_SECONDS_FOR_AUDITS):
+        checked = audited(chosen, entries, request.goal, request.seed)
+    if left is not None:  # the audits come after it, on the same device
+        left = max(1.0, left - AUDIT_SECONDS * len(checked))
     create_step(
         session,
         job_id=job.id,
@@ -66,11 +75,9 @@ def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetSta
         queue=queue,
         payload={"trials": [entry.trial_id for entry in chosen], "max_seconds": left},
     )
-    written = context.prepared.capabilities.form == "onnx"  # a torch artifact is what an audit compares with
-    if written and (left is None or left >= LEAST_SECONDS_FOR_AUDITS):
-        for entry in audited(chosen, entries, request.goal, request.seed):
-            key = f"audit:{entry.trial_id}"
-            create_step(session, job_id=job.id, trial_id=entry.trial_id, kind="audit", key=key, queue=queue)
+    for entry in checked:
+        key = f"audit:{entry.trial_id}"
+        create_step(session, job_id=job.id, trial_id=entry.trial_id, kind="audit", key=key, queue=queue)
 
 
 def audited(chosen: Sequence[Standing], entries: Sequence[Standing], goal: Goal, seed: int) -> list[Standing]:

@@ -10,6 +10,7 @@ from infra.database.models import Job
 from infra.database.models import Step
 from search import coordinator
 from search import service
+from search.finalise import AUDIT_SECONDS
 from search.pareto import non_dominated
 from search.standing import standings
 from tests.unit.search.synthetic import BASELINES
@@ -79,6 +80,20 @@ def run_until_queued(bench, job_id, kind):
         if any(step.kind == kind for step in queued):
             return
         bench.execute(queued[0].id)
+
+
+def test_the_final_measurements_leave_the_audits_their_time(bench):
+    bench.seconds = 4.0
+    job_id = bench.submit(goal={"max_drop": 0.02}, budget={"seconds": 1000})
+    run_until_queued(bench, job_id, "audit")
+    with bench.database.read_session() as session:
+        job = session.get(Job, job_id)
+        steps = session.exec(select(Step).where(Step.job_id == job_id)).all()
+    (confirm,) = [step for step in steps if step.kind == "confirm"]
+    audits = sum(step.kind == "audit" for step in steps)
+    assert audits == 3
+    left = 1000 - job.active_seconds
+    assert 0 < confirm.payload["max_seconds"] <= left - AUDIT_SECONDS * audits
 
 
 def test_a_model_whose_file_fails_the_audit_is_in_no_front(bench):
