@@ -27,8 +27,8 @@ from compressors.anatomy import describe
 from compressors.apply import apply_recipe
 from compressors.calibration import Calibration
 from compressors.calibration import calibrate
+from compressors.export.folder import input_names
 from compressors.export.onnx import write_onnx
-from compressors.export.onnx_folder import input_names
 from compressors.methods.removal_order import channel_energies
 from compressors.methods.removal_order import head_energies
 from compressors.network import EncoderNetwork

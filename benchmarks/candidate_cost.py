@@ -23,9 +23,9 @@ from compressors.calibration import calibrate
 from compressors.export.baselines import export_module
 from compressors.export.checks import onnx_runner
 from compressors.export.defaults import default_graph
+from compressors.export.folder import input_names
+from compressors.export.folder import output_name
 from compressors.export.onnx import write_onnx
-from compressors.export.onnx_folder import input_names
-from compressors.export.onnx_folder import output_name
 from compressors.network import EncoderNetwork
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe

@@ -22,8 +22,8 @@ from compressors.apply import apply_recipe
 from compressors.calibration import calibrate
 from compressors.export.baselines import build_baseline
 from compressors.export.defaults import default_graph
+from compressors.export.folder import input_names
 from compressors.export.onnx import write_onnx
-from compressors.export.onnx_folder import input_names
 from compressors.network import EncoderNetwork
 from compressors.options.levels import low_ranks
 from compressors.options.levels import width_levels

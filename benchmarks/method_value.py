@@ -33,8 +33,8 @@ from compressors.calibration import calibrate
 from compressors.description import Anatomy
 from compressors.export.defaults import default_graph
 from compressors.export.defaults import default_quantization
+from compressors.export.folder import input_names
 from compressors.export.onnx import write_onnx
-from compressors.export.onnx_folder import input_names
 from compressors.network import EncoderNetwork
 from compressors.options.scoring import divergences
 from compressors.recipe import AttentionRecipe

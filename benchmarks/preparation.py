@@ -7,7 +7,7 @@ from torch import Tensor
 from benchmarks.latency_table import Bench
 from compressors.anatomy import describe
 from compressors.calibration import calibrate
-from compressors.export.onnx_folder import input_names
+from compressors.export.folder import input_names
 from compressors.network import EncoderNetwork
 from compressors.options.branches import BranchLibrary
 from compressors.options.database import build_options

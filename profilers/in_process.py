@@ -51,6 +51,10 @@ class InProcessHandle(ABC):
     def operators(self) -> dict[str, int]:
         """Histogram of the executed operators."""
 
+    def facts(self) -> dict[str, Any]:
+        """What holds for this model only; by default nothing."""
+        return {}
+
     @abstractmethod
     def invoke(self) -> object:
         """Run once on the session's fixed inputs and leave the outputs where they are: this is what is timed."""

@@ -146,6 +146,7 @@ class _Race:
             retreats=self._retreats,
             bursts={name: contestant.runs for name, contestant in self._contestants.items()},
             session_facts=self._session.facts(),
+            model_facts={name: contestant.handle.facts() for name, contestant in self._contestants.items()},
         )
         measured = {}
         for name in self._ceilings:

@@ -54,6 +54,10 @@ class Handle(Protocol):
         """Histogram of the operators in the graph that the runtime really executes, fused ones included."""
         ...
 
+    def facts(self) -> dict[str, Any]:
+        """What holds for this model and not for the session, such as the arithmetic that it is run in. JSON types."""
+        ...
+
 
 @dataclass(frozen=True)
 class Visit:

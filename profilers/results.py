@@ -49,6 +49,7 @@ class Run:
     retreats: int
     bursts: dict[str, int]
     session_facts: dict[str, Any]
+    model_facts: dict[str, dict[str, Any]]
 
 
 def log_ratios(blocks: Sequence[Block], name: str) -> Floats:
@@ -134,6 +135,7 @@ def _facts(run: Run, name: str, samples: PairedSamples, *, all_blocks: bool) -> 
     spins = [health.spin_ns for health in run.health if health.spin_ns is not None]
     return {
         **run.session_facts,
+        "models": {"candidate": run.model_facts[name], "reference": run.model_facts[REFERENCE]},
         "effort": run.effort.model_dump(),
         "seed": run.seed,
         "retreats": run.retreats,

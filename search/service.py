@@ -3,8 +3,10 @@
 from sqlmodel import Session
 from sqlmodel import select
 
+from compressors.usage import Runtime
 from compressors.usage import onnx_inputs
 from compressors.usage import onnx_usage
+from compressors.usage import torch_usage
 from infra.database.models import Dataset
 from infra.database.models import Device
 from infra.database.models import Job
@@ -22,6 +24,7 @@ from search.agreement import agreement
 from search.goals import check_sane
 from search.lifecycle import cancel_job
 from search.lifecycle import job_trials
+from search.prepared import Prepared
 from search.presenter import Presenter
 from search.requests import Columns
 from search.requests import Goal
@@ -133,9 +136,22 @@ def report(session: Session, job: Job) -> ReportView:
         summary=job.summary,
         others=presenter.others(),
         agreement=agreement(trials),
-        usage=list(onnx_usage(onnx_inputs(token_types=dense["has_token_types"]))) if dense else [],
+        form=_runtime(job).form if dense else "onnx",
+        usage=_usage(_runtime(job), token_types=dense["has_token_types"]) if dense else [],
         error=job.error,
     )
+
+
+def _runtime(job: Job) -> Runtime:
+    """What the job's device measures its candidates in."""
+    prepared = Prepared.load(job.prepared)
+    capabilities, precision = prepared.capabilities, prepared.graph_defaults.precision
+    return Runtime(profiler=capabilities.profiler, precision=precision, form=capabilities.form)
+
+
+def _usage(runtime: Runtime, *, token_types: bool) -> list[str]:
+    inputs = onnx_inputs(token_types=token_types)
+    return list(torch_usage(inputs, runtime) if runtime.form == "torch" else onnx_usage(inputs, runtime))
 
 
 def _owned_model(session: Session, owner: str, model_id: str) -> Model:

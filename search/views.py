@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 from compressors.recipe import Recipe
 from profilers.types import Estimate
+from profilers.types import Form
 from profilers.types import Objective
 from search.goals import Verdict
 
@@ -196,8 +197,10 @@ class ReportView(_View):
         summary: ``job.summary`` as the finish wrote it; ``None`` before.
         others: Measured trials that are not on the front, fastest first.
         agreement: How well the stages of the search rank the models.
-        usage: Three lines of Python that run the ONNX download of any of these models from inside its folder; empty
-            before the model is inspected.
+        form: Which download is the form that was measured: ``onnx`` | ``torch``.
+        usage: Three lines of Python that run that download of any of the candidates from inside its folder, in the
+            device's runtime; empty before the model is inspected. A baseline may be a file of another kind: the
+            manifest of its download has its own lines.
     """
 
     job_id: str
@@ -210,5 +213,6 @@ class ReportView(_View):
     summary: dict[str, Any] | None
     others: list[TrialView]
     agreement: list[AgreementView]
+    form: Form
     usage: list[str]
     error: dict[str, Any] | None

@@ -22,6 +22,7 @@ class ExportCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Format = "onnx"
+    """``onnx`` gives a baseline as the file that was measured, which may be OpenVINO's own form or a ``.pt2`` file."""
     trial: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
     """Number of the trial; without it the best by ``goal``."""
     goal: Goal | None = None

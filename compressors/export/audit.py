@@ -19,12 +19,12 @@ from compressors.export.checks import example_feeds
 from compressors.export.checks import linears
 from compressors.export.checks import onnx_runner
 from compressors.export.checks import require
+from compressors.export.folder import input_names
+from compressors.export.folder import output_name
 from compressors.export.fusion import expected_fusions
 from compressors.export.fusion import fusions
 from compressors.export.manifest import ExportCheck
 from compressors.export.onnx import write_onnx
-from compressors.export.onnx_folder import input_names
-from compressors.export.onnx_folder import output_name
 from compressors.network import EncoderNetwork
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe

@@ -40,12 +40,12 @@ class ExportMismatchError(ParetuneError):
     title = "The export does not match"
 
 
-def example_feeds(network: EncoderNetwork, seed: int = 0) -> list[Feeds]:
-    """Return deterministic model inputs of :data:`SHAPES` with random tokens and padded rows."""
+def example_feeds(network: EncoderNetwork, seed: int = 0, shapes: tuple[tuple[int, int], ...] = SHAPES) -> list[Feeds]:
+    """Return deterministic model inputs of ``shapes`` with random tokens and padded rows."""
     generator = np.random.default_rng(seed)
     vocabulary, types = network.embeddings.word.shape[0], network.embeddings.token_type
     feeds = []
-    for batch, sequence in SHAPES:
+    for batch, sequence in shapes:
         length = min(sequence, network.max_sequence_length)
         mask = np.ones((batch, length), np.int64)
         for row in range(1, batch):
@@ -54,6 +54,23 @@ def example_feeds(network: EncoderNetwork, seed: int = 0) -> list[Feeds]:
         if types is not None and has_token_types(network.embeddings):
             item["token_type_ids"] = generator.integers(0, types.shape[0], (batch, length))
         feeds.append(item)
+    return feeds
+
+
+def static_feeds(network: EncoderNetwork, shape: tuple[int, int], texts: list[Feeds] | None = None) -> list[Feeds]:
+    """Return model inputs of one ``(batch, sequence)``: of those ``texts`` that are so long, or random ones.
+
+    The random ones are two batches, the first as in :func:`example_feeds`, the second padded in every row.
+    """
+    batch, sequence = shape
+    fitting = [item for item in texts or () if item["input_ids"].shape[1] == sequence]
+    if fitting:
+        rows = {name: np.concatenate([item[name] for item in fitting]) for name in fitting[0]}
+        batches = max(1, _TEXTS // batch)
+        chosen = np.arange(batches * batch).reshape(batches, batch) % len(rows["input_ids"])
+        return [{name: array[some] for name, array in rows.items()} for some in chosen]
+    feeds = example_feeds(network, shapes=(shape, shape))
+    feeds[1]["attention_mask"][:, max(1, sequence // 2) :] = 0
     return feeds
 
 
@@ -122,8 +139,9 @@ def check_onnx(
     *,
     float_path: Path | None = None,
     texts: list[Feeds] | None = None,
+    static: tuple[int, int] | None = None,
 ) -> ExportCheck:
-    """Compare an ONNX file with the network's torch module on inputs of several shapes.
+    """Compare an ONNX file with the network's torch module on inputs of several shapes, or of its only one.
 
     Args:
         path: The file that is offered.
@@ -132,14 +150,19 @@ def check_onnx(
         float_path: The same graph with everything in float32, if ``path`` has fewer bits: it is held to the float32
             tolerance, which no error of the graph's structure passes.
         texts: Real inputs for a file with few bits, in place of random tokens: calibrated grids are made for text.
+        static: ``(batch, sequence)`` that is written into the files.
 
     Raises:
         ExportMismatchError: A difference exceeds its tolerance.
     """
-    feeds, reference = example_feeds(network), module_runner(to_module(network, share=True))
+    reference = module_runner(to_module(network, share=True))
+    feeds = example_feeds(network) if static is None else static_feeds(network, static)
     if float_path is not None:
         require(compare(onnx_runner(float_path), reference, feeds), "float32 form of the ONNX graph")
-        feeds = texts[:_TEXTS] if texts else feeds
+        if static is not None:
+            feeds = static_feeds(network, static, texts)
+        elif texts:
+            feeds = texts[:_TEXTS]
     tolerance = rounding_tolerance(network, quantization, feeds)
     return require(compare(onnx_runner(path), reference, feeds, tolerance), "ONNX file")
 

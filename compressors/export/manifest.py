@@ -11,6 +11,8 @@ from pydantic import ConfigDict
 from pydantic import Field
 
 from compressors.recipe import Candidate
+from compressors.usage import Kind
+from compressors.usage import Runtime
 
 MANIFEST_FILE = "manifest.json"
 
@@ -35,6 +37,8 @@ class Provenance(_Strict):
     task: str
     sources: dict[str, str] = Field(default_factory=dict)
     """sha256 of what the candidate was made from, besides the model folder: datasets, calibration."""
+    runtime: Runtime = Runtime()
+    """What the measurements were taken in."""
     measurements: list[dict[str, Any]] = Field(default_factory=list)
     """Latency measurements, as they were stored."""
     quality: list[dict[str, Any]] = Field(default_factory=list)
@@ -59,7 +63,7 @@ class Manifest(_Strict):
 
     format: Literal["paretune-manifest"] = "paretune-manifest"
     version: Literal[1] = 1
-    kind: Literal["onnx", "torch"]
+    kind: Kind
     candidate: Candidate
     digest: str
     """Name of the candidate in the service: sha256 of its description."""
@@ -71,6 +75,9 @@ class Manifest(_Strict):
     """Python lines that load and call the model from inside the folder."""
     notes: tuple[str, ...] = ()
     check: ExportCheck | None = None
+    """Of ``model.onnx``, or of the torch form; a baseline's file is as its own tool wrote it."""
+    static_check: ExportCheck | None = None
+    """Of ``model_static.onnx``, at its shape."""
     files: dict[str, FileEntry]
     model_files: dict[str, str]
     """sha256 of the files of the dense model."""

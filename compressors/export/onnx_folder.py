@@ -1,37 +1,31 @@
 """The ONNX download: model, tokenizer, configuration and manifest, checked against torch."""
 
 import copy
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from compressors.export.checks import ExportMismatchError
 from compressors.export.checks import Feeds
 from compressors.export.checks import check_onnx
 from compressors.export.checks import is_rounded
 from compressors.export.checks import linears
-from compressors.export.companions import copy_companions
-from compressors.export.companions import model_digests
+from compressors.export.folder import finish_folder
+from compressors.export.folder import input_names
 from compressors.export.manifest import ExportCheck
 from compressors.export.manifest import Manifest
 from compressors.export.manifest import Provenance
-from compressors.export.manifest import file_entries
-from compressors.export.manifest import package_versions
-from compressors.export.manifest import write_manifest
 from compressors.export.onnx import collect_ranges
 from compressors.export.onnx import write_onnx
-from compressors.export.onnx.embeddings import has_token_types
-from compressors.network import ClassificationHead
+from compressors.export.onnx.ranges import Ranges
 from compressors.network import EncoderNetwork
-from compressors.recipe import BaselineCandidate
-from compressors.recipe import Candidate
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.recipe import RecipeCandidate
-from compressors.recipe import candidate_digest
 from compressors.usage import ONNX_FILE
-from compressors.usage import onnx_inputs
 from compressors.usage import onnx_usage
+
+STATIC_FILE = "model_static.onnx"
 
 
 def export_onnx_folder(
@@ -52,7 +46,7 @@ def export_onnx_folder(
         model_dir: Hugging Face folder of the dense model, for tokenizer and configuration.
         directory: Where to write; made if needed.
         provenance: What the caller knows about task, data, latency and quality.
-        static: ``(batch, sequence)``: also write ``model_static.onnx`` with that shape fixed.
+        static: ``(batch, sequence)``: also write :data:`STATIC_FILE` with that shape fixed, if it passes its own check.
         feeds: Calibration inputs, the same that the candidate was built with; needed by the static scheme.
 
     Returns:
@@ -66,74 +60,58 @@ def export_onnx_folder(
     ranges = collect_ranges(network, recipe, texts) if texts is not None else None
     path = write_onnx(network, recipe, directory / ONNX_FILE, ranges=ranges).path
     check = _check(network, recipe, path, texts)
+    static_check: ExportCheck | None = None
     notes: tuple[str, ...] = ()
     if static is not None:
-        write_onnx(network, recipe, directory / "model_static.onnx", static=static, ranges=ranges)
-        notes = (f"model_static.onnx accepts batch {static[0]} and sequence length {static[1]} only.",)
-    return _finish(network, RecipeCandidate(recipe=recipe), model_dir, directory, provenance, check, notes)
+        static_check, note = _write_static(network, recipe, directory / STATIC_FILE, static, ranges, texts)
+        notes = (note,)
+    return finish_folder(
+        "onnx",
+        network,
+        RecipeCandidate(recipe=recipe),
+        model_dir,
+        directory,
+        provenance,
+        usage=onnx_usage(input_names(network), provenance.runtime),
+        notes=notes,
+        check=check,
+        static_check=static_check,
+    )
 
 
-def export_onnx_file(
-    path: Path, network: EncoderNetwork, name: BaselineCandidate, model_dir: Path, directory: Path, prov: Provenance
-) -> Manifest:
-    """Write the folder of a baseline that won: its ONNX file as it is, with the same companions and manifest.
+def _write_static(
+    network: EncoderNetwork,
+    recipe: Recipe,
+    path: Path,
+    shape: tuple[int, int],
+    ranges: Ranges | None,
+    texts: list[Feeds] | None,
+) -> tuple[ExportCheck | None, str]:
+    """Write the file with a fixed shape unless it is not the same function; returns its check and what to say of it."""
+    write_onnx(network, recipe, path, static=shape, ranges=ranges)
+    size = f"batch {shape[0]} and sequence length {shape[1]}"
+    try:
+        check = _check(network, recipe, path, texts, shape)
+    except ExportMismatchError as error:
+        path.unlink()
+        return None, f"There is no {path.name} for {size}: it did not pass its check. {error.message}"
+    measured = "It is the form that was measured" if recipe.graph.static_shape else f"{ONNX_FILE} is what was measured"
+    return check, f"{path.name} accepts {size} only. {measured}."
 
-    ``network`` is the dense network; the file at ``path`` is copied.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, directory / ONNX_FILE)
-    notes = (f"This is the baseline {name.name}: no compressed candidate was better.",)
-    return _finish(network, name, model_dir, directory, prov, None, notes)
 
-
-def _check(network: EncoderNetwork, recipe: Recipe, path: Path, texts: list[Feeds] | None) -> ExportCheck:
+def _check(
+    network: EncoderNetwork,
+    recipe: Recipe,
+    path: Path,
+    texts: list[Feeds] | None,
+    static: tuple[int, int] | None = None,
+) -> ExportCheck:
     if not is_rounded(network, recipe.quantization):
-        return check_onnx(path, network, recipe.quantization)
+        return check_onnx(path, network, recipe.quantization, static=static)
     exact = copy.deepcopy(network)
     for linear in linears(exact):
         linear.bits = 32
     exact_recipe = recipe.model_copy(update={"quantization": QuantizationRecipe()})
     with tempfile.TemporaryDirectory() as scratch:
-        float_path = write_onnx(exact, exact_recipe, Path(scratch) / "float.onnx").path
-        return check_onnx(path, network, recipe.quantization, float_path=float_path, texts=texts)
-
-
-def _finish(
-    network: EncoderNetwork,
-    candidate: Candidate,
-    model_dir: Path,
-    directory: Path,
-    provenance: Provenance,
-    check: ExportCheck | None,
-    notes: tuple[str, ...],
-) -> Manifest:
-    copy_companions(model_dir, directory)
-    inputs = input_names(network)
-    manifest = Manifest(
-        kind="onnx",
-        candidate=candidate,
-        digest=candidate_digest(candidate),
-        inputs=inputs,
-        output=output_name(network),
-        labels=tuple(network.labels),
-        max_sequence_length=network.max_sequence_length,
-        usage=onnx_usage(inputs),
-        notes=notes,
-        check=check,
-        files=file_entries(directory),
-        model_files=model_digests(model_dir),
-        versions=package_versions(),
-        provenance=provenance,
-    )
-    write_manifest(directory, manifest)
-    return manifest
-
-
-def input_names(network: EncoderNetwork) -> tuple[str, ...]:
-    """Names of the model's inputs, in order."""
-    return onnx_inputs(token_types=has_token_types(network.embeddings))
-
-
-def output_name(network: EncoderNetwork) -> str:
-    """Name of the model's only output."""
-    return "logits" if isinstance(network.head, ClassificationHead) else "sentence_embedding"
+        float_path = write_onnx(exact, exact_recipe, Path(scratch) / "float.onnx", static=static).path
+        return check_onnx(path, network, recipe.quantization, float_path=float_path, texts=texts, static=static)

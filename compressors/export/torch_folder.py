@@ -12,25 +12,19 @@ from compressors.export.checks import compare
 from compressors.export.checks import example_feeds
 from compressors.export.checks import module_runner
 from compressors.export.checks import require
-from compressors.export.companions import copy_companions
-from compressors.export.companions import model_digests
+from compressors.export.folder import finish_folder
+from compressors.export.folder import input_names
 from compressors.export.manifest import ExportCheck
 from compressors.export.manifest import Manifest
 from compressors.export.manifest import Provenance
-from compressors.export.manifest import file_entries
-from compressors.export.manifest import package_versions
-from compressors.export.manifest import write_manifest
-from compressors.export.onnx_folder import input_names
-from compressors.export.onnx_folder import output_name
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
 from compressors.recipe import RecipeCandidate
-from compressors.recipe import candidate_digest
 from compressors.torch_module import to_module
+from compressors.usage import PROGRAM_FILE
+from compressors.usage import torch_usage
 from paretune.artifact.loader import load
 from paretune.artifact.loader import save
-
-PROGRAM_FILE = "model.pt2"
 
 
 def export_torch_folder(
@@ -55,34 +49,21 @@ def export_torch_folder(
     save(module, directory)
     _export_program(module, network, directory / PROGRAM_FILE)
     check = _check(module, network, directory)
-    copy_companions(model_dir, directory)
-    candidate = RecipeCandidate(recipe=recipe)
-    manifest = Manifest(
-        kind="torch",
-        candidate=candidate,
-        digest=candidate_digest(candidate),
-        inputs=input_names(network),
-        output=output_name(network),
-        labels=tuple(network.labels),
-        max_sequence_length=network.max_sequence_length,
-        usage=(
-            "import paretune",
-            'model = paretune.load(".")',
-            f"output = model({', '.join(input_names(network))})  # int64 tensors [batch, sequence]",
-        ),
+    return finish_folder(
+        "torch",
+        network,
+        RecipeCandidate(recipe=recipe),
+        model_dir,
+        directory,
+        provenance,
+        usage=torch_usage(input_names(network), provenance.runtime),
         notes=(
             "Weights are float32 here; structure.json records the bit-width that each layer is deployed with in ONNX.",
             "model.pt2 is the same function for torch.export.load, which needs no Paretune; it belongs to this torch"
             " version.",
         ),
         check=check,
-        files=file_entries(directory),
-        model_files=model_digests(model_dir),
-        versions=package_versions(),
-        provenance=provenance,
     )
-    write_manifest(directory, manifest)
-    return manifest
 
 
 def _export_program(module: torch.nn.Module, network: EncoderNetwork, path: Path) -> None:

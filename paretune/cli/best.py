@@ -31,7 +31,9 @@ def best(
     max_latency: options.MaxLatency = None,
     max_size: options.MaxSize = None,
     trial: Annotated[int | None, typer.Option(help="Take this trial instead of the best.")] = None,
-    format: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
+    format: Annotated[
+        str, typer.Option(help="onnx or torch. onnx gives a baseline as the file that was measured.")
+    ] = "onnx",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Download the model into this folder.", metavar="DIR")
     ] = None,

@@ -309,6 +309,10 @@ class TorchCudaHandle:
         """Count the aten operators of one eager run."""
         return self._loaded().operators(self._session.workload, self._session.feeds)
 
+    def facts(self) -> dict[str, Any]:
+        """Return the model's arithmetic."""
+        return dict(self._loaded().facts())
+
     def release(self) -> None:
         """Drop the model; the handle cannot run afterwards."""
         self._model = self._fixed = self._graph = None

@@ -31,11 +31,19 @@ class TorchModel:
         function: The module.
         inputs: Names of its inputs, in the order of its arguments.
         device: Where it runs.
+        dtype: Its arithmetic.
     """
 
-    def __init__(self, function: Callable[..., torch.Tensor], inputs: tuple[str, ...], device: torch.device) -> None:
+    def __init__(
+        self,
+        function: Callable[..., torch.Tensor],
+        inputs: tuple[str, ...],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self._function = function
         self.inputs = inputs
+        self.dtype = dtype
         self._device = device
         self._specs = tuple(InputSpec(name, _INT64, (None, None)) for name in inputs)
 
@@ -58,7 +66,7 @@ class TorchModel:
             ) from error
         dtype = torch.bfloat16 if artifact.precision == "bf16" else torch.float32
         inputs = tuple(inspect.signature(module.forward).parameters)
-        return cls(module.to(device=device, dtype=dtype).eval(), inputs, device)
+        return cls(module.to(device=device, dtype=dtype).eval(), inputs, device, dtype)
 
     @classmethod
     def _read_program(cls, artifact: Artifact, device: torch.device) -> "TorchModel":
@@ -76,7 +84,12 @@ class TorchModel:
             ) from error
         names = tuple(name for name in program.graph_signature.user_inputs if isinstance(name, str))
         # Tensors that the traced code makes itself are on the device that it was traced on, unless they are moved too.
-        return cls(move_to_device_pass(program, device).module(), names, device)
+        dtype = next(iter(program.parameters())).dtype
+        return cls(move_to_device_pass(program, device).module(), names, device, dtype)
+
+    def facts(self) -> dict[str, str]:
+        """Return the arithmetic, such as ``{"dtype": "bfloat16"}``."""
+        return {"dtype": str(self.dtype).removeprefix("torch.")}
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Run on tensors that lie on the device."""

@@ -58,6 +58,9 @@ class TorchCpuHandle(InProcessHandle):
     def run(self, feeds: Feeds) -> Outputs:
         return self._model.run(feeds)
 
+    def facts(self) -> dict[str, Any]:
+        return dict(self._model.facts())
+
     def invoke(self) -> Any:
         with torch.inference_mode():
             return self._model(self._fixed)

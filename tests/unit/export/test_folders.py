@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import torch
 
 import paretune.artifact
 from compressors.anatomy import load_reference_model
+from compressors.export import onnx_folder
 from compressors.export.checks import ExportMismatchError
 from compressors.export.checks import check_onnx
 from compressors.export.checks import example_feeds
@@ -19,6 +21,8 @@ from compressors.export.checks import module_runner
 from compressors.export.manifest import Manifest
 from compressors.export.manifest import Provenance
 from compressors.export.manifest import file_sha256
+from compressors.export.onnx import write_onnx
+from compressors.export.onnx.artifact import OnnxArtifact
 from compressors.export.onnx_folder import export_onnx_folder
 from compressors.export.torch_folder import export_torch_folder
 from compressors.network import EncoderNetwork
@@ -50,6 +54,39 @@ def test_onnx_folder(networks: Networks, folders: Folders, tmp_path: Path, schem
         assert file_sha256(tmp_path / name) == entry.sha256
     assert manifest.model_files["model.safetensors"] == file_sha256(folders[BERT] / "model.safetensors")
     assert 0 < manifest.check.relative_error <= manifest.check.tolerance
+    assert 0 < manifest.static_check.relative_error <= manifest.static_check.tolerance
+    assert set(manifest.static_check.shapes) == {(2, 8)}
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_fixed_shape_that_is_another_function_is_left_out(
+    networks: Networks, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    def damaging(network: EncoderNetwork, recipe: Recipe, path: Path, **options: Any) -> OnnxArtifact:
+        """Write the file, and lose a bias where the shape is fixed."""
+        artifact = write_onnx(network, recipe, path, **options)
+        if options.get("static") is not None:
+            _lose_bias(path)
+        return artifact
+
+    monkeypatch.setattr(onnx_folder, "write_onnx", damaging)
+    network = in_bits(networks[BERT], bits)
+    quantization = QuantizationRecipe(reduce_range=this_cpu().saturating_int8)
+    recipe = Recipe.dense(3).model_copy(update={"quantization": quantization})
+    provenance = Provenance(task=BERT[1])
+    manifest = export_onnx_folder(network, recipe, folders[BERT], tmp_path, provenance, static=(1, 8))
+    assert manifest.static_check is None
+    assert "model_static.onnx" not in manifest.files
+    assert not (tmp_path / "model_static.onnx").exists()
+    assert any("did not pass its check" in note for note in manifest.notes)
+    assert manifest.check.relative_error <= manifest.check.tolerance
+
+
+def _lose_bias(path: Path) -> None:
+    model = onnx.load(path)
+    bias = next(item for item in model.graph.initializer if item.name == "layer.1.feed_forward.up.bias")
+    bias.raw_data = bytes(len(bias.raw_data))
+    onnx.save(model, path)
 
 
 def test_the_lines_of_usage_run(
@@ -91,11 +128,8 @@ def test_all_shards_of_the_dense_model_are_named(networks: Networks, folders: Fo
 def test_a_damaged_graph_is_not_offered(networks: Networks, folders: Folders, tmp_path: Path) -> None:
     network = networks[BERT]
     export_onnx_folder(network, Recipe.dense(3), folders[BERT], tmp_path, Provenance(task=BERT[1]))
-    damaged = tmp_path / "damaged.onnx"
-    model = onnx.load(tmp_path / "model.onnx")
-    bias = next(item for item in model.graph.initializer if item.name == "layer.1.feed_forward.up.bias")
-    bias.raw_data = bytes(len(bias.raw_data))
-    onnx.save(model, damaged)
+    damaged = Path(shutil.copy(tmp_path / "model.onnx", tmp_path / "damaged.onnx"))
+    _lose_bias(damaged)
     with pytest.raises(ExportMismatchError):
         check_onnx(damaged, network, QuantizationRecipe())
 

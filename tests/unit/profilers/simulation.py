@@ -39,6 +39,9 @@ class SimulatedModel:
     def operators(self) -> dict[str, int]:
         return {}
 
+    def facts(self) -> dict[str, Any]:
+        return {"milliseconds": self.milliseconds}
+
 
 @dataclass
 class SimulatedSession:

@@ -51,7 +51,9 @@ def test_openvino_reads_its_own_format(chain, tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 16, HIDDEN)).astype(np.float32)
     expected = run_chain(x)
     with open_session("openvino") as session:
-        exact = session.load(Artifact(path=tmp_path / "m.xml", format="openvino_ir")).run({"x": x})["y"]
+        handle = session.load(Artifact(path=tmp_path / "m.xml", format="openvino_ir"))
+        assert handle.facts() == {"INFERENCE_PRECISION_HINT": "f32"}
+        exact = handle.run({"x": x})["y"]
     assert np.allclose(exact, expected, atol=1e-4)
 
 
@@ -64,7 +66,9 @@ def test_openvino_computes_in_bf16_or_says_that_it_cannot(chain):
             with pytest.raises(InvalidModelError, match="bf16"):
                 session.load(Artifact(path=chain, precision="bf16"))
             return
-        rough = session.load(Artifact(path=chain, precision="bf16")).run({"x": x})["y"]
+        handle = session.load(Artifact(path=chain, precision="bf16"))
+        assert handle.facts() == {"INFERENCE_PRECISION_HINT": "bf16"}
+        rough = handle.run({"x": x})["y"]
     assert 1e-4 < np.abs(rough - run_chain(x)).max() < 0.1
 
 

@@ -170,3 +170,11 @@ def test_no_drift_on_a_steady_machine():
     result, _, _ = race(SimulatedSession(noise=0.001), {"c": 15.0}, Effort.search())
     assert result["c"].measurement.facts["reference_drift"] < 0.01
     assert reference_drift([]) == 0.0
+
+
+def test_what_holds_for_one_model_only_is_kept_with_its_measurement():
+    result, _, models = race(SimulatedSession(noise=0.001), {"a": 15.0, "b": 5.0}, Effort.search())
+    for name in ("a", "b"):
+        found = result[name].measurement.facts["models"]
+        assert found["candidate"] == {"milliseconds": models[name].milliseconds}
+        assert found["reference"] not in ({"milliseconds": 15.0}, {"milliseconds": 5.0})
