@@ -99,6 +99,6 @@ def _call(inputs: Sequence[str], runtime: Runtime) -> str:
     return f"output = model({given})  # int64 tensors [batch, sequence]"
 
 
-def _measured_precision(runtime: Runtime) -> str:
+def _measured_precision(runtime: Runtime) -> str | None:
     """The arithmetic of the torch form: float32 where another form was measured."""
     return runtime.precision if runtime.form == "torch" else "f32"
