@@ -31,6 +31,7 @@ ROUNDING_FACTOR = 3.0
 
 
 _TEXTS = 16
+_ROWS = 8
 
 
 class ExportMismatchError(ParetuneError):
@@ -60,7 +61,8 @@ def example_feeds(network: EncoderNetwork, seed: int = 0, shapes: tuple[tuple[in
 def static_feeds(network: EncoderNetwork, shape: tuple[int, int], texts: list[Feeds] | None = None) -> list[Feeds]:
     """Return model inputs of one ``(batch, sequence)``: of those ``texts`` that are so long, or random ones.
 
-    The random ones are two batches, the first as in :func:`example_feeds`, the second padded in every row.
+    Of the random ones there are so many that the error of rounding does not hang on a few outputs; every second batch
+    is padded in every row.
     """
     batch, sequence = shape
     fitting = [item for item in texts or () if item["input_ids"].shape[1] == sequence]
@@ -69,8 +71,9 @@ def static_feeds(network: EncoderNetwork, shape: tuple[int, int], texts: list[Fe
         batches = max(1, _TEXTS // batch)
         chosen = np.arange(batches * batch).reshape(batches, batch) % len(rows["input_ids"])
         return [{name: array[some] for name, array in rows.items()} for some in chosen]
-    feeds = example_feeds(network, shapes=(shape, shape))
-    feeds[1]["attention_mask"][:, max(1, sequence // 2) :] = 0
+    feeds = example_feeds(network, shapes=(shape,) * max(2, _ROWS // batch))
+    for item in feeds[1::2]:
+        item["attention_mask"][:, max(1, sequence // 2) :] = 0
     return feeds
 
 
@@ -171,7 +174,7 @@ def rounding_tolerance(network: EncoderNetwork, quantization: QuantizationRecipe
     """Return the relative error that is allowed for the network's bit-widths on ``feeds``."""
     if not is_rounded(network, quantization):
         return FLOAT_TOLERANCE
-    exact, rounded = to_module(network, share=True), rounded_module(network, quantization)
+    exact, rounded = to_module(network, share=True), rounded_module(network, quantization, int8_products=True)
     expected = compare(module_runner(rounded), module_runner(exact), feeds).relative_error
     return FLOAT_TOLERANCE + ROUNDING_FACTOR * expected
 

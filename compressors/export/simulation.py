@@ -19,11 +19,18 @@ from compressors.recipe import QuantizationRecipe
 from compressors.torch_module import to_module
 
 
-def rounded_module(network: EncoderNetwork, quantization: QuantizationRecipe) -> nn.Module:
+def rounded_module(
+    network: EncoderNetwork, quantization: QuantizationRecipe, *, int8_products: bool = False
+) -> nn.Module:
     """Return the network's torch module with rounded weights, activations and embeddings.
 
     Weights are rounded exactly as they are stored. Activations get one uint8 grid for each call, also where the file
     has calibrated grids. The result estimates the size of the error, it does not reproduce the file to the last digit.
+
+    Args:
+        network: What is written.
+        quantization: How its layers with few bits are computed.
+        int8_products: Also round what weight-only layers read, block by block, as ONNX Runtime's kernel is free to.
     """
     module = to_module(network)
     for layer, source in zip(module.layers, network.layers, strict=True):
@@ -34,7 +41,9 @@ def rounded_module(network: EncoderNetwork, quantization: QuantizationRecipe) ->
                 linear = getattr(linears, name)
                 if linear.bits < 32:
                     operand = name in ("query", "key", "value")
-                    setattr(owner, name, _RoundedLinear(linear, quantization, is_operand=operand))
+                    setattr(
+                        owner, name, _RoundedLinear(linear, quantization, is_operand=operand, in_blocks=int8_products)
+                    )
     if quantization.embedding_bits == 8:
         values, scales = quantize_rows(to_numpy(network.embeddings.word))
         module.embeddings.word.weight = nn.Parameter(torch.from_numpy(values * scales), requires_grad=False)
@@ -42,18 +51,23 @@ def rounded_module(network: EncoderNetwork, quantization: QuantizationRecipe) ->
 
 
 class _RoundedLinear(nn.Module):
-    def __init__(self, linear: Linear, quantization: QuantizationRecipe, *, is_operand: bool) -> None:
+    def __init__(self, linear: Linear, quantization: QuantizationRecipe, *, is_operand: bool, in_blocks: bool) -> None:
         super().__init__()
         stages = [linear.weight] if linear.weight is not None else [linear.right, linear.left]
         self.weights = [stored_weight(stage, linear.bits, quantization) for stage in stages if stage is not None]
         self.bias = linear.bias
         self.rounds_inputs = quantization.rounds_inputs(linear.bits)
+        self.in_blocks = in_blocks and linear.bits < 16 and quantization.block_size(linear.bits) is not None
         self.rounds_output = linear.bits == 8 and is_operand and quantization.attention_products
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]``."""
         for weight in self.weights:
-            inputs = functional.linear(_round_activation(inputs) if self.rounds_inputs else inputs, weight)
+            if self.rounds_inputs:
+                inputs = _round_activation(inputs)
+            elif self.in_blocks:
+                inputs = _round_blocks(inputs)
+            inputs = functional.linear(inputs, weight)
         output = inputs if self.bias is None else inputs + self.bias
         return _round_activation(output) if self.rounds_output else output
 
@@ -84,3 +98,12 @@ def stored_weight(weight: Tensor, bits: int, quantization: QuantizationRecipe) -
 def _round_activation(values: Tensor) -> Tensor:
     """The grid of ``DynamicQuantizeLinear``: 256 steps between the extremes of the whole tensor, which include 0."""
     return round_activations(values[None])[0]
+
+
+def _round_blocks(values: Tensor) -> Tensor:
+    """The grid of ``MatMulNBits`` with int8 products: 127 steps to either side, for each block of channels."""
+    channels = values.shape[-1]
+    blocks = functional.pad(values, (0, -channels % BLOCK)).reshape(*values.shape[:-1], -1, BLOCK)
+    step = (blocks.abs().amax(-1, keepdim=True) / 127).clamp_min(torch.finfo(values.dtype).tiny)
+    rounded: Tensor = (torch.round(blocks / step) * step).flatten(-2)[..., :channels]
+    return rounded

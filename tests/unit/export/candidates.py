@@ -1,4 +1,4 @@
-"""Random legal candidates: networks whose layers are cut, factorised and quantised in every combination."""
+"""Random legal candidates: networks whose layers are cut, factorised, thinned and quantised in every combination."""
 
 import copy
 
@@ -25,23 +25,21 @@ graphs = st.builds(
     gelu=st.sampled_from(["erf", "fused"]),
     first_token_head=st.booleans(),
     merged_keys=st.booleans(),
+    static_shape=st.booleans(),
 )
+zeros = st.sampled_from([{}, {}, {"sparsity": 0.5}, {"sparsity": 0.9}, {"sparsity": 0.5, "pattern": "2:4"}])
 
 
 def layer_recipes(heads: int, width: int, bits: tuple[int, ...]) -> st.SearchStrategy[LayerRecipe]:
     """Any legal recipe of a layer with ``heads`` heads and ``width`` feed-forward channels."""
     rank = st.none() | st.integers(1, 12)
+    common = {"rank": rank, "bits": st.sampled_from(bits)}
+    attention = st.fixed_dictionaries({"heads": st.none() | st.integers(0, heads), **common})
+    feed_forward = st.fixed_dictionaries({"intermediate_size": st.none() | st.integers(0, width), **common})
     return st.builds(
         LayerRecipe,
-        attention=st.builds(
-            AttentionRecipe, heads=st.none() | st.integers(0, heads), rank=rank, bits=st.sampled_from(bits)
-        ),
-        feed_forward=st.builds(
-            FeedForwardRecipe,
-            intermediate_size=st.none() | st.integers(0, width),
-            rank=rank,
-            bits=st.sampled_from(bits),
-        ),
+        attention=st.builds(lambda fields, sparse: AttentionRecipe(**fields, **sparse), attention, zeros),
+        feed_forward=st.builds(lambda fields, sparse: FeedForwardRecipe(**fields, **sparse), feed_forward, zeros),
         removed=st.sampled_from([False, False, False, True]),
     )
 
@@ -102,7 +100,20 @@ def _edit(
     weight = linear.weight[:rows, :columns].clone()
     bias = None if linear.bias is None else linear.bias[:rows].clone()
     if wanted.rank is None or min(weight.shape) == 0:
-        return Linear(weight, bias, bits=wanted.bits)
+        return Linear(_thinned(weight, wanted), bias, bits=wanted.bits)
     left, values, right = torch.linalg.svd(weight, full_matrices=False)
     rank = min(wanted.rank, values.numel())
-    return Linear(None, bias, left[:, :rank] * values[:rank], right[:rank].clone(), wanted.bits)
+    left, right = left[:, :rank] * values[:rank], right[:rank].clone()
+    return Linear(None, bias, _thinned(left, wanted), _thinned(right, wanted), wanted.bits)
+
+
+def _thinned(weight: torch.Tensor, wanted: AttentionRecipe | FeedForwardRecipe) -> torch.Tensor:
+    """Set the smallest weights to zero: of each row, or of every four beside each other where a row has so many."""
+    if weight.numel() == 0:
+        return weight
+    columns = weight.shape[1]
+    group = 4 if wanted.pattern == "2:4" and columns % 4 == 0 else columns
+    rows = weight.reshape(-1, group)
+    count = int(wanted.sparsity * group)
+    smallest = rows.abs().argsort(dim=1)[:, :count]
+    return rows.scatter(1, smallest, 0.0).reshape(weight.shape)

@@ -1,6 +1,7 @@
 """Tiny models of every family and task, read once."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,20 @@ CASES = [
     ("roberta", "sequence-classification"),
     ("distilbert", "sequence-classification"),
     ("bert", "embedding"),
+    ("xlm-roberta", "embedding"),
 ]
+"""As embedding models, BERT takes the mean of the tokens, as MiniLM does, and XLM-RoBERTa the first, as BGE does."""
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     """Model folders by (family, task), three layers each."""
     root = tmp_path_factory.mktemp("tiny")
-    return {case: make_tiny_model(root / "-".join(case), model_type=case[0], task=case[1], layers=3) for case in CASES}
+    made = {case: make_tiny_model(root / "-".join(case), model_type=case[0], task=case[1], layers=3) for case in CASES}
+    first_token = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True}
+    pooling = made["xlm-roberta", "embedding"] / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps(first_token), encoding="utf-8")
+    return made
 
 
 @pytest.fixture(scope="session")
