@@ -175,7 +175,7 @@ def test_what_was_asked_for_is_shown_in_full(client: TestClient) -> None:
     recover = {"seconds": 1200, "losses": {"hidden": 0.5, "task": 0.0}}
     page, _ = read(client, f"/v1/jobs/{submit(client, recover=recover)['id']}/report.html")
     assert "seconds 1200" in page.words
-    assert re.search(r"losses \(task 0.0, .*hidden 0.5,.*\), use_labels True", page.words)
+    assert re.search(r"losses \(task 0.0, .*hidden 0.5,.*\), temperature 1.0, .*use_labels True", page.words)
     assert "kinds heads, ffn, depth" in page.words
 
 
