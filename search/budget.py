@@ -10,6 +10,13 @@ LARGEST_RESERVE = 0.4
 """Part of the total time that the final measurements may take."""
 CONFIRM_OVER_TRIAL = 3.0
 """A confirmation repeats evaluation and measurement in several fresh processes."""
+AUDIT_SECONDS = 8.0
+"""What tracing a small model and racing its two graphs takes."""
+FEW_AUDITS = 3
+"""Models that are audited at the end of a short job ..."""
+ALL_AUDITS = FINALISTS + 2
+"""... and of a long one: the best, the other finalists, and one of the others."""
+LONG_SECONDS = 1800.0
 FIRST_GUESS_SECONDS = 5.0
 """What a trial takes, before any has finished."""
 
@@ -21,7 +28,8 @@ class BudgetState:
     Attributes:
         elapsed: Seconds since the job started.
         remaining: Seconds until its time is over; infinite without a time limit.
-        reserve: Seconds kept for the final measurements.
+        reserve: Seconds kept for the final measurements and the audits.
+        audits: Models that there is time to audit after those.
         trials: Trials that count against the limit (baselines do not).
         trial_limit: The limit, if there is one.
     """
@@ -29,6 +37,7 @@ class BudgetState:
     elapsed: float
     remaining: float
     reserve: float
+    audits: int
     trials: int
     trial_limit: int | None
 
@@ -76,10 +85,12 @@ def budget_state(
     """
     remaining, reserve = float("inf"), 0.0
     baselines = sum(source == "baseline" for source in sources)
+    audits = ALL_AUDITS if seconds is None or seconds >= LONG_SECONDS else FEW_AUDITS
     if seconds is not None:
         remaining = seconds - elapsed
-        reserve = min((FINALISTS + baselines) * confirm_seconds(durations), LARGEST_RESERVE * seconds)
-    return BudgetState(elapsed, remaining, reserve, len(sources) - baselines, trials)
+        finish = (FINALISTS + baselines) * confirm_seconds(durations) + audits * AUDIT_SECONDS
+        reserve = min(finish, LARGEST_RESERVE * seconds)
+    return BudgetState(elapsed, remaining, reserve, audits, len(sources) - baselines, trials)
 
 
 def confirm_seconds(durations: Mapping[str, Sequence[float]]) -> float:

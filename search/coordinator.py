@@ -305,16 +305,20 @@ def _stop_learning_in_time(session: Session, job: Job, now: datetime) -> None:
     budget = job_budget(session, job, context.request, records, now)
     if not budget.overdue:
         return
-    cancel_steps(session, job.id, keep_kinds=("export", "tick"))
     append_event(session, job.id, "notice", {"message": OUT_OF_TIME.format(stage=job.stage)})
     if job.stage == "graphs":
+        cancel_steps(session, job.id, keep_kinds=("export", "tick"))
         start_trials(session, job)
     else:
         _after_search(session, job, budget, now)
 
 
 def _after_search(session: Session, job: Job, budget: BudgetState, now: datetime) -> None:
-    """Begin the recovery training or repair if there is one, else the finish."""
+    """Begin the recovery training or repair if there is one, else the finish.
+
+    What only served the search, such as exploring, is cut off: a training would have to wait for it.
+    """
+    cancel_steps(session, job.id, keep_kinds=("export", "tick"))
     if job_context(job).request.training is not None:
         healing.start(session, job, now)
     else:

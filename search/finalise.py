@@ -16,6 +16,7 @@ from infra.errors import RunnerError
 from infra.events import append_event
 from infra.steps import cancel_steps
 from infra.steps import create_step
+from search.budget import AUDIT_SECONDS
 from search.budget import FINALISTS
 from search.budget import BudgetState
 from search.goals import choose
@@ -38,8 +39,6 @@ from search.summary import summarise
 
 LEAST_SECONDS_FOR_AUDITS = 60.0
 """With less time left the final measurements get all of it: tracing a model takes some seconds."""
-AUDIT_SECONDS = 8.0
-"""What tracing a small model and racing its two graphs takes."""
 
 LAST_KINDS = ("confirm", "audit")
 UNCONFIRMED = "Models without final measurements keep the numbers of the search; run the job again for final ones."
@@ -64,7 +63,7 @@ def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetSta
     written = context.prepared.capabilities.form == "onnx"  # a torch artifact is what an audit compares with
     checked: list[Standing] = []
     if written and (left is None or left >= LEAST_SECONDS_FOR_AUDITS):
-        checked = audited(chosen, entries, request.goal, request.seed)
+        checked = audited(chosen, entries, request.goal, request.seed, budget.audits)
     if left is not None:  # the audits come after it, on the same device
         left = max(1.0, left - AUDIT_SECONDS * len(checked))
     create_step(
@@ -80,20 +79,22 @@ def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetSta
         create_step(session, job_id=job.id, trial_id=entry.trial_id, kind="audit", key=key, queue=queue)
 
 
-def audited(chosen: Sequence[Standing], entries: Sequence[Standing], goal: Goal, seed: int) -> list[Standing]:
-    """Return the models that are compared with torch's own export.
+def audited(
+    chosen: Sequence[Standing], entries: Sequence[Standing], goal: Goal, seed: int, count: int
+) -> list[Standing]:
+    """Return the models that are compared with torch's own export, at most ``count``.
 
-    The best finalist by the goal, another one at random, and one at random of what was measured but is no finalist: a
-    fault of the exporter that makes models look slow or bad would be in no finalist.
+    The best finalist by the goal, another one at random, one at random of what was measured but is no finalist, and
+    then the other finalists. A fault of the exporter that makes models look slow or bad would be in no finalist.
     """
     models = [entry for entry in chosen if entry.baseline is None]
     best = choose(goal, models, []).best
     finalist_ids = {entry.trial_id for entry in chosen}
-    others = [entry for entry in models if entry is not best]
     left = [entry for entry in entries if entry.baseline is None and entry.trial_id not in finalist_ids]
     generator = np.random.default_rng(seed)
-    drawn = [group[int(generator.integers(len(group)))] for group in (others, left) if group]
-    return ([best] if best is not None else []) + drawn
+    others = [models[index] for index in generator.permutation(len(models)) if models[index] is not best]
+    outsider = [left[int(generator.integers(len(left)))]] if left else []
+    return [*([best] if best is not None else []), *others[:1], *outsider, *others[1:]][:count]
 
 
 def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) -> list[Standing]:

@@ -9,6 +9,7 @@ from fastapi import Query
 from fastapi import Request
 from fastapi import Response
 from fastapi.responses import JSONResponse
+from sqlmodel import col
 from sqlmodel import select
 
 from api import audit
@@ -108,7 +109,8 @@ def get_dataset(
 def delete_dataset(dataset_id: str, session: WriteSession, principal: Submitter) -> None:
     """Delete a dataset that no job uses."""
     dataset = get_owned(session, Dataset, dataset_id, principal)
-    used = (Job.dataset_id == dataset_id) | (Job.calibration_id == dataset_id)
+    trained = col(Job.request)["train_id"].as_string() == dataset_id
+    used = (Job.dataset_id == dataset_id) | (Job.calibration_id == dataset_id) | trained
     if session.exec(select(Job.id).where(used).limit(1)).first() is not None:
         raise ConflictError(f"Jobs use the dataset {dataset_id}.", hint="Delete the jobs first.")
     session.delete(dataset)

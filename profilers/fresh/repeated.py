@@ -142,6 +142,8 @@ def _combine(
             "peak_memory_mb": peak_memory(device, workload, artifact, feeds=feeds, waiting=waiting) if memory else None,
             "facts": {
                 **parts[0].facts,
+                "notes": list(dict.fromkeys(note for part in parts for note in part.facts["notes"])),
+                "reference_drift": max(part.facts["reference_drift"] for part in parts),
                 "process_ratios": [part.ratio.model_dump() for part in parts],
                 "process_statuses": [part.status for part in parts],
             },

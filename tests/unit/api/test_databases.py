@@ -110,3 +110,13 @@ def test_an_export_asked_for_by_many_is_made_once(shared: World) -> None:
         answers = list(pool.map(lambda _: client.post(f"/v1/jobs/{job['id']}/exports", json={}), range(6)))
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [202]
     assert len(client.get(f"/v1/jobs/{job['id']}/exports").json()["items"]) == 1
+
+
+def test_the_training_text_of_a_job_stays(shared: World) -> None:
+    client = shared.client()
+    train = upload_dataset(client)["id"]
+    job = submit(client, train_id=train, recover={"seconds": 60})
+    assert client.delete(f"/v1/datasets/{train}").status_code == 409
+    assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert client.delete(f"/v1/datasets/{train}").status_code == 204

@@ -7,6 +7,7 @@ import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.unit.api.conftest import submit
 from tests.unit.api.conftest import upload_dataset
 
 
@@ -78,3 +79,13 @@ def test_repeating_a_post_with_the_same_key_creates_once(client: TestClient) -> 
     other = client.post("/v1/datasets", params={"name": "a.csv"}, content=b"text\ny\n", headers=headers)
     assert other.status_code == 422
     assert len(client.get("/v1/datasets").json()["items"]) == 1
+
+
+@pytest.mark.parametrize("role", ["dataset_id", "calibration_id", "train_id"])
+def test_a_dataset_that_a_job_uses_cannot_be_deleted(client: TestClient, role: str) -> None:
+    used, unused = upload_dataset(client)["id"], upload_dataset(client)["id"]
+    submit(client, **{role: used, "recover": {"seconds": 60}})
+    answer = client.delete(f"/v1/datasets/{used}")
+    assert answer.status_code == 409
+    assert used in answer.json()["detail"]
+    assert client.delete(f"/v1/datasets/{unused}").status_code == 204

@@ -199,7 +199,7 @@ def test_a_job_heals_shapes_and_survives_a_kill(service_: Service, tmp_path: Pat
     layer = LayerRecipe(attention=AttentionRecipe(heads=2), feed_forward=FeedForwardRecipe(intermediate_size=128))
     shapes = [Shape(recipe=Recipe(layers=(layer,) * 3), ratio=0.5, origin="uniform")]
     with service_.database.write_session() as session:
-        coordinator.commit(session, session.get_one(Job, job_id), coordinator.Plan(shapes=shapes))
+        coordinator.commit(session, session.get_one(Job, job_id), coordinator.Plan(stage="recover", shapes=shapes))
     killer = Killer(service_, job_id)
     killer.start()
     job = service_.run(job_id)
