@@ -13,6 +13,7 @@ from rich.progress import TimeElapsedColumn
 from paretune.cli.durations import format_duration
 from paretune.cli.tables import factor
 from paretune.client import Client
+from paretune.outage import poll
 from paretune.types import Event
 from paretune.types import Job
 
@@ -65,17 +66,23 @@ def _with_bar(client: Client, job_id: str, console: Console) -> Job:
     )
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task("queued", total=1.0, trials="0", best="–", left="–")
-        job = _update(bar, task, client.job(job_id))
+        job = _update(bar, task, _read(client, job_id))
         refreshed = time.monotonic()
         for event in client.watch(job_id):
             if event.kind in {"notice", "error"}:
                 bar.console.print(_line(event))
             if event.kind == "state" or time.monotonic() - refreshed > _REFRESH_SECONDS:
-                job = _update(bar, task, client.job(job_id))
+                job = _update(bar, task, _read(client, job_id))
                 refreshed = time.monotonic()
         if not job.is_over:
-            job = _update(bar, task, client.job(job_id))
+            job = _update(bar, task, _read(client, job_id))
     return job
+
+
+def _read(client: Client, job_id: str) -> Job:
+    """Read the job, also through a short outage of the service: whoever watches goes on watching."""
+    what, url = f"job {job_id}", client.config.url
+    return poll(lambda: client.job(job_id), lambda _: True, what=what, url=url, pause=0.0, timeout=None)
 
 
 def _update(bar: Progress, task: TaskID, job: Job) -> Job:
@@ -96,7 +103,7 @@ def _with_lines(client: Client, job_id: str, console: Console) -> Job:
     for event in client.watch(job_id):
         if event.kind != "progress" and event.payload.get("state") not in _ON_THE_WAY:
             console.print(_line(event), soft_wrap=True)
-    return client.job(job_id)
+    return _read(client, job_id)
 
 
 def _line(event: Event) -> str:

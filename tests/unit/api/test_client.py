@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 
 import paretune.client
 import paretune.outage
@@ -32,6 +33,7 @@ from paretune import ApiError
 from paretune import Client
 from paretune import JobFailedError
 from paretune.cli.doctor import _health
+from paretune.cli.watching import watch_job
 from paretune.downloading import fetch
 from paretune.outage import poll
 from paretune.types import ExportFile
@@ -283,7 +285,7 @@ def test_waiting_and_downloading_survive_a_restart_of_the_server(
         export_id = sdk.request("POST", f"/v1/jobs/{job.id}/exports", json=body)["id"]
     where = f"/v1/exports/{export_id}"
     file = ExportFile(name="model.onnx", sha256=ref.sha256, size=ref.size, url=f"{where}/files/model.onnx")
-    with Client(url, sdk.config.api_key) as again, ThreadPoolExecutor(3) as pool:  # nothing listens there now
+    with Client(url, sdk.config.api_key) as again, ThreadPoolExecutor(4) as pool:  # nothing listens there now
         waiting = pool.submit(again.wait, job)
         polling = pool.submit(
             poll,
@@ -295,8 +297,9 @@ def test_waiting_and_downloading_survive_a_restart_of_the_server(
             timeout=60.0,
         )
         fetching = pool.submit(fetch, again._transport, file, tmp_path / "out")
+        watching = pool.submit(watch_job, again, job.id, Console(file=io.StringIO(), force_terminal=True))
         time.sleep(1.0)
-        assert not any(future.done() for future in (waiting, polling, fetching))
+        assert not any(future.done() for future in (waiting, polling, fetching, watching))
         with services.database.write_session() as session:
             end_job(session, session.get_one(Job, job.id), "succeeded")
             export = session.get_one(Export, export_id)
@@ -306,6 +309,7 @@ def test_waiting_and_downloading_survive_a_restart_of_the_server(
             assert waiting.result(30).state == "succeeded"
             assert polling.result(30)["id"] == export_id
             assert fetching.result(30).read_bytes() == content
+            assert watching.result(30).state == "succeeded"
 
 
 def test_waiting_ends_when_the_service_stays_away_or_refuses(
