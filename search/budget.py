@@ -10,8 +10,8 @@ LARGEST_RESERVE = 0.4
 """Part of the total time that the final measurements may take."""
 CONFIRM_OVER_TRIAL = 3.0
 """A confirmation repeats evaluation and measurement in several fresh processes."""
-AUDIT_SECONDS = 8.0
-"""What tracing a small model and racing its two graphs takes."""
+AUDIT_SECONDS = 11.0
+"""What tracing a small model and racing its two graphs takes; the first one also loads torch's exporter."""
 FEW_AUDITS = 3
 """Models that are audited at the end of a short job ..."""
 ALL_AUDITS = FINALISTS + 2

@@ -31,7 +31,10 @@ SCOUTS = 4
 SCOUT_SHARE = 0.3
 """Part of the training time that the scouts take together."""
 LEAST_TURN = 0.15
-"""Part of the training time that a later training has at least."""
+"""Part of the training time that a later training has at least ..."""
+LEAST_TURN_SECONDS = 90.0
+"""... and seconds: each begins with large steps, which cost what the one before had won, so one long training brings
+more than two short ones, of the same shape or of two."""
 SAFE = 0.6
 """A model that meets the goal with this probability is in the bag: others have to be faster."""
 LEAST_GAIN = 0.005
@@ -184,7 +187,7 @@ def next_training(
     # Where nothing is known yet, because every training so far was in vain, the mildest of the others comes next.
     chosen = _choose(lanes, states, out, goal) if states else max(waiting, key=lambda number: lanes[number].cost)
     half = left / 2
-    last = half < max(SHORTEST_SECONDS, LEAST_TURN * seconds)
+    last = half < max(LEAST_TURN_SECONDS, LEAST_TURN * seconds)
     weights = states[chosen].weights if chosen in states else None
     return Training((turn, chosen), weights, left if last else half, last)
 

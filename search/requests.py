@@ -20,9 +20,9 @@ Strategy = Literal["guided", "direct", "random"]
 Sampler = Literal["tpe", "nsga2", "gp", "random"]
 Kind = Literal["heads", "ffn", "depth", "rank", "sparsity", "bits"]
 
-LEAST_REPAIR_SECONDS = 180.0
+LEAST_REPAIR_SECONDS = 225.0
 """With less time the dense model's outputs, the training and the evaluation of what comes out leave nothing to win, and
-the search, which has twice as much, needs it all."""
+the search, which has as much, needs it all."""
 
 
 IntegerFormat = Literal["int8_dynamic", "int8_static", "int8_weights", "int4_weights"]
@@ -105,7 +105,7 @@ class Recover(_Request):
     gradient of the loss, ``magnitude`` by the size of the weights."""
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = None
     """Peak of the learning rate; default: that of :class:`compressors.recovery.config.RecoveryConfig`, half of it for
-    trainings of less than two minutes and for those that go on from trained weights; for embedding models a sixth."""
+    trainings of less than five minutes and for those that go on from trained weights; for embedding models a sixth."""
     losses: LossWeights | None = None
     """Weights of the loss terms; default: those of :class:`compressors.recovery.config.LossWeights`."""
     temperature: Annotated[float, Field(gt=0, le=20)] = 1.0
@@ -144,10 +144,10 @@ class JobRequest(_Request):
     budget: Budget = Budget()
     recover: Recover | None = None
     """Recovery training after the search; ``None``: none."""
-    repair_share: Annotated[float, Field(ge=0, le=0.8)] = 0.4
+    repair_share: Annotated[float, Field(ge=0, le=0.8)] = 0.5
     """Part of ``budget.seconds`` in which ``guided`` repairs faster shapes by global reconstruction: their weights are
     fitted to what the dense model computes on the calibration text, without labels. Not beside recovery training, and
-    not where that part is shorter than three minutes."""
+    not where that part is shorter than 225 seconds."""
     space: Space = Space()
     strategy: Strategy = "guided"
     sampler: Sampler = "tpe"

@@ -30,7 +30,7 @@ MOST_STATE_BYTES = 3 * 2**30
 """Room on disk that the dense model's token states may take, unless the request asks for them."""
 
 EMBEDDING_LEARNING_RATE = 5e-5
-SHORT_SECONDS = 120.0
+SHORT_SECONDS = 300.0
 """Training time below which there are too few steps to make up for what large ones disturb."""
 
 

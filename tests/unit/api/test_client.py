@@ -305,6 +305,7 @@ def test_waiting_and_downloading_survive_a_restart_of_the_server(
             export = session.get_one(Export, export_id)
             export.state = "ready"
             export.files = [{"name": file.name, "sha256": ref.sha256, "size": ref.size}]
+        world.app.state.events = type(world.app.state.events)(services.database)
         with run_server(world, int(url.rpartition(":")[2])):
             assert waiting.result(30).state == "succeeded"
             assert polling.result(30)["id"] == export_id

@@ -17,7 +17,9 @@ from infra.database.models import Step
 from search import coordinator
 from search import service
 from search.quantized_finish import finish_candidate
+from search.race import LEAST_TURN_SECONDS
 from search.race import SCOUTS
+from search.race import SHORTEST_SECONDS
 from search.race import Lane
 from search.race import Outcome
 from search.race import evenly_spread
@@ -247,7 +249,9 @@ def test_the_race_bisects_on_speed():
 
 def test_half_of_the_rest_is_trained_until_a_half_is_too_little():
     good, bad = outcome(0.002, 1e6), outcome(0.04, 1e6)
-    assert (after((1, good), (3, bad)).seconds, after((1, good), (3, bad)).last) == (70.0, False)
+    enough, little = 2 * LEAST_TURN_SECONDS, 2 * LEAST_TURN_SECONDS - 2
+    found = [after((1, good), (3, bad), left=left) for left in (enough, little)]
+    assert [(training.seconds, training.last) for training in found] == [(enough / 2, False), (little, True)]
     assert (after((1, good), (3, bad), left=20.0).seconds, after((1, good), (3, bad), left=20.0).last) == (20.0, True)
     assert after((1, good), (3, bad), left=0.0) is None
     assert after((1, Outcome(True)), (3, Outcome(True)), (0, Outcome(True)), lanes=LANES[:4]).place[1] == 2
@@ -261,8 +265,9 @@ def test_without_a_maximum_drop_the_best_quality_wins():
 def test_without_a_goal_every_speed_gets_the_same_time():
     lanes = [Lane(0.9 - 0.05 * number, "uniform") for number in range(8)] + [Lane(0.3, "depth"), Lane(0.2, "depth")]
     trained, outcomes = [], {}
-    while (training := next_training(lanes, outcomes, 300.0, 300.0, Goal())) is not None:
-        assert training.seconds == 60.0
+    total = 5 * SHORTEST_SECONDS
+    while (training := next_training(lanes, outcomes, total, total, Goal())) is not None:
+        assert training.seconds == SHORTEST_SECONDS
         assert training.last == (len(trained) == 4)
         outcomes[training.place] = outcome(0.02)
         trained.append(training.place[1])
@@ -302,7 +307,7 @@ def test_guided_repairs_without_labels_within_its_budget(bench):
     assert job.state == "succeeded", job.error
     assert stages(bench, job_id)[-3:] == ["search", "recover", "finalise"]
     wall = job.summary["wall_seconds"]
-    assert 100 < wall["recover"] <= 0.4 * 600 + 10
+    assert 100 < wall["recover"] <= 0.5 * 600 + 10
     assert wall["total"] <= 610
     repaired = [trial for trial in bench.trials(job_id) if trial.source == "recovery"]
     assert repaired
@@ -315,7 +320,7 @@ def test_guided_repairs_without_labels_within_its_budget(bench):
     [
         {"repair_share": 0},
         {"strategy": "direct"},
-        {"budget": {"seconds": 300}},
+        {"budget": {"seconds": 440}},
         {"budget": {"seconds": None, "trials": 9}},
         {"space": {"kinds": ["bits"]}},
     ],
@@ -331,14 +336,14 @@ def test_recovery_training_takes_the_place_of_the_repair():
     assert request.training == Recover(seconds=300)
     assert request.search_seconds == 600
     alone = JobRequest(model_id="m", dataset_id="d")
-    assert alone.training == Recover(seconds=240, use_labels=False, quantized_finish=False)
-    assert alone.search_seconds == 360
+    assert alone.training == Recover(seconds=300, use_labels=False, quantized_finish=False)
+    assert alone.search_seconds == 300
 
 
 def test_the_only_scout_is_one_that_the_search_has_found():
     places = [(0.3, "uniform"), (0.28, "search"), (0.2, "uniform"), (0.15, "search"), (0.1, "search")]
     lanes = [Lane(*place) for place in places]
-    (only,) = scouts(lanes, 60.0)
+    (only,) = scouts(lanes, SHORTEST_SECONDS)
     assert lanes[only].origin == "search"
 
 
