@@ -32,7 +32,7 @@ SCOUT_SHARE = 0.3
 """Part of the training time that the scouts take together."""
 LEAST_TURN = 0.15
 """Part of the training time that a later training has at least ..."""
-LEAST_TURN_SECONDS = 90.0
+LEAST_TURN_SECONDS = 120.0
 """... and seconds: each begins with large steps, which cost what the one before had won, so one long training brings
 more than two short ones, of the same shape or of two."""
 SAFE = 0.6
