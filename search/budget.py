@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 FINALISTS = 6
-LARGEST_RESERVE = 0.4
+LARGEST_RESERVE = 0.45
 """Part of the total time that the final measurements may take."""
 CONFIRM_OVER_TRIAL = 3.0
 """A confirmation repeats evaluation and measurement in several fresh processes."""

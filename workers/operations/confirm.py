@@ -33,7 +33,7 @@ from workers.runner.operation import OperationContext
 PROCESSES = 3
 LEAST_SECONDS = 5.0
 """Time that a measuring process needs to be of any use."""
-STARTING_SECONDS = 2.5
+STARTING_SECONDS = 3.5
 """Starting a fresh process and loading a model in it; each model's memory is measured in one of its own."""
 MEASURING_SHARE = 0.2
 """Part of the remaining time for each process: noise may make it five."""
