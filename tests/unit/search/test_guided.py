@@ -66,7 +66,7 @@ def test_guided_improves_on_its_own_first_spread():
 
 def test_no_quick_repair_where_a_better_one_follows():
     problem = Problem(seed=4)
-    study = problem.search(problem.strategy("guided", repair_share=0.35), 40, goal=Goal(max_drop=0.03))
+    study = problem.search(problem.strategy("guided", repair_share=0.5), 40, goal=Goal(max_drop=0.03))
     assert all(trial.recipe.repair == "none" for trial in study.trials)
 
 
