@@ -15,19 +15,17 @@ import numpy as np
 import torch
 
 from benchmarks.recovery.bench import accuracy
+from benchmarks.recovery.bench import divergence
 from benchmarks.recovery.bench import encode
 from benchmarks.tables import print_table
 from compressors.anatomy import load_network
 from compressors.apply import apply_recipe
 from compressors.calibration import calibrate
-from compressors.network import EncoderNetwork
-from compressors.options.scoring import divergences
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
-from compressors.recovery.data import TrainingData
 from compressors.recovery.data import model_inputs
 from compressors.recovery.data import sequential_batches
 from compressors.repair.sequential import repair_sequentially
@@ -54,7 +52,8 @@ def main() -> None:
     texts = train.subset(np.linspace(0, len(train) - 1, arguments.texts).astype(int).tolist())
     batches = [model_inputs(batch) for batch in sequential_batches(texts, BATCH)]
     calibration = calibrate(network, batches)
-    print(f"dense: test accuracy {accuracy(to_module(network), test):.2f}")
+    dense = to_module(network)
+    print(f"dense: test accuracy {accuracy(dense, test):.2f}")
     rows = []
     for shape in arguments.shapes:
         heads, width = map(int, shape.split("/"))
@@ -70,25 +69,10 @@ def main() -> None:
         seconds = time.perf_counter() - started
         row = {"heads/FFN": shape}
         for name, model in (("before", candidate), ("after", repaired)):
-            row[f"KL {name}"] = f"{divergence(network, model, test):.4f}"
+            row[f"KL {name}"] = f"{divergence(to_module(model, share=True), dense, test):.4f}"
             row[f"accuracy {name}"] = f"{accuracy(to_module(model), test):.2f}"
         rows.append(row | {"repair s": f"{seconds:.1f}"})
     print_table(rows)
-
-
-@torch.inference_mode()
-def divergence(network: EncoderNetwork, model: EncoderNetwork, data: TrainingData) -> float:
-    """Mean KL(dense || model) in nats."""
-    dense, other = to_module(network, share=True), to_module(model, share=True)
-    found = [
-        divergences(
-            dense(batch.input_ids, batch.attention_mask),
-            other(batch.input_ids, batch.attention_mask),
-            classifier=True,
-        )
-        for batch in sequential_batches(data, BATCH)
-    ]
-    return float(torch.cat(found).mean())
 
 
 if __name__ == "__main__":

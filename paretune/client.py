@@ -230,7 +230,6 @@ class Client:
             fields: Any other field of the request as in the API: ``workload``, ``columns``, ``space``, ``strategy``,
                 ``sampler``, ``seed``, ``name``, ``priority``, ``repair_share``.
         """
-        goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms, "max_size_mb": max_size_mb}
         body: JsonObject = {
             "model_id": model if isinstance(model, str) else model.id,
             "dataset_id": dataset if isinstance(dataset, str) else dataset.id,
@@ -240,7 +239,7 @@ class Client:
             "device": device,
             "objective": objective,
             "recover": recover,
-            "goal": {name: value for name, value in goal.items() if value is not None},
+            "goal": goal_of(max_drop, max_latency_ms, max_size_mb),
             **fields,
         }
         if budget_seconds is not None or budget_trials is not None:
@@ -294,7 +293,7 @@ class Client:
         max_size_mb: float | None = None,
     ) -> JsonObject:
         """The best model so far by the job's goal, or by the one given here."""
-        params = {"max_drop": max_drop, "max_latency_ms": max_latency_ms, "max_size_mb": max_size_mb}
+        params = goal_of(max_drop, max_latency_ms, max_size_mb)
         return self._transport.json("GET", f"/v1/jobs/{_id(job)}/best", params=params)
 
     def report(self, job: Job | str) -> JsonObject:
@@ -376,9 +375,8 @@ class Client:
             JobFailedError: The export failed.
             TimeoutError: It is not ready after ``timeout`` seconds.
         """
-        goal = {"max_drop": max_drop, "max_latency_ms": max_latency_ms, "max_size_mb": max_size_mb}
-        chosen = {name: value for name, value in goal.items() if value is not None}
-        body = {"format": format, "trial": trial, "goal": chosen or None}
+        goal = goal_of(max_drop, max_latency_ms, max_size_mb)
+        body = {"format": format, "trial": trial, "goal": goal or None}
         path = f"/v1/jobs/{_id(job)}/exports"
         export = Export.model_validate(self._transport.json("POST", path, json=body, create=True))
         if export.state == "queued":
@@ -422,6 +420,12 @@ class Client:
             if progress is not None:
                 progress(done, total)
         return paths
+
+
+def goal_of(max_drop: float | None, max_latency_ms: float | None, max_size_mb: float | None) -> dict[str, float]:
+    """Return a goal as the API takes it: what was given of it."""
+    given = {"max_drop": max_drop, "max_latency_ms": max_latency_ms, "max_size_mb": max_size_mb}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _id(job: Job | str) -> str:

@@ -23,7 +23,6 @@ from infra.errors import InfeasibleGoalError
 from infra.errors import ParetuneError
 from infra.errors import RunnerError
 from infra.events import append_event
-from infra.steps import cancel_steps
 from infra.steps import create_step
 from profilers.types import Measurement
 from profilers.types import Quality
@@ -42,6 +41,7 @@ from search.lifecycle import ENDED
 from search.lifecycle import IN_FLIGHT
 from search.lifecycle import LEARNING_STAGES
 from search.lifecycle import TRIAL_STAGES
+from search.lifecycle import cancel_stage_steps
 from search.lifecycle import cancel_trial_steps
 from search.lifecycle import device_queue
 from search.lifecycle import end_trial
@@ -307,7 +307,7 @@ def _stop_learning_in_time(session: Session, job: Job, now: datetime) -> None:
         return
     append_event(session, job.id, "notice", {"message": OUT_OF_TIME.format(stage=job.stage)})
     if job.stage == "graphs":
-        cancel_steps(session, job.id, keep_kinds=("export", "tick"))
+        cancel_stage_steps(session, job)
         start_trials(session, job)
     else:
         _after_search(session, job, budget, now)
@@ -318,7 +318,7 @@ def _after_search(session: Session, job: Job, budget: BudgetState, now: datetime
 
     What only served the search, such as exploring, is cut off: a training would have to wait for it.
     """
-    cancel_steps(session, job.id, keep_kinds=("export", "tick"))
+    cancel_stage_steps(session, job)
     if job_context(job).request.training is not None:
         healing.start(session, job, now)
     else:

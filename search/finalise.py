@@ -14,7 +14,6 @@ from infra.database.models import Trial
 from infra.errors import InfeasibleGoalError
 from infra.errors import RunnerError
 from infra.events import append_event
-from infra.steps import cancel_steps
 from infra.steps import create_step
 from search.budget import AUDIT_SECONDS
 from search.budget import FINALISTS
@@ -23,6 +22,7 @@ from search.goals import choose
 from search.guard import pareto_front
 from search.job_clock import PATIENCE
 from search.job_context import job_context
+from search.lifecycle import cancel_stage_steps
 from search.lifecycle import device_queue
 from search.lifecycle import end_job
 from search.lifecycle import fail_job
@@ -124,7 +124,7 @@ def give_up(session: Session, job: Job) -> None:
         Step.job_id == job.id, col(Step.kind).in_(LAST_KINDS), col(Step.state).in_(("queued", "running"))
     )
     if session.exec(waiting).first() is not None:
-        cancel_steps(session, job.id, keep_kinds=("export", "tick"))
+        cancel_stage_steps(session, job)
         message = f"No worker of the device has come within {PATIENCE / 60:g} minutes for what is left of the finish."
         append_event(session, job.id, "notice", {"message": message, "hint": UNCONFIRMED})
 

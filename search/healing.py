@@ -19,7 +19,6 @@ from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.database.models import Trial
 from infra.events import append_event
-from infra.steps import cancel_steps
 from infra.steps import create_step
 from search.durations import step_seconds
 from search.job_clock import PATIENCE
@@ -27,6 +26,7 @@ from search.job_clock import active_seconds
 from search.job_clock import is_abandoned
 from search.job_context import job_context
 from search.lifecycle import IN_FLIGHT
+from search.lifecycle import cancel_stage_steps
 from search.lifecycle import end_trial
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
@@ -171,7 +171,7 @@ def _begin(
 
 def _give_up(session: Session, job: Job, now: datetime) -> None:
     """End the trainings and trials that are waited for; what is known about them stays."""
-    cancel_steps(session, job.id, keep_kinds=("export", "tick"))
+    cancel_stage_steps(session, job)
     for trial in session.exec(select(Trial).where(Trial.job_id == job.id, col(Trial.state).in_(IN_FLIGHT))):
         end_trial(session, trial, "cancelled", now=now)
     message = "No worker does what is left of the recovery training, and its time is over: the job goes on without."

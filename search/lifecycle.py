@@ -151,6 +151,11 @@ def cancel_trial_steps(session: Session, trial_ids: Sequence[str]) -> None:
         session.add(step)
 
 
+def cancel_stage_steps(session: Session, job: Job) -> None:
+    """Cancel what the job's stage waits for; downloads go on, and so does the tick that decides this."""
+    cancel_steps(session, job.id, keep_kinds=("export", "tick"))
+
+
 def cancel_job(session: Session, job: Job, now: datetime | None = None) -> Job:
     """Cancel a job that has not ended; the front so far stays readable. Cancelling twice does nothing.
 

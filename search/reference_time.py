@@ -26,6 +26,11 @@ def usual_time(times: Iterable[tuple[float, bool]]) -> float | None:
     return median(clean) if clean else None
 
 
+def usual_time_of(trials: Iterable[TrialRecord]) -> float | None:
+    """Return :func:`usual_time` by the trials' measurements."""
+    return usual_time((trial.reference_ms, trial.noisy) for trial in trials if trial.reference_ms is not None)
+
+
 def milliseconds(measurement: Measurement, reference_ms: float) -> float:
     """Return the time of a model of which the dense reference usually takes ``reference_ms``."""
     if measurement.objective == "peak_memory":  # what its ratio compares is no time
@@ -41,5 +46,5 @@ def ratio_ceiling(goal: Goal, trials: Iterable[TrialRecord]) -> float | None:
     """
     if goal.max_latency_ms is None:
         return None
-    usual = usual_time((trial.reference_ms, trial.noisy) for trial in trials if trial.reference_ms is not None)
+    usual = usual_time_of(trials)
     return None if usual is None else goal.max_latency_ms / usual

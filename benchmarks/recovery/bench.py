@@ -17,6 +17,7 @@ from compressors.calibration import Calibration
 from compressors.calibration import calibrate
 from compressors.network import EncoderNetwork
 from compressors.network import Layer
+from compressors.options.scoring import divergences
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
@@ -182,12 +183,13 @@ def accuracy(module: CompressedEncoder, data: TrainingData) -> float:
 def divergence(module: CompressedEncoder, dense: CompressedEncoder, data: TrainingData) -> float:
     """Mean Kullback-Leibler divergence of the classes from the dense model's, in nats; it tells more than accuracy."""
     module.eval()
-    total = 0.0
-    for batch in sequential_batches(data, 32):
-        wanted = dense(batch.input_ids, batch.attention_mask).log_softmax(-1)
-        found = module(batch.input_ids, batch.attention_mask).log_softmax(-1)
-        total += float((wanted.exp() * (wanted - found)).sum())
-    return total / len(data)
+    found = [
+        divergences(
+            dense(batch.input_ids, batch.attention_mask), module(batch.input_ids, batch.attention_mask), classifier=True
+        )
+        for batch in sequential_batches(data, 32)
+    ]
+    return float(torch.cat(found).mean())
 
 
 def interval(values: Sequence[float], digits: int = 2) -> str:

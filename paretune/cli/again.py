@@ -11,6 +11,7 @@ from paretune.cli.common import job_id
 from paretune.cli.durations import parse_duration
 from paretune.cli.output import reported
 from paretune.cli.submit import show_started
+from paretune.client import goal_of
 
 
 @reported
@@ -46,9 +47,8 @@ def again(
         changes: dict[str, Any] = {"name": name}
         if device is not None:
             changes["device"] = device
-        goal = {"max_drop": max_drop, "max_latency_ms": max_latency, "max_size_mb": max_size}
-        if given := {key: value for key, value in goal.items() if value is not None}:
-            changes["goal"] = given
+        if goal := goal_of(max_drop, max_latency, max_size):
+            changes["goal"] = goal
         if seconds is not None:
             trials = before.request.get("budget", {}).get("trials")
             changes["budget"] = {"seconds": seconds, "trials": trials}

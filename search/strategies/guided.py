@@ -28,7 +28,7 @@ from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
 from search.reference_time import ratio_ceiling
-from search.reference_time import usual_time
+from search.reference_time import usual_time_of
 from search.refine import offspring
 from search.remembered import Remembered
 from search.remembered import context_key
@@ -136,10 +136,10 @@ class GuidedStrategy:
 
     def _check_reachable(self, guided: GuidedSpace, study: StudyState) -> None:
         """Say at once what would otherwise be found when the time is over."""
-        usual = usual_time(
-            (trial.reference_ms, trial.noisy) for trial in study.trials if trial.reference_ms is not None
-        )
-        if usual is not None and not any(trial.source == self.name for trial in study.trials):
+        if study.goal.max_latency_ms is None or any(trial.source == self.name for trial in study.trials):
+            return
+        usual = usual_time_of(study.trials)
+        if usual is not None:
             fastest = min(guided.reach(cast("Precision", name))[1] for name in self._space.precisions)
             check_reachable(study.goal, usual, CERTAINLY_SLOWER * fastest)
 

@@ -109,7 +109,12 @@ class GuidedSpace:
         return GuidedSpace(self.units, self.space, self._model, window, weights, self._merges, self._most_bytes)
 
     def within(self, most_bytes: float | None) -> "GuidedSpace":
-        """Return the same space with branches that together take at most so many stored bytes."""
+        """Return the same space with branches that together take at most so many stored bytes; itself without a limit.
+
+        What it has computed so far is worth keeping: every turn of a job comes here.
+        """
+        if most_bytes == self._most_bytes:
+            return self
         return GuidedSpace(self.units, self.space, self._model, self._window, self._weights, self._merges, most_bytes)
 
     def stored_bytes(self, choice: Sequence[int]) -> float:

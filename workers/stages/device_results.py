@@ -1,11 +1,15 @@
 """What was measured once on a device for all jobs of the same kind: its name, and when it is measured anew."""
 
+from typing import Literal
+
 from sqlmodel import Session
 
 from compressors.description import Anatomy
+from infra.database.models import BestGraph
 from infra.database.models import Device
 from infra.database.models import Job
 from infra.database.models import JsonObject
+from infra.database.models import LatencyTable
 from infra.digests import json_digest
 from search.requests import JobRequest
 
@@ -41,6 +45,28 @@ def worth_repeating(spent: float, affordable: float) -> bool:
         affordable: Seconds that it may take now.
     """
     return affordable >= CLEARLY_MORE * spent
+
+
+def keep_longest(
+    session: Session,
+    known: BestGraph | LatencyTable | None,
+    fresh: BestGraph | LatencyTable,
+    field: Literal["found", "table"],
+) -> None:
+    """Keep a result for later jobs, in place of one that was measured in less time.
+
+    Args:
+        session: A write session.
+        known: The row under the same key, if there is one.
+        fresh: A new row of the same kind, with the result.
+        field: Where such rows hold the result.
+    """
+    result: JsonObject = getattr(fresh, field)
+    if known is None:
+        session.add(fresh)
+    elif result["seconds"] > getattr(known, field)["seconds"]:
+        setattr(known, field, result)
+        session.add(known)
 
 
 def affordable_seconds(job: Job, share: float, most: float) -> float:

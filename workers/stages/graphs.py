@@ -28,6 +28,7 @@ from workers.operations.formats import branch_bits
 from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
 from workers.stages.device_results import affordable_seconds
+from workers.stages.device_results import keep_longest
 from workers.stages.device_results import measured_key
 from workers.stages.device_results import worth_repeating
 from workers.stages.inputs import get_job
@@ -74,7 +75,9 @@ class GraphsStage:
         if job.state in ENDED:
             return
         if any(choice["ratios"] for choice in output["choices"].values()):
-            _keep(session, job, {"choices": output["choices"], "seconds": output["allowed"]})
+            found = {"choices": output["choices"], "seconds": output["allowed"]}
+            fresh = BestGraph(device_id=job.device_id, key=graph_key(session, job), found=found)
+            keep_longest(session, _known(session, job), fresh, "found")
         _use(session, job, output["choices"], output["seconds"])
         coordinator.start_trials(session, job)
 
@@ -181,16 +184,6 @@ def _use(session: Session, job: Job, choices: JsonObject, seconds: float) -> Non
 
 def _good_enough(known: BestGraph | None, seconds: float) -> bool:
     return known is not None and not worth_repeating(known.found["seconds"], seconds)
-
-
-def _keep(session: Session, job: Job, found: JsonObject) -> None:
-    """Keep the choices for later jobs, in place of those that were made in less time."""
-    known = _known(session, job)
-    if known is None:
-        session.add(BestGraph(device_id=job.device_id, key=graph_key(session, job), found=found))
-    elif found["seconds"] > known.found["seconds"]:
-        known.found = found
-        session.add(known)
 
 
 def _known(session: Session, job: Job) -> BestGraph | None:

@@ -16,6 +16,7 @@ from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
 from workers.stages.base import JobStage
 from workers.stages.device_results import affordable_seconds
+from workers.stages.device_results import keep_longest
 from workers.stages.device_results import measured_key
 from workers.stages.device_results import worth_repeating
 from workers.stages.explore import start_guided
@@ -57,7 +58,9 @@ class TableStage(JobStage):
         job = get_job(session, step.job_id)
         if job.state in ENDED:
             return
-        _keep(session, job, output["latency_table"])
+        table = output["latency_table"]
+        fresh = LatencyTable(device_id=job.device_id, key=table_key(session, job), table=table)
+        keep_longest(session, _known(session, job), fresh, "table")
         job.prepared = (job.prepared or {}) | output
         session.add(job)
         if "options" in job.prepared:
@@ -81,16 +84,6 @@ def _measure(context: StageContext, inputs: JobInputs, prepared: JsonObject, sec
 
 def _good_enough(table: BranchTable, seconds: float) -> bool:
     return table.relative_error <= PRECISE or not worth_repeating(table.seconds, seconds)
-
-
-def _keep(session: Session, job: Job, table: JsonObject) -> None:
-    """Keep the table for later jobs, in place of one that was measured in less time."""
-    known = _known(session, job)
-    if known is None:
-        session.add(LatencyTable(device_id=job.device_id, key=table_key(session, job), table=table))
-    elif table["seconds"] > known.table["seconds"]:
-        known.table = table
-        session.add(known)
 
 
 def _known(session: Session, job: Job) -> LatencyTable | None:

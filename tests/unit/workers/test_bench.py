@@ -24,6 +24,7 @@ from workers.operations.bench import Bench
 from workers.operations.graph_race import race_graphs
 from workers.operations.inputs import DataFile
 from workers.operations.inputs import JobInputs
+from workers.operations.prepare import prepare
 from workers.runner.operation import OperationContext
 from workers.stages.audit import latency
 
@@ -43,6 +44,20 @@ def make_bench(folder: Path) -> Bench:
     work = Bench(inputs)
     calibrate(work.network, work.calibration_batches()).save(inputs.calibration_file)
     return work
+
+
+def on_device(folder: Path, profiler: str) -> Bench:
+    """A prepared job on a device."""
+    device = DeviceProfile(name="device", profiler=profiler)
+    work = Bench(make_bench(folder).inputs.model_copy(update={"device": device}))
+    prepare(work.inputs.model_dump(mode="json"), context(work))
+    return work
+
+
+def context(work: Bench) -> OperationContext:
+    found = OperationContext("compute", work.inputs.work, lambda _: None)
+    found.state["bench"] = work
+    return found
 
 
 def test_the_audit_compares_with_torch_and_counts_what_is_executed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from compressors.recipe import Recipe
 from compressors.recipe import RecipeCandidate
 from profilers.types import Artifact
 from search.budget import FINALISTS
+from tests.unit.workers.test_bench import context
 from tests.unit.workers.test_bench import make_bench
 from workers.operations import artifacts
 from workers.operations.artifacts import find_artifact
@@ -22,7 +23,6 @@ from workers.operations.bench import Bench
 from workers.operations.build import build_artifact
 from workers.operations.confirm import confirm
 from workers.operations.prepare import prepare
-from workers.runner.operation import OperationContext
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     work = make_bench(tmp_path_factory.mktemp("job"))
     prepare(work.inputs.model_dump(mode="json"), context(work))
     return work
-
-
-def context(work: Bench) -> OperationContext:
-    found = OperationContext("compute", work.inputs.work, lambda _: None)
-    found.state["bench"] = work
-    return found
 
 
 def candidate(work: Bench, width: int) -> RecipeCandidate:

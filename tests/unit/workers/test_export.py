@@ -19,30 +19,14 @@ from compressors.usage import torch_usage
 from infra.errors import InvalidInputError
 from profilers.registry import get_profiler
 from profilers.types import Artifact
-from profilers.types import DeviceProfile
 from tests.helpers import torch_cpu
-from tests.unit.workers.test_bench import make_bench
+from tests.unit.workers.test_bench import context
+from tests.unit.workers.test_bench import on_device
 from workers.operations.bench import Bench
 from workers.operations.build import build_artifact
 from workers.operations.export import export
-from workers.operations.prepare import prepare
-from workers.runner.operation import OperationContext
 
 INPUTS = ("input_ids", "attention_mask")
-
-
-def on_device(folder: Path, profiler: str) -> Bench:
-    """A prepared job on a device."""
-    device = DeviceProfile(name="device", profiler=profiler)
-    work = Bench(make_bench(folder).inputs.model_copy(update={"device": device}))
-    prepare(work.inputs.model_dump(mode="json"), context(work))
-    return work
-
-
-def context(work: Bench) -> OperationContext:
-    found = OperationContext("compute", work.inputs.work, lambda _: None)
-    found.state["bench"] = work
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from profilers.backends.torch_module import TorchModel
 from profilers.registry import get_profiler
 from profilers.types import Artifact
 from profilers.types import Capabilities
-from profilers.types import DeviceProfile
 from tests.helpers import torch_cpu
-from tests.unit.workers.test_bench import make_bench
+from tests.unit.workers.test_bench import context
+from tests.unit.workers.test_bench import on_device
 from workers.operations.bench import Bench
 from workers.operations.blocks import table_blocks
 from workers.operations.build import build
@@ -34,24 +34,13 @@ from workers.operations.inputs import JobInputs
 from workers.operations.inspect import inspect
 from workers.operations.measure import measure
 from workers.operations.measure import reference_artifact
-from workers.operations.prepare import prepare
 from workers.runner.operation import OperationContext
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with torch_cpu.registered() as name:
-        folder = tmp_path_factory.mktemp("torch")
-        device = DeviceProfile(name="gpu", profiler=name)
-        work = Bench(make_bench(folder).inputs.model_copy(update={"device": device}))
-        prepare(work.inputs.model_dump(mode="json"), context(work))
-        yield work
-
-
-def context(work: Bench) -> OperationContext:
-    found = OperationContext("compute", work.inputs.work, lambda _: None)
-    found.state["bench"] = work
-    return found
+        yield on_device(tmp_path_factory.mktemp("torch"), name)
 
 
 def arguments(inputs: JobInputs, candidate: BaselineCandidate | RecipeCandidate) -> dict[str, Any]:
