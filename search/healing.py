@@ -136,7 +136,7 @@ def trained(session: Session, job: Job, step: Step, output: JsonObject) -> None:
     """Create a trial with the trained weights in each number format, if the training was worth anything."""
     finish = bool(step.payload.get("finish"))
     if not output["improved"] and (finish or step.payload["recipe"]["weights"] is None):
-        message = "The training did not make the model better on held-back texts; the model before it stays."
+        message = "The training did not make the model better on texts that it did not see; the model before it stays."
         append_event(session, job.id, "notice", {"message": message, "step": step.key})
         return
     context = job_context(job)

@@ -55,7 +55,7 @@ class Outcome:
         weights: sha256 of the trained weights.
         drop: Loss of quality on the search split in the best number format; ``None``: it could not be evaluated.
         drop_error: Standard error of ``drop``.
-        curve: ``(seconds, score)`` on held-back training texts; scores are at most zero, which is a perfect copy.
+        curve: ``(seconds, score)`` on texts that were not trained on; scores are at most zero, which is a perfect copy.
     """
 
     failed: bool

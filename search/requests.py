@@ -113,7 +113,8 @@ class Recover(_Request):
     decay: Literal["linear", "cosine"] = "linear"
     """How the learning rate falls, after the warm-up."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """A training stops after so many evaluations without a new best; ``None``: it takes its time."""
+    """A training stops after so many evaluations, on texts of the search split, without a new best; ``None``: it takes
+    its time. The best is kept in any case."""
     use_labels: bool = True
     """Whether labels of the training text are used, where it has some."""
     quantized_finish: bool = True

@@ -79,7 +79,8 @@ class RecoveryConfig(_Frozen):
     """Longer texts are cut to this number of tokens."""
 
     held_back: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Part of the data that is not trained on: it chooses the checkpoint that is kept."""
+    """Part of the data that is not trained on: it chooses the checkpoint that is kept. Where other texts are given for
+    that, it only makes up for their lack: see :func:`compressors.recovery.prepare.prepare`."""
     held_back_limit: Annotated[int, Field(ge=8)] = 512
     evaluations: Annotated[int, Field(ge=1)] = 12
     """How often the held-back part is evaluated, evenly over the run."""

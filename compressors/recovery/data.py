@@ -46,6 +46,22 @@ class TrainingData:
         """Number of texts."""
         return len(self.input_ids)
 
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of all texts."""
+        return sum(len(row) for row in self.input_ids)
+
+    def joined(self, other: "TrainingData") -> "TrainingData":
+        """Return these texts and then those of ``other``; what one of the two does not say takes its default."""
+        labels, types = None, None
+        if self.labels is not None or other.labels is not None:
+            labels = [label for part in (self, other) for label in part.labels or [UNLABELLED] * len(part)]
+        if self.token_type_ids is not None or other.token_type_ids is not None:
+            types = [
+                row for part in (self, other) for row in part.token_type_ids or [[0] * len(r) for r in part.input_ids]
+            ]
+        return TrainingData([*self.input_ids, *other.input_ids], labels, types)
+
     def subset(self, indices: Sequence[int]) -> "TrainingData":
         """Return the texts at ``indices``, in that order."""
         return TrainingData(

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from compressors.recovery.config import Augmentation
 from compressors.recovery.config import RecoveryConfig
-from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import TrainingData
 from compressors.recovery.data import split
+
+FEWEST_HELD = 64
+"""Texts that a checkpoint is chosen by, at least, where others can be held back beside those that are given for it."""
 
 
 @dataclass(frozen=True)
@@ -16,27 +18,50 @@ class PreparedData:
     """Texts, cut to length and augmented, with the part that is held back."""
 
     examples: TrainingData
-    """The given texts in their order, then the variants of those that are trained on."""
+    """The given texts in their order, those that were given to choose by, then the variants of those that are trained
+    on."""
     train: list[int]
     """Rows of ``examples`` to train on."""
     held: list[int]
     """Rows to choose the checkpoint by; no variant was made of them."""
 
 
-def prepare(data: TrainingData, config: RecoveryConfig) -> PreparedData:
-    """Cut, divide and augment. The result depends on ``data`` and ``config`` only.
+def prepare(data: TrainingData, config: RecoveryConfig, held: TrainingData | None = None) -> PreparedData:
+    """Cut, divide and augment. The result depends on the arguments only.
+
+    Args:
+        data: Texts to train on.
+        config: How they are cut and augmented, and how many are held back.
+        held: Texts to choose the checkpoint by; their labels are not used. All of ``data`` is trained on then, but what
+            equals one of them, and with fewer than :data:`FEWEST_HELD` some of ``data`` are held back besides.
+            ``None``: a part of ``data`` is held back.
 
     Raises:
         InvalidDatasetError: there are too few texts.
     """
     data = data.truncated(config.max_length)
-    train, held = split(len(data), config.held_back, config.held_back_limit, config.seed)
+    if held is None:
+        train, kept = split(len(data), config.held_back, config.held_back_limit, config.seed)
+        return _augmented(data, train, kept, config)
+    held = held.truncated(config.max_length)
+    known = {tuple(row) for row in held.input_ids}
+    unseen = [row for row, tokens in enumerate(data.input_ids) if tuple(tokens) not in known]
+    missing = min(config.held_back_limit, max(0, FEWEST_HELD - len(held)))
+    train, besides = split(len(unseen), config.held_back, missing, config.seed)
+    joined = data.joined(held)
+    kept = [*(unseen[place] for place in besides), *range(len(data), len(joined))]
+    return _augmented(joined, [unseen[place] for place in train], kept, config)
+
+
+def _augmented(data: TrainingData, train: list[int], held: list[int], config: RecoveryConfig) -> PreparedData:
+    """Add the variants of the rows that are trained on, but those that equal a text that is not."""
     ids, types = variants(data, train, config.augmentation, config.seed)
-    if not ids:
+    known = {tuple(data.input_ids[row]) for row in held}
+    fresh = [place for place, tokens in enumerate(ids) if tuple(tokens) not in known]
+    if not fresh:
         return PreparedData(data, train, held)
-    labels = None if data.labels is None else [*data.labels, *[UNLABELLED] * len(ids)]
-    token_types = None if data.token_type_ids is None else [*data.token_type_ids, *types]
-    examples = TrainingData([*data.input_ids, *ids], labels, token_types)
+    added = TrainingData(ids, None, types if data.token_type_ids is not None else None).subset(fresh)
+    examples = data.joined(added)
     return PreparedData(examples, [*train, *range(len(data), len(examples))], held)
 
 

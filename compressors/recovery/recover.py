@@ -134,6 +134,7 @@ def fingerprint(student: CompressedEncoder, data: PreparedData, config: Recovery
     """sha256 of everything that determines the result."""
     digest = hashlib.sha256(config.model_dump_json().encode())
     digest.update(data.examples.digest.encode())
+    digest.update(repr((data.train, data.held)).encode())
     digest.update(student.structure.model_dump_json().encode())
     for tensor in student.state_dict().values():
         digest.update(tensor.detach().contiguous().numpy().data)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
+from compressors.recovery.config import Augmentation
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.cut import cut
 from compressors.recovery.data import TrainingData
@@ -31,6 +32,7 @@ from workers.operations.bench import bench
 from workers.operations.inputs import JobInputs
 from workers.operations.training import default_learning_rate
 from workers.operations.training import default_losses
+from workers.operations.training import held_texts
 from workers.operations.training import training_data
 from workers.runner.active_clock import ActiveClock
 from workers.runner.operation import OperationContext
@@ -96,12 +98,10 @@ def _training(
 ) -> tuple[RecoveryConfig, PreparedData, int]:
     """Return the config, the data, and how many texts these were made of; all recoveries of a job share the data."""
     found = context.state.get("training")
-    texts, augmentation = (
-        found[0] if found else training_data(work.inputs, work.anatomy, request.seconds, use_labels=request.use_labels)
-    )
+    texts, augmentation, held = found[0] if found else _texts(work, request)
     config = RecoveryConfig(
         seconds=seconds,
-        losses=request.losses or default_losses(work.anatomy, texts, augmentation),
+        losses=request.losses or default_losses(work.anatomy, texts, augmentation, held.tokens),
         learning_rate=request.learning_rate or default_learning_rate(work.anatomy, seconds, continued=continued),
         temperature=request.temperature,
         decay=request.decay,
@@ -114,9 +114,19 @@ def _training(
         evaluations=evaluations(seconds),
     )
     if not found:
-        found = ((texts, augmentation), prepare(texts, config))
+        found = ((texts, augmentation, held), prepare(texts, config, held))
         context.state["training"] = found
     return config, found[1], len(texts)
+
+
+def _texts(work: Bench, request: Recover) -> tuple[TrainingData, Augmentation, TrainingData]:
+    """Return the texts to train on, how to make more of them, and those of the search split that judge."""
+    inputs, anatomy, seconds = work.inputs, work.anatomy, request.seconds
+    held = held_texts(work.data.texts["search"], anatomy, seconds, inputs.seed)
+    texts, augmentation = training_data(
+        inputs, anatomy, seconds, use_labels=request.use_labels, held_tokens=held.tokens
+    )
+    return texts, augmentation, held
 
 
 def evaluations(seconds: float) -> int:

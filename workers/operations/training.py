@@ -3,12 +3,16 @@
 import random
 from collections.abc import Sequence
 
+import numpy as np
+
 from compressors.description import Anatomy
 from compressors.recovery.config import Augmentation
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import TrainingData
+from compressors.recovery.prepare import FEWEST_HELD
+from profilers.quality.encode import EncodedTexts
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import Examples
 from profilers.quality.splits import split
@@ -52,8 +56,27 @@ def training_examples(inputs: JobInputs, anatomy: Anatomy, *, use_labels: bool) 
     return given.select(without_overlap(given, evaluation))
 
 
+def held_texts(search: EncodedTexts, anatomy: Anatomy, seconds: float, seed: int) -> TrainingData:
+    """Return the texts that choose the checkpoint, without labels: of the search split, where models are compared.
+
+    As many as are quickly evaluated time and again: a tenth of what a recovery of so many seconds can train on, and no
+    more than :class:`RecoveryConfig` holds back. They are the same in every recovery of a job.
+
+    Args:
+        search: The search split.
+        anatomy: Shape of the dense model.
+        seconds: Time for all recoveries of the job.
+        seed: Of the job.
+    """
+    config = RecoveryConfig()
+    lengths = [len(ids) for ids in search.input_ids]
+    tokens = int(config.held_back * affordable_tokens(anatomy, seconds))
+    chosen = _draw(lengths, tokens, seed, least=FEWEST_HELD)[: config.held_back_limit]
+    return _data(search.select(np.array(sorted(chosen), dtype=np.int64)), anatomy)
+
+
 def training_data(
-    inputs: JobInputs, anatomy: Anatomy, seconds: float, *, use_labels: bool
+    inputs: JobInputs, anatomy: Anatomy, seconds: float, *, use_labels: bool, held_tokens: int = 0
 ) -> tuple[TrainingData, Augmentation]:
     """Return as many training texts as a recovery of so many seconds can use, and how to make more of them.
 
@@ -62,36 +85,42 @@ def training_data(
         anatomy: Shape of the dense model.
         seconds: Time for all recoveries of the job.
         use_labels: Whether to learn from labels, where there are some.
+        held_tokens: Of the texts that are held back: the dense model's states of these take room, too.
     """
     examples = training_examples(inputs, anatomy, use_labels=use_labels)
     encoded = TextEncoder(inputs.model, inputs.workload.sequence_length).encode(examples)
-    data = TrainingData(
-        [ids.tolist() for ids in encoded.input_ids],
-        None if examples.labels is None else examples.labels.tolist(),
-        [types.tolist() for types in encoded.token_type_ids] if anatomy.has_token_types else None,
-    )
+    data = _data(encoded, anatomy, None if examples.labels is None else examples.labels.tolist())
     tokens = affordable_tokens(anatomy, seconds)
     lengths = [len(row) for row in data.input_ids]
-    chosen = data.subset(_draw(lengths, tokens, inputs.seed))
-    return chosen, Augmentation(copies=affordable_copies(anatomy, [len(row) for row in chosen.input_ids], tokens))
+    chosen = data.subset(sorted(_draw(lengths, tokens, inputs.seed)))
+    copies = affordable_copies(anatomy, [len(row) for row in chosen.input_ids], tokens, held_tokens)
+    return chosen, Augmentation(copies=copies)
 
 
-def affordable_copies(anatomy: Anatomy, lengths: Sequence[int], tokens: int) -> int:
+def _data(encoded: EncodedTexts, anatomy: Anatomy, labels: list[int] | None = None) -> TrainingData:
+    types = [types.tolist() for types in encoded.token_type_ids] if anatomy.has_token_types else None
+    return TrainingData([ids.tolist() for ids in encoded.input_ids], labels, types)
+
+
+def affordable_copies(anatomy: Anatomy, lengths: Sequence[int], tokens: int, held_tokens: int = 0) -> int:
     """Return how many variants are made of each text: as many as there are ``tokens`` and room for, where it has few.
 
     Args:
         anatomy: Shape of the dense model.
         lengths: Tokens of each text.
         tokens: That the dense model has the time to read.
+        held_tokens: Of texts that take some of the room.
     """
-    most = min(tokens, MOST_STATE_BYTES // state_bytes(anatomy))
+    most = min(tokens, MOST_STATE_BYTES // state_bytes(anatomy) - held_tokens)
     copies = min(MOST_COPIES, most // max(1, sum(lengths)) - 1)
     return max(0, copies) if len(lengths) < FEW_TEXTS else 0
 
 
-def default_losses(anatomy: Anatomy, texts: TrainingData, augmentation: Augmentation) -> LossWeights:
+def default_losses(
+    anatomy: Anatomy, texts: TrainingData, augmentation: Augmentation, held_tokens: int = 0
+) -> LossWeights:
     """Return the default weights, without the term of the token states where keeping these takes too much room."""
-    tokens = sum(len(row) for row in texts.input_ids) * (1 + augmentation.copies)
+    tokens = texts.tokens * (1 + augmentation.copies) + held_tokens
     return LossWeights() if tokens * state_bytes(anatomy) <= MOST_STATE_BYTES else LossWeights(hidden=0)
 
 
@@ -125,7 +154,7 @@ def affordable_tokens(anatomy: Anatomy, seconds: float) -> int:
 
 
 def _draw(lengths: Sequence[int], tokens: int, seed: int, least: int = 64) -> list[int]:
-    """Draw texts at random until they have so many tokens, at least ``least`` texts; their positions, sorted."""
+    """Draw texts at random until they have so many tokens, at least ``least`` texts; their positions as drawn."""
     order = list(range(len(lengths)))
     random.Random(f"training {seed}").shuffle(order)  # noqa: S311
     drawn: list[int] = []
@@ -135,4 +164,4 @@ def _draw(lengths: Sequence[int], tokens: int, seed: int, least: int = 64) -> li
             break
         drawn.append(index)
         total += lengths[index]
-    return sorted(drawn)
+    return drawn

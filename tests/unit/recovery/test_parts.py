@@ -20,6 +20,7 @@ from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import TrainingData
 from compressors.recovery.data import collate
 from compressors.recovery.data import epoch_batches
+from compressors.recovery.prepare import FEWEST_HELD
 from compressors.recovery.prepare import prepare
 from compressors.recovery.schedule import Plan
 from compressors.recovery.schedule import learning_rate_factor
@@ -225,3 +226,39 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
 def test_texts_without_a_single_training_example_are_refused() -> None:
     with pytest.raises(InvalidDatasetError, match="too few"):
         prepare(make_texts(2, 20), RecoveryConfig())
+
+
+def test_all_texts_are_trained_on_where_others_choose_the_checkpoint() -> None:
+    texts, held = make_texts(200, 40), make_texts(80, 40, seed=1, labelled=False)
+    config = RecoveryConfig(augmentation=Augmentation(copies=2, shortest_span=0.01))
+    data = prepare(texts, config, held)
+    rows = data.examples.input_ids
+    assert [rows[row] for row in data.held] == held.input_ids
+    assert data.train[:200] == list(range(200))
+    assert {data.examples.labels[row] for row in data.held} == {UNLABELLED}
+    assert len(data.examples) == len(data.train) + len(data.held)
+    assert prepare(texts, config, held) == data
+
+
+def test_a_text_that_chooses_the_checkpoint_is_not_trained_on_nor_is_a_variant_that_equals_it() -> None:
+    texts = make_texts(100, 40)
+    words = [[CLS, word, SEP] for word in range(4, 40)]  # many a variant is a single word
+    held = TrainingData(
+        [*texts.input_ids[:40], *words], token_type_ids=[[0] * len(r) for r in texts.input_ids[:40] + words]
+    )
+    data = prepare(texts, RecoveryConfig(augmentation=Augmentation(copies=8, shortest_span=0.01)), held)
+    trained = [tuple(data.examples.input_ids[row]) for row in data.train]
+    assert not set(trained) & {tuple(row) for row in held.input_ids}
+    assert data.train[:60] == list(range(40, 100))
+    assert len(trained) > 300
+    assert len(data.examples.token_type_ids) == len(data.examples)
+
+
+def test_few_texts_to_choose_by_are_made_up_for_by_held_back_ones() -> None:
+    texts, held = make_texts(600, 400), make_texts(FEWEST_HELD - 10, 400, seed=1)
+    data = prepare(texts, RecoveryConfig(), held)
+    assert len(data.held) == FEWEST_HELD
+    assert len(data.train) == 590
+    assert not set(data.train) & set(data.held)
+    few = prepare(make_texts(50, 400), RecoveryConfig(), held)
+    assert len(few.held) == len(held) + 5, "no more than the usual part"

@@ -1,5 +1,6 @@
 """The training run as a whole: it heals, it is deterministic, it survives a kill, it keeps to its budget."""
 
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -24,6 +25,7 @@ from compressors.recovery.data import collate
 from compressors.recovery.objective import state_layers_for
 from compressors.recovery.prepare import prepare
 from compressors.recovery.recover import RecoveryResult
+from compressors.recovery.recover import fingerprint
 from compressors.recovery.recover import recover
 from compressors.recovery.teacher import LiveTeacher
 from compressors.recovery.teacher import TeacherCache
@@ -252,3 +254,24 @@ def test_a_teacher_of_other_texts_or_without_states_is_refused(
     config = SHORT.model_copy(update={"losses": LossWeights(hidden=1)})
     with pytest.raises(InvalidInputError, match="states"):
         recover(student_of(classifier), LiveTeacher(classifier), data, config)
+
+
+def test_given_texts_choose_the_checkpoint_and_a_run_with_others_is_not_continued(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf, tmp_path: Path
+) -> None:
+    config = SHORT.model_copy(update={"epochs": 2.0})
+    vocabulary = classifier.embeddings.word.shape[0]
+    student, held = student_of(classifier), make_texts(80, vocabulary, seed=5, labelled=False)
+    data = prepare(texts, config, held)
+    teacher = TeacherCache.build(classifier, data.examples, state_layers=(0, 1, 2))
+    result = recover(student, teacher, data, config, checkpoint_dir=tmp_path)
+    batch = collate(held, range(len(held)))
+    with torch.no_grad():
+        target = to_module(classifier)(batch.input_ids, batch.attention_mask).log_softmax(-1)
+        output = student(batch.input_ids, batch.attention_mask).log_softmax(-1)
+    assert result.best_score == pytest.approx(-float((target.exp() * (target - output)).sum(-1).mean()), abs=1e-5)
+
+    start = student_of(classifier)
+    others = dataclasses.replace(data, held=data.held[:-1], train=[*data.train, data.held[-1]])
+    assert checkpoint.load(tmp_path, fingerprint(start, data, config)) is not None
+    assert checkpoint.load(tmp_path, fingerprint(start, others, config)) is None
