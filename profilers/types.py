@@ -177,6 +177,21 @@ class Quality(_Frozen):
     """Whether examples were padded to the workload's sequence length, as they are when latency is measured."""
 
 
+class FirstLook(_Frozen):
+    """What the first part of a split says about a model, from outputs alone."""
+
+    examples: int
+    of: int
+    """Examples of the whole split."""
+    divergence: float
+    """As :attr:`Quality.divergence`."""
+    change: Estimate
+    """Share of changed predictions, or 1 - mean cosine, with its interval."""
+    constant_divergence: float
+    constant_change: float
+    """The same of the constant answer that is nearest to the dense model: what is no better is broken."""
+
+
 class Capabilities(_Frozen):
     """What a profiler plugin can run and gain from; the search space is intersected with it before sampling."""
 

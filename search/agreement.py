@@ -9,8 +9,10 @@ from statistics import correlation
 from typing import Literal
 from typing import NamedTuple
 
+from infra.database.models import JsonObject
 from infra.database.models import Trial
 from search.candidates import baseline_of
+from search.first_look import stop_of
 from search.views import AgreementView
 
 LEAST_MODELS = 3
@@ -20,18 +22,30 @@ Value = Callable[[Trial], float | None]
 
 
 class _Pair(NamedTuple):
-    early: Literal["divergence", "drop", "predicted_latency"]
+    early: Literal["first_divergence", "divergence", "drop", "predicted_latency"]
     late: Literal["drop", "holdout_drop", "latency"]
     first: Value
     second: Value
 
 
+def _first_divergence(trial: Trial) -> float | None:
+    found = trial.facts.get("first_part")
+    return found["divergence"] if found else None
+
+
 def _divergence(trial: Trial) -> float | None:
-    return trial.quality["divergence"] if trial.quality else None
+    quality = _searched(trial)
+    return quality["divergence"] if quality else None
 
 
 def _drop(trial: Trial) -> float | None:
-    return trial.quality["drop"]["value"] if trial.quality else None
+    quality = _searched(trial)
+    return quality["drop"]["value"] if quality else None
+
+
+def _searched(trial: Trial) -> JsonObject | None:
+    """Return the quality on the whole search part: numbers of different examples have no common order."""
+    return None if stop_of(trial.facts) else trial.quality
 
 
 def _holdout_drop(trial: Trial) -> float | None:
@@ -47,6 +61,8 @@ def _measured(trial: Trial) -> float | None:
 
 
 _PAIRS = (
+    _Pair("first_divergence", "drop", _first_divergence, _drop),
+    _Pair("first_divergence", "holdout_drop", _first_divergence, _holdout_drop),
     _Pair("divergence", "drop", _divergence, _drop),
     _Pair("divergence", "holdout_drop", _divergence, _holdout_drop),
     _Pair("drop", "holdout_drop", _drop, _holdout_drop),

@@ -31,6 +31,9 @@ from search import healing
 from search.budget import BudgetState
 from search.candidates import recipe_of
 from search.estimator import predict_ratio
+from search.first_look import Patience
+from search.first_look import patience
+from search.first_look import stop_of
 from search.goals import check_reachable
 from search.job_clock import PATIENCE
 from search.job_clock import active_seconds
@@ -71,6 +74,7 @@ __all__ = [
     "after_evaluate",
     "after_measure",
     "after_recover",
+    "allowed_at_first",
     "commit",
     "fail_job",
     "learn",
@@ -163,6 +167,14 @@ def start_search(session: Session, job: Job) -> None:
     request_tick(session, job)
 
 
+def allowed_at_first(session: Session, job: Job, trial: Trial) -> Patience | None:
+    """Return how bad a trial may be on the first part of the texts; ``None``: it is evaluated to the end."""
+    context = job_context(job)
+    labelled = context.prepared.labelled
+    records = job_records(session, job.id, labelled=labelled, expected_drops=False)
+    return patience(trial.source, context.request.goal, records, labelled=labelled)
+
+
 def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | None = None) -> None:
     """Decide what becomes of a trial that has its quality and size: measure it, or reject it."""
     job = lock_job(session, job)
@@ -183,7 +195,10 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
     limit = None
     if trial.source != "baseline":
         assert loss is not None
-        reason = rejection(quality, trial.size_bytes, predicted, others, request.goal, loss=loss)
+        stop = stop_of(trial.facts)
+        reason = (
+            stop.reason if stop else rejection(quality, trial.size_bytes, predicted, others, request.goal, loss=loss)
+        )
         if reason is not None:
             trial.facts = trial.facts | {"rejected": reason}
             end_trial(session, trial, "rejected", now=now)

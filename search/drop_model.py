@@ -34,6 +34,8 @@ RELATIVE_SPREAD = 0.2
 LEAST_SPREAD = 0.003
 """Standard deviation of true drops around the curve: a part of the curve's value, but at least this. The less it is,
 the less a candidate's own labels count: those of a few hundred examples are mostly luck, which candidates share."""
+SURE = 2.0
+"""Standard deviations from the curve within which a true drop is taken to lie when it must not be overestimated."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,17 @@ class DropModel:
         weighed = np.where(changed > 0.0, (drop * spread + prior * noise) / (spread + noise), drop)
         expected: list[float] = np.where(changed > LARGEST_CHANGE, np.maximum(drop, prior), weighed).tolist()
         return expected
+
+
+def least_drop(curve: tuple[float, float], changed: float) -> float:
+    """Return what a model loses at least by a job's curve: so far below it that hardly any model is.
+
+    Args:
+        curve: :attr:`DropModel.curve`.
+        changed: Share of changed predictions.
+    """
+    usual = curve[0] * changed + curve[1] * changed**2
+    return max(0.0, usual - SURE * max(LEAST_SPREAD, RELATIVE_SPREAD * usual))
 
 
 def _fit(splits: Sequence[Sequence[Evidence]]) -> tuple[float, float]:

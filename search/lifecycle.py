@@ -126,9 +126,13 @@ def end_trial(
 
 
 def trial_event(trial: Trial) -> JsonObject:
-    """Return the payload of a ``trial`` event: final numbers where there are any, else those of the search."""
+    """Return the payload of a ``trial`` event: final numbers where there are any, else those of the search.
+
+    ``stopped`` says after how many examples the evaluation was given up, and of how many; the drop is of those then.
+    """
     measured: JsonObject = trial.final_measurement or trial.measurement or {}
     quality: JsonObject = trial.holdout or trial.quality or {}
+    first: JsonObject = trial.facts.get("first_part") or {}
     return {
         "trial_id": trial.id,
         "number": trial.number,
@@ -138,6 +142,7 @@ def trial_event(trial: Trial) -> JsonObject:
         "objective": measured.get("objective"),
         "ratio": (measured.get("ratio") or {}).get("value"),
         "drop": (quality.get("drop") or {}).get("value"),
+        "stopped": {name: first[name] for name in ("examples", "of")} if first.get("stopped") else None,
         "size_bytes": trial.size_bytes,
     }
 

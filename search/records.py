@@ -17,6 +17,7 @@ from profilers.types import Quality
 from search.candidates import recipe_of
 from search.drop_model import DropModel
 from search.drop_model import Evidence
+from search.first_look import stop_of
 from search.study import Outcome
 from search.study import TrialRecord
 
@@ -105,6 +106,8 @@ def _weighed(records: Sequence[TrialRecord], model: DropModel) -> list[TrialReco
 
 
 def _with_drop(record: TrialRecord, drop: float) -> TrialRecord:
+    if record.stopped:
+        drop = max(drop, record.drop_at_least or drop)  # the few labels of a first part may be lucky
     # For every trial of a job at every tick: dataclasses.replace would take five times as long.
     changed = object.__new__(TrialRecord)
     vars(changed).update(vars(record), drop=drop, loss=drop)
@@ -115,6 +118,7 @@ def read_record(trial: Trial, *, labelled: bool) -> TrialRecord:
     """Read one trial from its row."""
     quality = Quality.model_validate(trial.quality) if trial.quality else None
     measurement = Measurement.model_validate(trial.measurement) if trial.measurement else None
+    stop = stop_of(trial.facts)
     return TrialRecord(
         trial_id=trial.id,
         number=trial.number,
@@ -128,12 +132,13 @@ def read_record(trial: Trial, *, labelled: bool) -> TrialRecord:
         predicted=(trial.predicted or {}).get("ratio"),
         loss=loss(quality, labelled=labelled) if quality else None,
         drop=quality.drop.value if quality else None,
-        drop_at_least=quality.drop.low if quality else None,
+        drop_at_least=(max(quality.drop.low, stop.at_least) if stop else quality.drop.low) if quality else None,
         evidence=Evidence.of(quality) if quality and labelled else None,
         divergence=quality.divergence if quality else None,
         size_bytes=trial.size_bytes,
         reference_ms=measurement.reference_ms if measurement else None,
         noisy=measurement is not None and measurement.status == "noisy",
+        stopped=stop is not None,
         finished_at=trial.finished_at,
     )
 

@@ -40,6 +40,8 @@ class TrialRecord:
         size_bytes: Stored size.
         reference_ms: What the dense reference took beside it; see :mod:`search.reference_time`.
         noisy: Whether the measurement was.
+        stopped: Its evaluation ended after the first part of the texts, which all its numbers are of. It was clear
+            that it loses too much: ``drop_at_least`` is what this was judged by.
         finished_at: When the outcome was known.
     """
 
@@ -61,12 +63,21 @@ class TrialRecord:
     size_bytes: int | None = None
     reference_ms: float | None = None
     noisy: bool = False
+    stopped: bool = False
     finished_at: datetime | None = None
 
     @property
     def expected_ratio(self) -> float | None:
         """Measured ratio, else the predicted one. For the search only; a prediction is never a result."""
         return self.ratio if self.ratio is not None else self.predicted
+
+    @property
+    def taught_ratio(self) -> float | None:
+        """Measured ratio; the predicted one of a model that was given up after the first part of the texts.
+
+        Such models are measured nowhere, but the search has to learn from them where the useful ones end.
+        """
+        return self.predicted if self.stopped else self.ratio
 
     @property
     def objectives(self) -> tuple[float, float, float] | None:

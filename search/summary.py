@@ -10,6 +10,7 @@ from typing import Any
 from infra.database.models import Job
 from infra.database.models import Step
 from infra.database.models import Trial
+from search.first_look import stop_of
 from search.goals import choose
 from search.graph_choice import GraphChoice
 from search.graph_choice import describe
@@ -33,7 +34,8 @@ def summarise(
         ``objective``, ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial
         ids, best first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by
         kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why; doubts about
-        the labels), ``graphs`` (which form of the graph the device ran fastest, and what was tried).
+        the labels; how many models were given up early), ``graphs`` (which form of the graph the device ran fastest,
+        and what was tried).
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
@@ -52,9 +54,18 @@ def summarise(
         "trials": dict(Counter(trial.state for trial in trials)),
         "wall_seconds": wall_seconds(job, steps, now),
         "prediction": prediction_error(trials),
-        "notes": [*space.notes, *([prepared.label_notice] if prepared.label_notice else [])],
+        "notes": [*space.notes, *filter(None, (prepared.label_notice, stopped_early(trials)))],
         "graphs": graphs(job),
     }
+
+
+def stopped_early(trials: Sequence[Trial]) -> str | None:
+    """Return how many models were given up after the first part of the texts, in words; ``None`` if none was."""
+    looks = [trial.facts["first_part"] for trial in trials if stop_of(trial.facts)]
+    if not looks:
+        return None
+    part = f"{looks[0]['examples']} of {looks[0]['of']} texts"
+    return f"Given up after the first {part}, because they lose too much: {len(looks)} of {len(trials)} trials."
 
 
 def graphs(job: Job) -> dict[str, Any] | None:

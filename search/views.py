@@ -68,7 +68,7 @@ class QualityView(_View):
             Without labels it is ``drop``.
         divergence: Label-free distance to the dense model.
         fidelity: Closeness to the dense model, 0 to 1.
-        examples: Number of examples.
+        examples: Number of examples; of a model that was given up early only those of the first part.
         split: ``search`` or ``holdout``.
         optimism: Drop on the held-out split minus drop during the search; ``None`` until confirmed.
         details: Further numbers.
@@ -115,6 +115,8 @@ class TrialView(_View):
         size_ratio: Stored size as a fraction of the dense fp32 artifact's.
         layers: The structure, layer by layer; empty for baselines.
         recipe: The complete recipe; ``None`` for baselines.
+        facts: What was noted on the way. ``first_part`` is what the first part of the search split said; ``stopped`` in
+            it is why evaluation ended there, if it did.
         error: Problem of a failed trial.
     """
 
@@ -175,13 +177,14 @@ class AgreementView(_View):
     """How well a number that is known early ranks the models by a number that is known late.
 
     Attributes:
-        early: What is known early: ``divergence`` or ``drop`` on the search split, ``predicted_latency``.
+        early: What is known early: ``first_divergence``, the divergence on the first part of the search split, where
+            hopeless models are given up; ``divergence`` or ``drop`` on the search split; ``predicted_latency``.
         late: What it stands for: ``drop``, ``holdout_drop`` or ``latency``.
         rank_correlation: Spearman's, from -1 to 1; ``None`` for fewer than three models, or if all are equal.
         models: Number of compressed models that both numbers are known of.
     """
 
-    early: Literal["divergence", "drop", "predicted_latency"]
+    early: Literal["first_divergence", "divergence", "drop", "predicted_latency"]
     late: Literal["drop", "holdout_drop", "latency"]
     rank_correlation: float | None
     models: int

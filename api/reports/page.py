@@ -35,6 +35,7 @@ HEADLINES = {
     "nothing_measured": "Nothing has been measured yet",
 }
 EARLY = {
+    "first_divergence": "divergence, first part of the search part",
     "divergence": "divergence from the dense model, search part",
     "drop": "loss, search part",
     "predicted_latency": "predicted latency",

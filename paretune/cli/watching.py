@@ -113,6 +113,8 @@ def _line(event: Event) -> str:
         unit = factor(payload.get("objective"))
         speed = f"{1 / payload['ratio']:.2f} {unit}" if payload.get("ratio") else "not measured"
         drop = f", drop {100 * payload['drop']:+.2f} points" if payload.get("drop") is not None else ""
+        stopped = payload.get("stopped")
+        drop += f" on the first {stopped['examples']} of {stopped['of']} texts" if stopped else ""
         name = payload.get("name") or payload.get("source", "")
         text = f"trial {payload.get('number')} {name}: {payload.get('state')}, {speed}{drop}"
     elif "export_id" in payload:

@@ -383,12 +383,18 @@ def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | N
     recipe, loss = trial.recipe, trial.divergence if trial.divergence is not None else trial.loss
     if (trial.sampler_state or {}).get("origin") == FORMAT_ORIGIN:
         return None  # its options are those of another format
-    if recipe is None or recipe.repair != "none" or trial.outcome != "done" or trial.ratio is None or loss is None:
+    if (
+        recipe is None
+        or recipe.repair != "none"
+        or trial.outcome != "done"
+        or trial.taught_ratio is None
+        or loss is None
+    ):
         return None  # what a repair gave back would be taken for the options' merit
     found = _choices.get(context, trial.digest, lambda: _choice(space, recipe))
     if found is None:
         return None
-    return Located(trial, *found, recipe.precision, trial.ratio, loss)
+    return Located(trial, *found, recipe.precision, trial.taught_ratio, loss)
 
 
 def _choice(space: GuidedSpace, recipe: Recipe) -> _Choice | None:

@@ -45,7 +45,9 @@ def target_ratio(trials: Sequence[TrialRecord], goal: Goal, turn: int, *, slowes
         fastest: Smallest ratio that is worth a try.
     """
     known = [
-        trial for trial in trials if trial.outcome == "done" and trial.ratio is not None and trial.loss is not None
+        trial
+        for trial in trials
+        if trial.outcome == "done" and trial.taught_ratio is not None and trial.loss is not None
     ]
     if goal.max_latency_ms is not None:
         ceiling = ratio_ceiling(goal, known) or sqrt(slowest * fastest)
@@ -66,7 +68,11 @@ def target_window(trials: Sequence[TrialRecord], goal: Goal, *, slowest: float, 
 def _between_feasible_and_not(
     known: Sequence[TrialRecord], max_drop: float, turn: int, slowest: float, fastest: float
 ) -> float:
-    ours = [(t.ratio, t.drop) for t in known if t.recipe is not None and t.ratio is not None and t.drop is not None]
+    ours = [
+        (t.taught_ratio, t.drop)
+        for t in known
+        if t.recipe is not None and t.taught_ratio is not None and t.drop is not None
+    ]
     feasible = [ratio for ratio, drop in ours if drop <= max_drop]
     share = BETWEEN[turn % len(BETWEEN)]
     if not feasible:

@@ -22,9 +22,15 @@ class EvaluateStage(TrialStage):
         """Return quality, stored size and facts of the candidate."""
         inputs = prepared_inputs(context)
         with context.read_session() as session:
-            candidate = get_trial(session, context.step.trial_id).candidate
+            trial = get_trial(session, context.step.trial_id)
+            candidate = trial.candidate
+            allowed = coordinator.allowed_at_first(session, get_job(session, context.step.job_id), trial)
         fetch_weights(context, inputs, candidate)
-        arguments = {"inputs": inputs.model_dump(mode="json"), "candidate": candidate}
+        arguments = {
+            "inputs": inputs.model_dump(mode="json"),
+            "candidate": candidate,
+            "allowed_at_first": allowed.model_dump(mode="json") if allowed else None,
+        }
         return context.runner("compute").call("evaluate", arguments)
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:

@@ -58,14 +58,14 @@ EVALUATION_TEXTS = 160
 class Service:
     """A database, a store, and one worker that does every step."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, graph_seconds: float = 4.0) -> None:
         url = f"sqlite:///{home / 'test.db'}"
         self.settings = load_settings(
             home=home,
             database_url=url,
             host_lock_directory=home,
             retry_seconds=0.01,
-            graph_seconds=4.0,
+            graph_seconds=graph_seconds,
             measure_seconds=1.0,
             confirm_seconds=1.0,
             runner_threads=1,
@@ -75,11 +75,12 @@ class Service:
         self.store = open_store(self.settings.store_url)
         self.worker = StepExecutor(self.settings, STAGES, StepQueue(self.settings))
 
-    def submit(self, folder: Path, **changes: object) -> str:
+    def submit(self, folder: Path, *, rows: int = EVALUATION_TEXTS, seed: int = 0, **changes: object) -> str:
         """Store a tiny model, evaluation data, and training data that contain the evaluation data."""
         task = changes.get("task", "sequence-classification")
-        model = make_tiny_model(folder / "model", task=task, hidden_size=64, intermediate_size=512, layers=3)
-        data = make_dataset(folder / "data.jsonl", rows=EVALUATION_TEXTS)
+        size = {"hidden_size": 64, "intermediate_size": 512, "layers": 3}
+        model = make_tiny_model(folder / "model", task=task, seed=seed, **size)
+        data = make_dataset(folder / "data.jsonl", rows=rows)
         train = make_dataset(folder / "train.jsonl", rows=600, seed=1)
         train.write_text(train.read_text() + data.read_text())
         paths = sorted(path for path in model.rglob("*") if path.is_file())
