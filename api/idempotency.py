@@ -11,15 +11,14 @@ from fastapi import Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from sqlalchemy import delete
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 from sqlmodel import col
 
 from api.auth import Principal
 from infra.clock import utcnow
 from infra.database.models import IdempotencyKey
+from infra.database.upsert import insert_into
 from infra.digests import json_digest
-from infra.errors import ConflictError
 from infra.errors import InvalidInputError
 
 KEPT = timedelta(days=1)
@@ -65,7 +64,8 @@ class Idempotency:
     ) -> JSONResponse:
         """Run ``create`` unless it ran before under this key.
 
-        The answer is stored in the same transaction as what ``create`` writes: both happen, or neither.
+        The answer is stored in the same transaction as what ``create`` writes: both happen, or neither. Of requests
+        that come at the same time one creates; the others wait for its end and answer the same.
 
         Args:
             session: The write session of the request.
@@ -75,30 +75,37 @@ class Idempotency:
 
         Raises:
             InvalidInputError: The key was used for another request.
-            ConflictError: The same request is being answered at this moment.
         """
         if self.key is None:
             return create()
-        if (answer := self.answered(session, principal, payload)) is not None:
-            return answer
-        session.exec(delete(IdempotencyKey).where(col(IdempotencyKey.created_at) <= utcnow() - KEPT))
+        while not self._claim(session, principal, payload):
+            if (answer := self.answered(session, principal, payload)) is not None:
+                return answer
         response = create()
-        row = IdempotencyKey(
+        row = session.get_one(IdempotencyKey, (principal.id, self.route, self.key))
+        row.status = response.status_code
+        row.response = {"body": json.loads(bytes(response.body)), "location": response.headers.get("location")}
+        session.add(row)
+        session.flush()
+        return response
+
+    def _claim(self, session: Session, principal: Principal, payload: object) -> bool:
+        """Write the key's row, still without an answer, unless there is one.
+
+        Where another transaction is about to write it, the database waits until that has ended.
+        """
+        session.exec(delete(IdempotencyKey).where(col(IdempotencyKey.created_at) <= utcnow() - KEPT))
+        claim = insert_into(session, IdempotencyKey).values(
             owner=principal.id,
             route=self.route,
             key=self.key,
             request_hash=_digest(payload),
-            status=response.status_code,
-            response={"body": json.loads(bytes(response.body)), "location": response.headers.get("location")},
+            status=0,
+            response={},
+            created_at=utcnow(),
         )
-        try:
-            session.add(row)
-            session.flush()
-        except IntegrityError:
-            raise ConflictError(
-                "The same request is being answered at this moment.", hint="Send it again in a second."
-            ) from None
-        return response
+        written = claim.on_conflict_do_nothing().returning(col(IdempotencyKey.key))
+        return session.execute(written).first() is not None
 
     @staticmethod
     def _replay(known: IdempotencyKey, digest: str) -> JSONResponse:

@@ -15,7 +15,13 @@ Owned = TypeVar("Owned", bound=SQLModel)
 
 
 def get_owned(
-    session: Session, table: type[Owned], identifier: str, principal: Principal, *, later: Sequence[Any] = ()
+    session: Session,
+    table: type[Owned],
+    identifier: str,
+    principal: Principal,
+    *,
+    later: Sequence[Any] = (),
+    lock: bool = False,
 ) -> Owned:
     """Return the row of ``table``, which must have an ``owner``.
 
@@ -25,11 +31,12 @@ def get_owned(
         identifier: The row's id.
         principal: Who asks.
         later: Large columns that are read only when somebody looks at them, while the session is open.
+        lock: Whether nobody else may change the row until this transaction ends.
 
     Raises:
         NotFoundError: There is none, or it belongs to another key: the answer is the same.
     """
-    row: Any = session.get(table, identifier, options=[defer(column) for column in later])
+    row: Any = session.get(table, identifier, options=[defer(column) for column in later], with_for_update=lock)
     if row is None or row.owner != principal.id:
         name = table.__name__.lower()
         raise NotFoundError(

@@ -125,7 +125,7 @@ def put_model_file(
 
 @router.post("/{model_id}/complete", response_model=ModelView, responses=responses(404, 409, 422))
 def complete_model(model_id: str, services: CurrentServices, principal: Submitter) -> ModelView:
-    """Say that all files are there: the model as a whole is verified and becomes ``ready``."""
+    """Say that all files are there: the model as a whole is verified and becomes ``ready``. Repeat it freely."""
     with services.database.read_session() as session:
         model = get_owned(session, Model, model_id, principal)
         files = repository.files_of(session, [model_id])[model_id]
@@ -134,7 +134,9 @@ def complete_model(model_id: str, services: CurrentServices, principal: Submitte
     repository.check_uploading(model)
     facts = service.verify_stored(services, files)
     with services.database.write_session() as session:
-        current = get_owned(session, Model, model_id, principal)
+        current = get_owned(session, Model, model_id, principal, lock=True)
+        if current.state == "ready":  # somebody else completed it at the same time
+            return model_view(current, repository.files_of(session, [model_id])[model_id])
         if current.version != model.version:
             raise ConflictError("A file changed while the model was verified.", hint="Complete it again.")
         service.mark_ready(current, facts)

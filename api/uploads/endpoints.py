@@ -28,6 +28,7 @@ from api.uploads.schemas import UploadResult
 from api.uploads.schemas import UploadView
 from api.uploads.schemas import upload_view
 from infra.database.models import Upload
+from infra.errors import NotFoundError
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -112,9 +113,12 @@ def complete_upload(
     `Idempotency-Key`, so that the request can be repeated when its answer is lost.
     """
     with services.database.read_session() as session:
-        if (answer := once.answered(session, principal, body)) is not None:
-            return answer
-        upload = get_owned(session, Upload, upload_id, principal)
+        try:
+            upload = get_owned(session, Upload, upload_id, principal)
+        except NotFoundError:
+            if (answer := once.answered(session, principal, body)) is not None:
+                return answer
+            raise
     write = service.complete(services, principal, upload, body.sha256 if body else None)
     with services.database.write_session() as session:
         return once.run(session, principal, body, lambda: JSONResponse(write(session).model_dump(mode="json")))
