@@ -184,9 +184,8 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
     request, prepared = context.request, context.prepared
     quality = Quality.model_validate(trial.quality)
     session.flush()
-    records = job_records(session, job.id, labelled=prepared.labelled)
-    others = [record for record in records if record.trial_id != trial.id]
-    loss = next(record.loss for record in records if record.trial_id == trial.id)
+    others = job_records(session, job.id, labelled=prepared.labelled)
+    loss = others.pop(trial.number).loss  # numbers have no gaps
     recipe = recipe_of(trial.candidate)
     predicted = predict_ratio(request, prepared, others, recipe) if recipe else None
     trial.predicted = {"ratio": predicted.value, "low": predicted.low, "high": predicted.high} if predicted else None

@@ -13,7 +13,8 @@ changed labels the slope is known to about 0.2, and is often negative by luck. S
 
 from collections.abc import Iterable
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +39,7 @@ SURE = 2.0
 """Standard deviations from the curve within which a true drop is taken to lie when it must not be overestimated."""
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What one evaluation says: share of changed predictions, drop (a fraction), number of examples."""
 
     changed: float
@@ -66,8 +66,9 @@ class DropModel:
     """
 
     def __init__(self, *splits: Iterable[Evidence]) -> None:
-        useful = [[item for item in split if 0.0 < item.changed <= LARGEST_CHANGE] for split in splits]
-        slope, bend = _fit([split for split in useful if split])
+        seen = [_columns(split) for split in splits]
+        useful = [split[:, (split[0] > 0.0) & (split[0] <= LARGEST_CHANGE)] for split in seen]
+        slope, bend = _fit([split for split in useful if split.size])
         self.curve = float(f"{slope:.2g}"), float(f"{bend:.2g}")
 
     def expected(self, evidence: Sequence[Evidence]) -> float:
@@ -105,15 +106,18 @@ def least_drop(curve: tuple[float, float], changed: float) -> float:
     return max(0.0, usual - SURE * max(LEAST_SPREAD, RELATIVE_SPREAD * usual))
 
 
-def _fit(splits: Sequence[Sequence[Evidence]]) -> tuple[float, float]:
+def _fit(splits: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
     """Least squares over what is usual and what was seen, with both coefficients at least 0: ``(a, b)``.
+
+    Args:
+        splits: Of each split what :func:`_columns` returns.
 
     All candidates of a split together weigh as much as one of them, because they change the same predictions.
     """
     tables = [np.array([(1.0, 0.0, USUAL_SLOPE)]) / SLOPE_SPREAD, np.array([(0.0, 1.0, 0.0)]) / BEND_SPREAD]
     for split in splits:
-        changed, drop, examples = _columns(split)
-        variance = (changed / examples + LEAST_SPREAD**2) * len(split)
+        changed, drop, examples = split
+        variance = (changed / examples + LEAST_SPREAD**2) * len(changed)
         tables.append(np.stack([changed, changed**2, drop], axis=1) / np.sqrt(variance)[:, None])
     table = np.concatenate(tables)
     design, seen = table[:, :2], table[:, 2]
@@ -125,7 +129,6 @@ def _fit(splits: Sequence[Sequence[Evidence]]) -> tuple[float, float]:
     return (singles[0], 0.0) if errors[0] <= errors[1] else (0.0, singles[1])
 
 
-def _columns(evidence: Sequence[Evidence]) -> npt.NDArray[np.float64]:
+def _columns(evidence: Iterable[Evidence]) -> npt.NDArray[np.float64]:
     """Return changed predictions, drops and numbers of examples: ``[3, evaluations]``."""
-    rows = [(item.changed, item.drop, item.examples) for item in evidence]
-    return np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    return np.fromiter(chain.from_iterable(evidence), np.float64).reshape(-1, 3).T

@@ -45,6 +45,7 @@ from search.strategies.guided_space import GuidedSpace
 from search.strategies.novelty import nearest_new
 from search.strategies.proposer import OptunaProposer
 from search.strategies.targets import MOST_LOSS
+from search.strategies.targets import measured
 from search.strategies.targets import spread_target
 from search.strategies.targets import target_ratio
 from search.strategies.targets import target_window
@@ -172,7 +173,8 @@ class _Turn:
         self._precision = self._best_precision()
         self._slowest, self._fastest = self._range()
         self._spread = space.focus((self._slowest, self._fastest), np.ones(len(space.units)))
-        window = target_window(study.trials, study.goal, slowest=self._slowest, fastest=self._fastest)
+        self._measured = measured(study.trials)
+        window = target_window(self._measured, study.goal, slowest=self._slowest, fastest=self._fastest)
         self._explored = [entry.recipe for entry in explored if window[1] <= entry.ratio <= window[0]]
         self._focused = space.focus(window, self._weights)
         self._proposer = OptunaProposer(self._focused, request.sampler, GuidedStrategy.name)
@@ -274,7 +276,7 @@ class _Turn:
         """Solve for a promising target with the learnt weights; with disturbed weights if that is known already."""
         for attempt in range(TRIES):
             ratio = target_ratio(
-                self._study.trials, self._goal, number + attempt, slowest=self._slowest, fastest=self._fastest
+                self._measured, self._goal, number + attempt, slowest=self._slowest, fastest=self._fastest
             )
             noise = np.exp(generator.normal(0.0, WEIGHT_NOISE * min(attempt, 3) / 3, len(self._weights)))
             choice = self._space.solve(self._costs(self._weights * noise), ratio, self._precision)

@@ -37,7 +37,7 @@ OBJECTIVES = 3
 
 
 class _KeptStudy:
-    """An Optuna study and the digests of the finished trials in it, in order."""
+    """An Optuna study and the digests of the finished trials that it was made from, in order."""
 
     def __init__(self) -> None:
         self.study: Study = optuna.create_study(directions=["minimize"] * OBJECTIVES)
@@ -108,7 +108,8 @@ class OptunaProposer:
             )
             trial = kept.study.ask(fixed_distributions=self._distributions)
             temporary.append(trial.number)
-            params = self._decode(trial.params)
+            # ``trial.params`` would be a deep copy of all of them.
+            params = self._decode(kept.study.get_trials(deepcopy=False)[trial.number].params)
             if self._space.to_recipe(params).digest not in seen:
                 break
         new = nearest_new(self._space, params, seen, seed)
@@ -119,16 +120,17 @@ class OptunaProposer:
 
     def _synchronise(self, study: StudyState) -> _KeptStudy:
         known = study.finished
-        finished = [trial for trial in known if self._is_mine(trial)]
-        places = {trial.digest: place for place, trial in enumerate(known)}
-        digests = [trial.digest for trial in finished]
+        digests = [trial.digest for trial in known]
         key = (study.job_id, f"{self._source}:{self._sampler}")
         kept = _kept.pop(key, None)
         if kept is None or kept.digests != digests[: len(kept.digests)]:
             kept = _KeptStudy()
-        for trial in finished[len(kept.digests) :]:
+        for place in range(len(kept.digests), len(known)):
+            trial = known[place]
+            if not self._is_mine(trial):
+                continue
             # Judged by what was known at its end, and not again later: Optuna is told once.
-            ceiling = ratio_ceiling(study.goal, known[: places[trial.digest] + 1])
+            ceiling = ratio_ceiling(study.goal, known[: place + 1])
             frozen = self._frozen(trial, study.goal, ceiling)
             kept.elite.add(len(kept.study.get_trials(deepcopy=False)), frozen)
             kept.study.add_trial(frozen)

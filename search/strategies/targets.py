@@ -1,5 +1,6 @@
 """Where on the front to look next: latency ratios worth solving for."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 from itertools import pairwise
 from math import log
@@ -31,24 +32,28 @@ def spread_target(position: int) -> float:
     return value
 
 
-def target_ratio(trials: Sequence[TrialRecord], goal: Goal, turn: int, *, slowest: float, fastest: float) -> float:
+def measured(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that say what can be had: those with a ratio and a loss."""
+    return [
+        trial
+        for trial in trials
+        if trial.outcome == "done" and trial.taught_ratio is not None and trial.loss is not None
+    ]
+
+
+def target_ratio(known: Sequence[TrialRecord], goal: Goal, turn: int, *, slowest: float, fastest: float) -> float:
     """Return the latency ratio to aim for.
 
     Maximum drop: between the fastest model that meets it and the next faster one that does not. Latency ceiling: at it
     and slightly below. No goal: into the largest gap of the front.
 
     Args:
-        trials: Trials so far.
+        known: Trials so far, as :func:`measured` returns them.
         goal: The request's goal.
         turn: Counts up, so that successive targets differ.
         slowest: Largest ratio that is worth a try.
         fastest: Smallest ratio that is worth a try.
     """
-    known = [
-        trial
-        for trial in trials
-        if trial.outcome == "done" and trial.taught_ratio is not None and trial.loss is not None
-    ]
     if goal.max_latency_ms is not None:
         ceiling = ratio_ceiling(goal, known) or sqrt(slowest * fastest)
         return max(fastest, ceiling * CEILING_SHARE[turn % len(CEILING_SHARE)])
@@ -57,11 +62,11 @@ def target_ratio(trials: Sequence[TrialRecord], goal: Goal, turn: int, *, slowes
     return _largest_gap(known, turn, slowest, fastest)
 
 
-def target_window(trials: Sequence[TrialRecord], goal: Goal, *, slowest: float, fastest: float) -> tuple[float, float]:
+def target_window(known: Sequence[TrialRecord], goal: Goal, *, slowest: float, fastest: float) -> tuple[float, float]:
     """Return the latency ratios, slow and fast, between which targets are worth a try; all of them without a goal."""
     if goal.max_drop is None and goal.max_latency_ms is None:
         return slowest, fastest
-    best = target_ratio(trials, goal, 0, slowest=slowest, fastest=fastest)
+    best = target_ratio(known, goal, 0, slowest=slowest, fastest=fastest)
     return min(slowest, best * WINDOW), max(fastest, best / WINDOW)
 
 
