@@ -64,7 +64,7 @@ def read_examples(
         second_text_column: Column of the second text of a pair.
         label_column: Column of the label; ``None``: unlabelled.
         labels: Turns label values into the model's class ids; needed with ``label_column``.
-        label_required: ``False``: a missing label column means unlabelled data.
+        label_required: ``False``: a missing label column, or one without a single label, means unlabelled data.
         unlabelled: Class id of rows without a label (:meth:`LabelReader.missing`); ``None``: they are refused.
 
     Raises:
@@ -81,7 +81,9 @@ def read_examples(
     pairs = _texts(rows, columns, second_text_column) if second_text_column else None
     ids = None
     if label_column is not None:
-        ids = _labels(rows, columns, label_column, labels or LabelReader({}), unlabelled)
+        reader = labels or LabelReader({})
+        values = _label_values(rows, columns, label_column, reader, label_required, unlabelled)
+        ids = None if values is None else _labels(values, label_column, reader, unlabelled)
     return Examples(tuple(texts), None if pairs is None else tuple(pairs), ids)
 
 
@@ -112,14 +114,32 @@ def _column(rows: Sequence[Row], columns: Sequence[str], name: str) -> Iterator[
         yield row[name]
 
 
-def _labels(
-    rows: Sequence[Row], columns: Sequence[str], name: str, reader: LabelReader, unlabelled: int | None
-) -> NDArray[np.int64]:
-    if unlabelled is not None:
-        rows = [{name: None} | dict(row) for row in rows]
+def _label_values(
+    rows: Sequence[Row], columns: Sequence[str], name: str, reader: LabelReader, required: bool, unlabelled: int | None
+) -> Sequence[Any] | None:
+    """Return what each row says about its label; ``None`` where no row says anything and none has to."""
+    if name not in columns:
+        return list(_column(rows, columns, name))  # says which columns there are
+    values = [row.get(name) for row in rows]
+    missing = [number for number, value in enumerate(values, start=1) if reader.missing(value)]
+    if unlabelled is not None or not missing:
+        return values
+    if len(missing) == len(rows) and not required:
+        return None
+    more = f", nor have {len(missing) - 1} others of {len(rows)}" if len(missing) > 1 else ""
+    raise InvalidDatasetError(
+        f"Row {missing[0]} has no label in the column {name!r} (it is {values[missing[0] - 1]!r}){more}.",
+        hint="Data that models are judged on have a label in every row or in none: label these rows or take them out "
+        "(as text for calibration or training they are welcome), or leave the whole column out to compare with the "
+        "dense model instead.",
+        errors=[{"field": name, "message": f"row {missing[0]}: no label"}],
+    )
+
+
+def _labels(values: Sequence[Any], name: str, reader: LabelReader, unlabelled: int | None) -> NDArray[np.int64]:
     ids = [
         unlabelled if unlabelled is not None and reader.missing(value) else reader.read(value, row, name)
-        for row, value in enumerate(_column(rows, columns, name), start=1)
+        for row, value in enumerate(values, start=1)
     ]
     return np.array(ids, dtype=np.int64)
 

@@ -112,7 +112,7 @@ def test_classes_come_from_the_config(config, classes):
         ("hole.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "Row 2 has no value"),
         ("latin.csv", "text\ncaf\u00e9\n".encode("latin-1"), "not UTF-8"),
         ("quote.csv", b'text\n"open\n', "not CSV"),
-        ("short.csv", b"text,label\na\n", "Row 1: the label None"),
+        ("short.csv", b"text,label\na\n", "Row 1 has no label"),
         ("empty.jsonl", b"", "no rows"),
         ("header.csv", b"text,label\n", "no rows"),
         ("bad.parquet", b"PAR1 nonsense PAR1", "not a Parquet"),
@@ -124,6 +124,29 @@ def test_broken_files_say_what_is_wrong(tmp_path, name, content, message):
     path.write_bytes(content)
     with pytest.raises(InvalidDatasetError, match=message):
         read_examples(path, label_column="label" if name == "short.csv" else None)
+
+
+def test_rows_without_a_label_among_others_are_named_and_the_way_out_is_told(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(f'{{"text": "a", "label": {label}}}\n' for label in (0, -1, 1, "null")))
+    for required in (True, False):
+        with pytest.raises(
+            InvalidDatasetError, match=r"Row 2 has no label .*it is -1.*, nor have 1 others of 4"
+        ) as found:
+            read_examples(path, label_column="label", labels=LABELS, label_required=required)
+    assert "in every row or in none" in found.value.hint
+    path.write_text('{"text": "a", "label": 0}\n{"text": "b"}\n')
+    with pytest.raises(InvalidDatasetError, match="Row 2 has no label"):
+        read_examples(path, label_column="label", labels=LABELS)
+    assert read_examples(path, label_column="label", labels=LABELS, unlabelled=-100).labels.tolist() == [0, -100]
+
+
+def test_a_column_without_a_single_label_is_as_good_as_none(tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text("text,label\na,-1\nb,\n")
+    assert read_examples(path, label_column="label", labels=LABELS, label_required=False).labels is None
+    with pytest.raises(InvalidDatasetError, match="Row 1 has no label"):
+        read_examples(path, label_column="label", labels=LABELS)
 
 
 def test_select_keeps_rows_together():
