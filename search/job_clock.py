@@ -6,13 +6,16 @@ twice a minute (:func:`note_time`), ticks do when it does not, and a gap that is
 """
 
 from datetime import datetime
+from datetime import timedelta
 
 from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
 
+from infra.database.locks import lock_job
 from infra.database.models import Job
 from infra.database.models import Step
+from infra.events import append_event
 
 LONGEST_GAP = 90.0
 """Seconds between two looks that count at most; three times what lies between two looks of maintenance."""
@@ -21,6 +24,15 @@ SHORTEST_GAP = 10.0
 PATIENCE = 600.0
 """Seconds that a job waits, whatever its budget, for what nobody does: a device that is away for longer does not come
 back in time."""
+GIVES_UP = ("recover", "finalise")
+"""Stages that go on without what nobody does, and say so themselves."""
+MOST_TOLD = 100
+"""Queued jobs that are told at a time that nobody serves them."""
+UNSERVED = "For {minutes:g} minutes no worker has served the queue {queues}: the job waits, and goes on when one does."
+UNSERVED_HINT = (
+    "`paretune doctor` says what does not run. Workers that you start yourself: docs/guides/operations.md; agents of "
+    "other devices: docs/guides/devices.md. `paretune cancel` ends the job."
+)
 
 
 def active_seconds(job: Job, now: datetime) -> float:
@@ -39,8 +51,10 @@ def note_time(session: Session, job: Job, now: datetime) -> None:
     last = job.active_at or job.started_at
     if last is None or (now - last).total_seconds() < SHORTEST_GAP:
         return
-    gained = _since_last_look(job, now)
+    gained, known = _since_last_look(job, now), is_abandoned(job)
     job.idle_seconds = 0.0 if _served(session, job, last) else job.idle_seconds + gained
+    if is_abandoned(job) and not known and job.stage not in GIVES_UP:
+        _tell(session, job)
     job.active_seconds += gained
     job.active_at = now
     session.add(job)
@@ -49,6 +63,46 @@ def note_time(session: Session, job: Job, now: datetime) -> None:
 def is_abandoned(job: Job) -> bool:
     """Whether no worker has served the job for so long that it should go on without what it waits for."""
     return job.idle_seconds > PATIENCE
+
+
+def tell_queued(session: Session, now: datetime) -> int:
+    """Say so to the jobs that have not begun, because no worker has served their queue for :data:`PATIENCE`.
+
+    Their clock does not run yet; a job that was told has ``idle_seconds``, until it begins. To be called when the
+    service has run for as long.
+
+    Args:
+        session: A write session.
+        now: Current time.
+
+    Returns:
+        Number of jobs that were told.
+    """
+    long_ago = now - timedelta(seconds=PATIENCE)
+    first = select(Step).where(Step.kind == "inspect", Step.state == "queued", col(Step.created_at) < long_ago)
+    waiting = first.join(Job).where(Job.state == "queued", Job.idle_seconds == 0).order_by(col(Step.id))
+    told = 0
+    for step in session.exec(waiting.limit(MOST_TOLD)).all():
+        others = select(Step.id).where(Step.queue == step.queue, Step.kind != "tick")
+        served = others.where((col(Step.state) == "running") | (col(Step.finished_at) >= long_ago))
+        if session.exec(served.limit(1)).first() is not None:
+            continue
+        lock_job(session, step.job_id)
+        job = session.get_one(Job, step.job_id, populate_existing=True)
+        if job.state == "queued":
+            job.idle_seconds = (now - step.created_at).total_seconds()
+            session.add(job)
+            _tell(session, job)
+            told += 1
+    return told
+
+
+def _tell(session: Session, job: Job) -> None:
+    waits_in = select(Step.queue).where(Step.job_id == job.id, Step.state == "queued", Step.kind != "tick")
+    queues = " and ".join(repr(queue) for queue in sorted(set(session.exec(waits_in))))
+    if queues:
+        message = UNSERVED.format(minutes=job.idle_seconds // 60, queues=queues)
+        append_event(session, job.id, "notice", {"message": message, "hint": UNSERVED_HINT})
 
 
 def _since_last_look(job: Job, now: datetime) -> float:

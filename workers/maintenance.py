@@ -44,8 +44,10 @@ from infra.retention import apply_retention
 from infra.settings import Settings
 from infra.settings import load_settings
 from infra.store import open_store
+from search.job_clock import PATIENCE
 from search.job_clock import is_abandoned
 from search.job_clock import note_time
+from search.job_clock import tell_queued
 from search.lifecycle import ENDED
 from search.lifecycle import LEARNING_STAGES
 from search.lifecycle import TRIAL_STAGES
@@ -59,6 +61,7 @@ _LOST_MESSAGES_SECONDS = 10.0
 _TICK_SECONDS = 30.0
 _TIMED_STAGES = (*TRIAL_STAGES, *LEARNING_STAGES)
 """Stages that the coordinator ends when their time is over, whatever is under way."""
+_UNSERVED_SECONDS = 60.0
 _WORKDIRS_SECONDS = 60.0
 _GARBAGE_SECONDS = 600.0
 
@@ -88,6 +91,7 @@ class Maintenance:
         self._duties = [
             _Duty(self.reap, often),
             _Duty(self.wake_jobs, _TICK_SECONDS),
+            _Duty(self.tell_queued_jobs, _UNSERVED_SECONDS, due_at=time.monotonic() + PATIENCE),
             _Duty(self.relay, often),
             _Duty(self.recover_lost_messages, _LOST_MESSAGES_SECONDS),
             _Duty(self.remove_workdirs, _WORKDIRS_SECONDS),
@@ -189,6 +193,11 @@ class Maintenance:
                 request_tick(session, job)
                 return True
         return False
+
+    def tell_queued_jobs(self) -> int:
+        """Tell jobs that wait for their first step when no worker takes any."""
+        with self._database.write_session() as session:
+            return tell_queued(session, database_now(session))
 
     def remove_workdirs(self) -> int:
         """Remove the work directories of jobs that are over, when no runner of theirs can be left."""

@@ -122,5 +122,5 @@ def _line(event: Event) -> str:
     elif event.kind in {"stage", "state"}:
         text = f"{event.kind}: {payload.get(event.kind)}"
     else:
-        text = str(payload.get("message", payload))
+        text = " ".join(str(payload[part]) for part in ("message", "hint") if payload.get(part)) or str(payload)
     return f"[dim]{moment}[/] {escape(text)}"

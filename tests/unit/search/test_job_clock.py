@@ -173,3 +173,19 @@ def test_a_device_that_goes_away_in_the_finish_leaves_the_numbers_of_the_search(
     assert front.status == "provisional"
     assert front.best.quality.split == "search"
     assert any("No worker of the device" in message for message in notices(bench, job_id))
+
+
+def test_a_preparation_that_nobody_serves_waits_and_says_so_once(bench):
+    job_id = bench.submit(goal=GOAL)
+    with bench.database.write_session() as session:
+        set_stage(session, session.get(Job, job_id), "prepare")
+        for step in session.exec(select(Step).where(Step.job_id == job_id)):
+            step.state = "done"
+        create_step(session, job_id=job_id, kind="prepare", key="prepare", queue="compute")
+    bench.wait(job_id, PATIENCE - 60)
+    assert not notices(bench, job_id)
+    bench.wait(job_id, 2 * PATIENCE)
+    (told,) = notices(bench, job_id)
+    assert "10 minutes no worker has served the queue 'compute'" in told
+    assert job_of(bench, job_id).state == "running"
+    assert open_steps(bench, job_id) == ["prepare"]

@@ -14,16 +14,20 @@ from sqlmodel import select
 
 from infra import steps
 from infra.clock import utcnow
+from infra.database.clock import database_now
 from infra.database.engine import Database
+from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.errors import ParetuneError
 from infra.settings import load_settings
 from search.job_clock import LONGEST_GAP
+from search.job_clock import PATIENCE
 from tests.helpers.rows import add_job
 from workers.maintenance import Maintenance
 from workers.stage import StageContext
+from workers.stages.inspect import InspectStage
 
 
 class NotingStage:
@@ -159,3 +163,31 @@ def test_a_duty_that_fails_keeps_no_other_from_its_own(database: Database, maint
     maintenance.run_due()  # there is no broker
     assert state(database, step_id) == "queued"
     assert not (maintenance._settings.work).exists()
+
+
+def test_queued_jobs_say_once_that_no_worker_serves_them(database: Database, maintenance: Maintenance) -> None:
+    def told() -> list[str]:
+        with database.read_session() as session:
+            events = session.exec(select(Event).where(Event.kind == "notice")).all()
+        return [event.job_id for event in events if "the queue 'compute'" in event.payload["message"]]
+
+    with database.write_session() as session:
+        now = database_now(session)
+        jobs = {name: add_job(session, state="queued").id for name in ("old", "new", "other")}
+        for name in ("old", "new"):
+            step = steps.create_step(session, job_id=jobs[name], kind="inspect", key="inspect", queue="compute")
+            step.created_at = now - timedelta(seconds=PATIENCE + 60) if name == "old" else now
+        step = steps.create_step(session, job_id=jobs["other"], kind="evaluate", key="e", queue="compute")
+        step.state, step.finished_at = "done", now - timedelta(seconds=PATIENCE / 2)
+        other_id = step.id
+    assert maintenance.tell_queued_jobs() == 0, "the queue was served five minutes ago"
+    with database.write_session() as session:
+        session.get_one(Step, other_id).finished_at = now - timedelta(seconds=2 * PATIENCE)
+    assert [maintenance.tell_queued_jobs() for _ in range(2)] == [1, 0]
+    assert told() == [jobs["old"]]
+    with database.write_session() as session:
+        step = session.exec(select(Step).where(Step.job_id == jobs["old"])).one()
+        claimed = steps.claim(session, step.id, "somebody", 60)
+        assert claimed is not None
+        InspectStage().finish(session, step, {})
+        assert session.get_one(Job, jobs["old"]).idle_seconds == 0
