@@ -18,6 +18,7 @@ import uvicorn
 import yaml
 from celery.bin.celery import celery as celery_command
 from click.testing import CliRunner
+from packaging.specifiers import SpecifierSet
 
 from api.app import create_app
 from infra.database.engine import database_url as parse_url
@@ -186,6 +187,45 @@ def test_the_health_check_asks_by_a_name_that_the_api_answers_to(hosts: str | No
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def test_what_is_referred_to_is_declared() -> None:
+    """What ``docker compose config`` would refuse."""
+    for name, service in SERVICES.items():
+        for other, awaited in service.get("depends_on", {}).items():
+            assert awaited["condition"] != "service_healthy" or "healthcheck" in SERVICES[other], (name, other)
+            assert not SERVICES[other].get("profiles"), f"{name} waits for what may not run"
+        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
+        assert set(service["networks"]) <= set(COMPOSE["networks"])
+    used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    assert used == set(COMPOSE["volumes"])
+
+
+def test_every_queue_has_a_worker_and_every_port_is_the_same() -> None:
+    commands = [service["command"] for service in OURS.values() if service["command"][0] == "celery"]
+    queues = [queue for it in commands for queue in substituted(it[it.index("--queues") + 1]).split(",")]
+    devices = Settings.model_fields["devices"].default
+    assert sorted(queues) == sorted(["search", "compute", *(f"device.{name}" for name in devices)])
+    port = str(Settings.model_fields["port"].default)
+    api = OURS["api"]
+    assert environment("api")["PARETUNE_PORT"] == api["command"][-1] == port
+    assert [substituted(text) for text in api["ports"]] == [f"127.0.0.1:{port}:{port}"]
+    assert f":{port}/" in api["healthcheck"]["test"][-1]
+    assert re.findall(r"EXPOSE (\d+)|--port\", \"(\d+)", DOCKERFILE) == [(port, ""), ("", port)]
+    assert f"PARETUNE_PORT={port}" in EXAMPLE
+
+
+def test_the_home_of_the_image_is_the_volume_and_workers_have_time_to_stop() -> None:
+    home = re.search(r"PARETUNE_HOME=(\S+)", DOCKERFILE)
+    assert home is not None
+    assert f"VOLUME {home[1]}" in DOCKERFILE
+    assert all(service["volumes"] == [f"home:{home[1]}"] for service in OURS.values())
+    grace = {service["stop_grace_period"] for service in OURS.values()}
+    assert min(int(text.removesuffix("s")) for text in grace) > 2 * Settings.model_fields["shutdown_seconds"].default
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    versions = set(re.findall(r"^FROM python:([\d.]+)-slim", DOCKERFILE, re.MULTILINE))
+    assert len(versions) == 1
+    assert SpecifierSet(wanted).contains(versions.pop())
 
 
 def test_workers_wait_for_the_migrations() -> None:
