@@ -29,3 +29,5 @@ class Anatomy(BaseModel):
     parameters: int
     has_token_types: bool
     """Whether the exported forms have an input ``token_type_ids``."""
+    activation: str | None = None
+    """Of the feed-forward branches: ``gelu`` | ``gelu_tanh`` | ``relu``; ``None``: not known."""

@@ -118,6 +118,33 @@ class Estimate(_Frozen):
     high: float
 
 
+class Fusions(_Frozen):
+    """Fused operators of each kind (``norms``, ``attentions``, ``activations``) in the graphs that are executed."""
+
+    expected: dict[str, int]
+    """What the surviving blocks of the model should become."""
+    found: dict[str, int]
+    """In the deployed file, with its number formats, after the runtime's own fusions."""
+    reference_expected: dict[str, int]
+    """The same for the dense reference, the library's own export."""
+    reference_found: dict[str, int]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the runtime fuses every block of the model: otherwise it is slower than it would have to be."""
+        return self.found == self.expected
+
+    @property
+    def reference_complete(self) -> bool:
+        """Whether it does so in the reference: otherwise factors against the reference are flattered."""
+        return self.reference_found == self.reference_expected
+
+    @property
+    def parity(self) -> bool:
+        """Whether nothing is missing in either, so that the graphs can be compared."""
+        return self.complete and self.reference_complete
+
+
 class Measurement(_Frozen):
     """One candidate, measured against the dense reference on one device."""
 
@@ -145,6 +172,14 @@ class Measurement(_Frozen):
     reference_memory_mb: float | None = None
     fusion: dict[str, int] = Field(default_factory=dict)
     """Operator histogram of the graph that the runtime really executed."""
+    reference_fusion: dict[str, int] = Field(default_factory=dict)
+    """The same of the reference."""
+    fusions: Fusions | None = None
+    """Whether every block is fused; ``None`` where the runtime does not tell."""
+    fusion_parity: bool | None = None
+    """:attr:`Fusions.parity`; ``None`` where the runtime does not tell."""
+    fusion_unknown: str = ""
+    """Why not."""
     facts: dict[str, Any] = Field(default_factory=dict)
     """Machine, runtime, versions, threads, affinity, clocks: everything that the number was taken under."""
 

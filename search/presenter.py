@@ -26,6 +26,8 @@ from search.guard import Ruling
 from search.guard import guarded_front
 from search.guard import noisy_count
 from search.objectives import WORDINGS
+from search.parity import exclusion
+from search.parity import reference_note
 from search.prepared import Prepared
 from search.reference_time import milliseconds
 from search.requests import Goal
@@ -92,6 +94,7 @@ class Presenter:
             objective_name=WORDINGS[self._objective].name,
             verdict=choice.verdict,
             message=choice.message,
+            reference_note=reference_note(self._trials.values()),
             best=self.best(),
             points=[self.trial(self._trials[entry.trial_id]) for entry in self._front],
             baselines=[self.trial(self._trials[entry.trial_id]) for entry in self._baselines],
@@ -141,8 +144,10 @@ class Presenter:
     def _verdict(self, trial: Trial) -> str | None:
         ruling: Ruling | None = self._rulings.get(trial.id)
         if ruling is None:
+            row = trial.final_measurement if is_confirmed(trial) else trial.measurement
+            excluded = exclusion(trial, Measurement.model_validate(row)) if row else None
             rejected: str | None = trial.facts.get("rejected")
-            return rejected
+            return rejected or excluded
         if ruling.passed and not any(entry.trial_id == trial.id for entry in self._front):
             return f"another model is at least {WORDINGS[self._objective].equal}, as good and as small"
         return ruling.reason
@@ -172,6 +177,9 @@ class Presenter:
             samples_per_second=1000.0 * self._batch / mean_ms if mean_ms else None,
             peak_memory_mb=measurement.peak_memory_mb,
             reference_memory_mb=measurement.reference_memory_mb,
+            fusions=measurement.fusions,
+            fusion_parity=measurement.fusion_parity,
+            fusion_unknown=measurement.fusion_unknown or None,
         )
 
     def _size_ratio(self, trial: Trial) -> float | None:

@@ -13,6 +13,7 @@ from profilers.types import Quality
 from search.candidates import baseline_of
 from search.drop_model import DropModel
 from search.drop_model import Evidence
+from search.parity import exclusion
 from search.records import loss
 from search.reference_time import milliseconds
 from search.reference_time import usual_time
@@ -72,7 +73,7 @@ def reference_time(trials: Iterable[Trial]) -> float | None:
 
 
 def standing(trial: Trial, reference_ms: float, *, labelled: bool, final: bool) -> Standing | None:
-    """Return the trial's standing, or ``None`` if it was not measured or its file failed the audit.
+    """Return the trial's standing, or ``None`` if it was not measured or no comparison with it is valid.
 
     Args:
         trial: The row.
@@ -83,11 +84,11 @@ def standing(trial: Trial, reference_ms: float, *, labelled: bool, final: bool) 
     confirmed = final and is_confirmed(trial)
     quality_row = trial.holdout if confirmed else trial.quality
     measurement_row = trial.final_measurement if confirmed else trial.measurement
-    if trial.facts.get("audit", {}).get("ok") is False:
-        return None  # its file computes something else than its network: no comparison with it is valid
     if trial.state != "complete" or quality_row is None or measurement_row is None or trial.size_bytes is None:
         return None
     quality, measurement = Quality.model_validate(quality_row), Measurement.model_validate(measurement_row)
+    if exclusion(trial, measurement) is not None:
+        return None
     return Standing(
         trial_id=trial.id,
         baseline=baseline_of(trial.candidate),

@@ -16,6 +16,7 @@ from search.graph_choice import GraphChoice
 from search.graph_choice import describe
 from search.guard import guarded_front
 from search.guard import noisy_count
+from search.parity import reference_note
 from search.prepared import Prepared
 from search.requests import JobRequest
 from search.space import build_space
@@ -34,8 +35,8 @@ def summarise(
         ``objective``, ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial
         ids, best first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by
         kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why; doubts about
-        the labels; how many models were given up early), ``graphs`` (which form of the graph the device ran fastest,
-        and what was tried).
+        the labels; how many models were given up early; a reference that is not fused), ``graphs`` (which form of the
+        graph the device ran fastest, and what was tried).
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
@@ -54,7 +55,10 @@ def summarise(
         "trials": dict(Counter(trial.state for trial in trials)),
         "wall_seconds": wall_seconds(job, steps, now),
         "prediction": prediction_error(trials),
-        "notes": [*space.notes, *filter(None, (prepared.label_notice, stopped_early(trials)))],
+        "notes": [
+            *space.notes,
+            *filter(None, (prepared.label_notice, stopped_early(trials), reference_note(trials))),
+        ],
         "graphs": graphs(job),
     }
 

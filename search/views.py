@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from compressors.recipe import Recipe
 from profilers.types import Estimate
 from profilers.types import Form
+from profilers.types import Fusions
 from profilers.types import Objective
 from search.goals import Verdict
 
@@ -37,6 +38,12 @@ class LatencyView(_View):
         samples_per_second: Where throughput is the objective: batch / mean time.
         peak_memory_mb: What loading and running the model adds to the resident memory of a fresh process, at most.
         reference_memory_mb: The same of the dense reference, where memory is the objective.
+        fusions: How many fused operators the runtime should find in the graphs of the model and of the reference, and
+            how many it executes.
+        fusion_parity: Whether none is missing in either, so that the graphs can be compared. A model that lacks one is
+            in no front; a reference that lacks one flatters the factors against it (``FrontView.reference_note``).
+            ``None`` where the runtime does not tell.
+        fusion_unknown: Why it does not.
     """
 
     objective: Objective
@@ -53,6 +60,9 @@ class LatencyView(_View):
     samples_per_second: float | None
     peak_memory_mb: float | None
     reference_memory_mb: float | None
+    fusions: Fusions | None
+    fusion_parity: bool | None
+    fusion_unknown: str | None
 
 
 class QualityView(_View):
@@ -153,6 +163,8 @@ class FrontView(_View):
         objective_name: The same in words, such as ``p99 latency``.
         verdict: See :class:`search.goals.Choice`.
         message: The verdict in words.
+        reference_note: What the runtime does not fuse in the dense reference, which flatters the factors against it;
+            ``None``: nothing is missing, or the runtime does not tell.
         best: The model that the job's goal wants.
         points: The front, the best by the objective first; every point clearly beats the baselines of equal or better
             quality.
@@ -167,6 +179,7 @@ class FrontView(_View):
     objective_name: str
     verdict: Verdict
     message: str
+    reference_note: str | None
     best: TrialView | None
     points: list[TrialView]
     baselines: list[TrialView]

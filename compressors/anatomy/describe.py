@@ -9,6 +9,7 @@ from compressors.tensors import named_tensors
 def describe(network: EncoderNetwork) -> Anatomy:
     """Return the anatomy that the search builds its space from."""
     head_sizes = {layer.attention.head_size for layer in network.layers if layer.attention is not None}
+    activations = [layer.feed_forward.activation for layer in network.layers if layer.feed_forward is not None]
     token_type = network.embeddings.token_type
     return Anatomy(
         model_type=network.model_type,
@@ -25,4 +26,5 @@ def describe(network: EncoderNetwork) -> Anatomy:
         labels=tuple(network.labels),
         parameters=sum(tensor.numel() for tensor in named_tensors(network).values()),
         has_token_types=token_type is not None and token_type.shape[0] > 1,
+        activation=next(iter(activations), None),
     )

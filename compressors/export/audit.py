@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 
+from compressors.anatomy.describe import describe
 from compressors.export.baselines import export_module
 from compressors.export.checks import Feeds
 from compressors.export.checks import compare
@@ -56,7 +57,8 @@ class Audit:
     def fusions(self) -> dict[str, dict[str, int]]:
         """Fused operators of each kind: expected, and found in the three graphs."""
         found = {"written": self.emitted, "traced": self.traced, "deployed": self.deployed}
-        return {"expected": self.expected} | {form: fusions(operators) for form, operators in found.items()}
+        counted = {form: fusions(operators, self.expected) for form, operators in found.items()}
+        return {"expected": self.expected} | counted
 
     @property
     def fully_fused(self) -> bool:
@@ -97,7 +99,7 @@ def audit(
         check = compare(onnx_runner(emitted), onnx_runner(traced), example_feeds(network))
         require(check, "emitted graph")
         ours, theirs, rounded = (executed_operators(path) for path in (emitted, traced, deployed))
-        return Audit(check, ours, theirs, rounded, expected_fusions(network))
+        return Audit(check, ours, theirs, rounded, expected_fusions(describe(network)))
 
 
 def executed_operators(path: Path) -> dict[str, int]:

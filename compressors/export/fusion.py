@@ -1,33 +1,47 @@
 """Whether a runtime fuses every block of a graph, counted against the blocks that the network has.
 
 A comparison of two graphs is only fair if the runtime finds its fused operators in both. One that is missed, because
-a shape was not noted or a constant was written in another way, costs more than many a compression wins.
+a shape was not noted or a constant was written in another way, costs more than many a compression wins. Light: no
+torch.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 
-from compressors.network import EncoderNetwork
+from compressors.description import Anatomy
+from compressors.recipe import LayerRecipe
+from compressors.recipe import Recipe
+from compressors.validation import is_dropped
 
 NORMS = ("LayerNormalization", "SkipLayerNormalization", "EmbedLayerNormalization")
 ATTENTIONS = ("Softmax", "MultiHeadAttention", "Attention")
 GELUS = ("Gelu", "BiasGelu", "FastGelu", "QuickGelu")
 FUSED = {"norms": NORMS, "attentions": ATTENTIONS, "activations": GELUS}
-"""Operators that a block of each kind becomes when it is fused; whatever else it becomes is slower."""
+"""Operators that a block of each kind becomes when ONNX Runtime fuses it; whatever else it becomes is slower."""
 
 
-def expected_fusions(network: EncoderNetwork) -> dict[str, int]:
+def expected_fusions(anatomy: Anatomy, recipe: Recipe | None = None) -> dict[str, int]:
     """Return how many fused operators of each kind of :data:`FUSED` the surviving blocks of a network should become.
 
-    Every layer has its two norms, whatever branches it has lost; the embeddings have one.
+    Every layer that is left has its two norms, whatever branches it has lost; the embeddings have one. A ReLU is an
+    operator of its own already and counts as nothing. A kind that is not known of the model is left out.
+
+    Args:
+        anatomy: The network that the recipe is applied to.
+        recipe: What is left of it; by default everything.
     """
-    feed_forward = [layer.feed_forward for layer in network.layers if layer.feed_forward is not None]
-    return {
-        "norms": 1 + 2 * len(network.layers),
-        "attentions": sum(layer.attention is not None for layer in network.layers),
-        "activations": sum(branch.activation in ("gelu", "gelu_tanh") for branch in feed_forward),
-    }
+    plans = recipe.layers if recipe is not None else (LayerRecipe(),) * anatomy.layers
+    kept = [index for index, plan in enumerate(plans) if not is_dropped(plan)]
+    attentions = [index for index in kept if anatomy.heads[index] and plans[index].attention.heads != 0]
+    branches = [
+        index for index in kept if anatomy.intermediate_size[index] and plans[index].feed_forward.intermediate_size != 0
+    ]
+    expected = {"norms": 1 + 2 * len(kept), "attentions": len(attentions)}
+    if anatomy.activation is not None:
+        expected["activations"] = len(branches) if anatomy.activation in ("gelu", "gelu_tanh") else 0
+    return expected
 
 
-def fusions(operators: Mapping[str, int]) -> dict[str, int]:
-    """Return how many fused operators of each kind an executed graph has, from the histogram of its operators."""
-    return {kind: sum(operators.get(name, 0) for name in names) for kind, names in FUSED.items()}
+def fusions(operators: Mapping[str, int], kinds: Iterable[str] = FUSED) -> dict[str, int]:
+    """Return how many fused operators of the given kinds an executed graph has, from the histogram of its operators."""
+    return {kind: sum(operators.get(name, 0) for name in FUSED[kind]) for kind in kinds}

@@ -78,7 +78,10 @@ def front_table(front: JsonObject, width: int) -> Table:
     wide = width >= _WIDE_COLUMNS
     models = [(view, None) for view in front["points"]] + [(view, "dim") for view in front["baselines"]]
     title = f"Front of job {front['job_id']} ({front['status']}) by {front['objective_name']}"
-    table = Table(title=escape(title), title_justify="left")
+    note = front.get("reference_note")  # factors against fp32 are not what they seem
+    table = Table(
+        title=escape(title), title_justify="left", caption=escape(note) if note else None, caption_justify="left"
+    )
     rows = [model_cells(view, wide=wide) for view, _ in models]
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     for name in columns:

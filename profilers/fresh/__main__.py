@@ -51,10 +51,12 @@ def _measure(session: Session, request: FreshRequest, directory: Path) -> dict[s
     candidates = {name: handles[number] for number, name in enumerate(request.candidates, start=1)}
     measured = measure(session, handles[0], candidates, request.effort, request.seed)
     measurements = []
+    reference_fusion = handles[0].operators() if request.operators else {}
     for number, (name, result) in enumerate(measured.items()):
         (directory / f"samples-{number}.npz").write_bytes(result.samples.to_npz())
         fusion = candidates[name].operators() if request.operators else {}
-        measurements.append(result.measurement.model_copy(update={"fusion": fusion}).model_dump(mode="json"))
+        graphs = {"fusion": fusion, "reference_fusion": reference_fusion}
+        measurements.append(result.measurement.model_copy(update=graphs).model_dump(mode="json"))
     return {"measurements": measurements}
 
 

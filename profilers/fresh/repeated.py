@@ -63,7 +63,7 @@ def measure_in_fresh_processes(
 
     Returns:
         For each name the combined measurement (:func:`profilers.statistics.combine_processes`) with ``processes``,
-        ``fusion`` and ``peak_memory_mb`` filled, and the samples of all processes.
+        ``fusion``, ``reference_fusion`` and ``peak_memory_mb`` filled, and the samples of all processes.
 
     Raises:
         InvalidInputError: ``processes`` is below 2, or there are no candidates.
@@ -90,7 +90,12 @@ def measure_in_fresh_processes(
             time.sleep(pause_seconds)
         attempts.append(_measure_once(request, number, seed, feeds, waiting))
     chosen = [_choose([attempt[index] for attempt in attempts], processes) for index in range(len(candidates))]
-    return _combine(device, workload, candidates, chosen, feeds, waiting, memory=memory)
+    combined = _combine(device, workload, candidates, chosen, feeds, waiting, memory=memory)
+    # Only the first process counted operators, and it may have been too noisy to be among the chosen.
+    return {
+        name: MeasuredCandidate(_with_operators(result.measurement, first.measurement), result.samples)
+        for (name, result), first in zip(combined.items(), attempts[0], strict=True)
+    }
 
 
 def _measure_once(
@@ -138,7 +143,6 @@ def _combine(
             "dropped_blocks": sum(part.dropped_blocks for part in parts),
             "seconds": round(sum(part.seconds for part in parts), 3),
             "processes": len(parts),
-            "fusion": next((part.fusion for part in parts if part.fusion), {}),
             "peak_memory_mb": peak_memory(device, workload, artifact, feeds=feeds, waiting=waiting) if memory else None,
             "facts": {
                 **parts[0].facts,
@@ -151,6 +155,12 @@ def _combine(
         samples = PairedSamples.concatenate([result.samples for result in row])
         combined[name] = MeasuredCandidate(parts[0].model_copy(update=update), samples)
     return combined
+
+
+def _with_operators(measurement: Measurement, counted: Measurement) -> Measurement:
+    return measurement.model_copy(
+        update={"fusion": counted.fusion, "reference_fusion": counted.reference_fusion},
+    )
 
 
 def _status(parts: list[Measurement]) -> str:

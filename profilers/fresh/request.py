@@ -25,4 +25,4 @@ class FreshRequest(BaseModel):
     effort: Effort = Effort()
     seed: int = 0
     operators: bool = False
-    """Also count the executed operators of each candidate."""
+    """Also count the executed operators of each candidate and of the reference."""

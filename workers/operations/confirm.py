@@ -24,6 +24,7 @@ from workers.operations.artifacts import HOLDOUT
 from workers.operations.data import JobData
 from workers.operations.data import load_dense_outputs
 from workers.operations.data import load_timing_feeds
+from workers.operations.fusion import judge_fusions
 from workers.operations.inputs import JobInputs
 from workers.operations.measure import MEMORY_PROCESSES
 from workers.operations.measure import reference_artifact
@@ -42,8 +43,8 @@ MEASURING_SHARE = 0.2
 def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     """Take the held-out quality of all finalists, then race them against the reference in fresh processes.
 
-    ``{"inputs", "anatomy", "finalists": {trial_id: artifact}, "max_seconds", "process_seconds"}`` ->
-    ``{"results": {trial_id: {"holdout", "measurement", "samples": path}}}``.
+    ``{"inputs", "anatomy", "finalists": {trial_id: artifact}, "expected_fusions": {trial_id: {"model", "reference"}},
+    "max_seconds", "process_seconds"}`` -> ``{"results": {trial_id: {"holdout", "measurement", "samples": path}}}``.
 
     Quality is taken at the workload's shape, padded as it was when latency was measured: dynamic int8 depends on it.
     All finalists share the blocks of the race, so that their ratios can be compared with each other. Where memory is
@@ -79,7 +80,9 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     for name, found in timed.items():
         path = samples_path(inputs, f"final.{name}")
         path.write_bytes(found.samples.to_npz())
-        measurement = measured[name].model_dump(mode="json")
+        final, expected = measured[name], arguments["expected_fusions"][name]
+        final = judge_fusions(inputs, final, final.fusion, expected, final.reference_fusion)
+        measurement = final.model_dump(mode="json")
         results[name] = {"holdout": holdout[name], "measurement": measurement, "samples": str(path)}
     return {"results": results}
 

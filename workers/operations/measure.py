@@ -18,6 +18,8 @@ from profilers.types import Measurement
 from profilers.types import Objective
 from profilers.types import statistic_of
 from workers.operations.data import load_timing_feeds
+from workers.operations.fusion import count_fusions
+from workers.operations.fusion import tells
 from workers.operations.inputs import JobInputs
 from workers.runner.operation import OperationContext
 
@@ -34,11 +36,13 @@ class Stand:
     Attributes:
         session: The device.
         reference: The dense model.
+        operators: Operators that the runtime executes for the dense model; empty where it does not tell.
         memory: The dense model's memory, once a candidate was compared by it.
     """
 
     session: Session
     reference: Handle
+    operators: dict[str, int]
     memory: ReferenceMemory | None = None
 
 
@@ -48,13 +52,18 @@ def stand(inputs: JobInputs, context: OperationContext) -> Stand:
     if not isinstance(found, Stand):
         feeds = load_timing_feeds(inputs)
         session = get_profiler(inputs.device.profiler).open(inputs.device, inputs.workload, feeds=feeds)
-        found = Stand(session, session.load(reference_artifact(inputs)))
+        reference = session.load(reference_artifact(inputs))
+        found = Stand(session, reference, reference.operators() if tells(inputs) else {})
         context.state["stand"] = found
     return found
 
 
 def measure(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "artifact", "give_up_above", "max_seconds"} -> {"measurement", "samples": path}``."""
+    """Race a candidate against the reference, and count what the runtime has fused in both.
+
+    ``{"inputs", "artifact", "expected_fusions": {"model", "reference"}, "give_up_above", "max_seconds"} ->
+    {"measurement", "samples": path}``; see :func:`workers.operations.fusion.count_fusions`.
+    """
     inputs = JobInputs.model_validate(arguments["inputs"])
     artifact = Artifact.model_validate(arguments["artifact"])
     open_stand = stand(inputs, context)
@@ -63,9 +72,11 @@ def measure(arguments: JsonObject, context: OperationContext) -> JsonObject:
     try:
         effort = _effort(inputs.objective, ceiling, arguments["max_seconds"])
         result = race(open_stand.session, open_stand.reference, {"candidate": handle}, effort, inputs.seed)["candidate"]
+        measurement = count_fusions(
+            inputs, result.measurement, handle, arguments["expected_fusions"], open_stand.operators
+        )
     finally:
         open_stand.session.unload(handle)
-    measurement = result.measurement
     if inputs.objective == "peak_memory":
         context.progress({"doing": "measuring memory in fresh processes"})
         measurement = _compare_memory(inputs, artifact, measurement, open_stand, ceiling)

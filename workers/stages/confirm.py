@@ -12,6 +12,7 @@ from workers.stages.inputs import get_job
 from workers.stages.inputs import get_trial
 from workers.stages.inputs import prepared_inputs
 from workers.stages.measure import artifact_of
+from workers.stages.measure import fusions_of
 from workers.stages.measure import keep_samples
 
 
@@ -31,6 +32,7 @@ class ConfirmStage:
             "inputs": inputs.model_dump(mode="json"),
             "anatomy": prepared["anatomy"],
             "finalists": finalists,
+            "expected_fusions": {name: fusions_of(prepared, candidate) for name, candidate in candidates.items()},
             "max_seconds": context.step.payload.get("max_seconds"),
             "process_seconds": context.settings.confirm_seconds,
         }

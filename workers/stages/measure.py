@@ -4,10 +4,13 @@ from pathlib import Path
 
 from sqlmodel import Session
 
+from compressors.description import Anatomy
+from compressors.export.fusion import expected_fusions
 from infra.database.models import JobBlob
 from infra.database.models import JsonObject
 from infra.database.models import Step
 from search import coordinator
+from search.candidates import recipe_of
 from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
 from workers.stages.base import TrialStage
@@ -28,6 +31,17 @@ def artifact_of(context: StageContext, inputs: JobInputs, candidate: JsonObject)
     return artifact
 
 
+def fusions_of(prepared: JsonObject | None, candidate: JsonObject) -> JsonObject:
+    """Return the fused operators that the blocks of a candidate and of the dense reference should become.
+
+    Args:
+        prepared: ``job.prepared``.
+        candidate: As in a trial's row; a baseline has all blocks.
+    """
+    anatomy = Anatomy.model_validate((prepared or {})["anatomy"])
+    return {"model": expected_fusions(anatomy, recipe_of(candidate)), "reference": expected_fusions(anatomy)}
+
+
 def keep_samples(context: StageContext, result: JsonObject) -> JsonObject:
     """Store the raw samples of a measurement and return the result with their digest in place of their path."""
     path = Path(result.pop("samples"))
@@ -44,9 +58,11 @@ class MeasureStage(TrialStage):
         inputs = prepared_inputs(context)
         with context.read_session() as session:
             candidate = get_trial(session, context.step.trial_id).candidate
+            prepared = get_job(session, context.step.job_id).prepared
         arguments = {
             "inputs": inputs.model_dump(mode="json"),
             "artifact": artifact_of(context, inputs, candidate),
+            "expected_fusions": fusions_of(prepared, candidate),
             "max_seconds": context.settings.measure_seconds,
             "give_up_above": context.step.payload.get("give_up_above"),
         }

@@ -64,11 +64,11 @@ def model(number: int, *, old: bool = False) -> dict[str, Any]:
     }
 
 
-def shown(width: int, *models: dict[str, Any]) -> str:
+def shown(width: int, *models: dict[str, Any], **more: Any) -> str:
     console = Console(width=width)
     front = {"job_id": "[/1]", "status": "confirmed", "objective_name": "p50 latency", "points": models}
     with console.capture() as capture:
-        console.print(front_table(front | {"baselines": [], "best": None}, width))
+        console.print(front_table(front | {"baselines": [], "best": None} | more, width))
     return capture.get()
 
 
@@ -81,6 +81,12 @@ def test_what_the_best_is_chosen_by_is_shown_at_any_width() -> None:
     for words in ("quality", "0.8821", "19.1 MB", "…"):
         assert words in wide
         assert words not in narrow
+
+
+def test_a_flattered_reference_is_told_under_the_table() -> None:
+    note = "fuses only 1 of 13 norms [of] the reference"
+    assert note in shown(140, model(6), reference_note=note)
+    assert "None" not in shown(140, model(6), reference_note=None)
 
 
 def test_an_older_service_that_knows_no_expected_loss_is_shown_too() -> None:

@@ -156,6 +156,27 @@ def test_the_page_shows_every_model_of_the_front_with_its_numbers(
     assert text.count('class="heat"') == 2
 
 
+def test_the_page_says_what_was_fused_and_what_flatters(world: World, client: TestClient, job_id: str) -> None:
+    unknown = "attention is hidden in other layers"
+    with world.services.database.write_session() as session:
+        for trial in session.exec(select(Trial).where(Trial.job_id == job_id)):
+            counted = {"expected": {"norms": 5}, "found": {"norms": 5 if trial.number != 3 else 4}}
+            counted |= {"reference_expected": {"norms": 5}, "reference_found": {"norms": 0}}
+            fusions: dict[str, Any] = {"fusions": counted, "fusion_parity": False}
+            trial.measurement = trial.measurement | (fusions if trial.number else {"fusion_unknown": unknown})
+            session.add(trial)
+    front = client.get(f"/v1/jobs/{job_id}/front").json()
+    assert [view["number"] for view in front["points"]] == [2], "trial 3 lacks a fused norm"
+    page, _ = read(client, f"/v1/jobs/{job_id}/report.html")
+    assert "5 of 5 norms ; reference: 0 of 5 norms" in page.words.replace(";", " ;").replace("  ", " ")
+    assert front["reference_note"] in page.words
+    assert "fuses only 4 of 5 norms of its graph" in page.words
+    best = client.get(f"/v1/jobs/{job_id}/best").json()
+    assert best["latency"]["fusion_parity"] is False
+    assert best["latency"]["fusions"]["found"] == {"norms": 5}
+    assert front["baselines"][0]["latency"]["fusion_unknown"] == unknown
+
+
 def test_of_embeddings_the_page_shows_what_is_left_of_the_similarities(
     world: World, client: TestClient, job_id: str
 ) -> None:

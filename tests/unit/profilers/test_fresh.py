@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -49,10 +50,29 @@ def test_results_of_processes_are_combined(folder, monkeypatch):
     assert found.ratio.low <= found.ratio.value <= found.ratio.high
     assert found.ratio.value < 0.5
     assert len(found.facts["process_ratios"]) == 2
-    assert found.fusion == {"MatMul": 4, "Relu": 4}
+    assert found.fusion == found.reference_fusion == {"MatMul": 4, "Relu": 4}
     assert found.peak_memory_mb > 0
     assert set(result.samples.process) == {0, 1}
     assert len(result.samples.candidate_ns) >= found.blocks
+
+
+def test_operators_are_known_also_when_the_process_that_counted_them_was_noisy(folder, monkeypatch):
+    original = repeated._measure_once
+
+    def noisy_first(request, number, *rest):
+        results = original(request, number, *rest)
+        status = "ok" if number else "noisy"
+        return [replace(one, measurement=one.measurement.model_copy(update={"status": status})) for one in results]
+
+    monkeypatch.setattr(repeated, "_measure_once", noisy_first)
+    monkeypatch.setattr(repeated, "EXTRA_PROCESSES", 1)
+    effort = Effort(half_width=10.0, seconds=0.3, min_blocks=8, retreats=0)
+    candidates = {"small": artifact(folder, "small")}
+    result = measure_in_fresh_processes(
+        DEVICE, WORKLOAD, artifact(folder, "model"), candidates, effort, processes=2, memory=False
+    )["small"]
+    assert result.measurement.status == "ok", "the first process is not among the chosen"
+    assert result.measurement.fusion == result.measurement.reference_fusion == {"MatMul": 4, "Relu": 4}
 
 
 def test_peak_memory_follows_the_size_of_the_model(folder):

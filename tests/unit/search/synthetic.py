@@ -3,6 +3,7 @@
 The rows are real (SQLite); steps are executed here, in order, in place of the workers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
@@ -23,6 +24,7 @@ from infra.database.models import Blob
 from infra.database.models import Dataset
 from infra.database.models import Device
 from infra.database.models import Job
+from infra.database.models import JsonObject
 from infra.database.models import Model
 from infra.database.models import Step
 from infra.database.models import Trial
@@ -30,6 +32,7 @@ from infra.errors import ParetuneError
 from infra.errors import RunnerError
 from profilers.types import Capabilities
 from profilers.types import Estimate
+from profilers.types import Fusions
 from profilers.types import Measurement
 from profilers.types import Quality
 from search import coordinator
@@ -141,6 +144,8 @@ class Bench:
     Attributes:
         fails: Digests whose evaluation fails, and keys of trainings that fail.
         mismatches: Digests whose file computes something else than their network.
+        unfused: Of every trial: whether its graph lacks a fused operator.
+        reference_norms: Norms that are fused in the reference, of seven.
         useless: Keys of trainings that make nothing better.
         seconds: Simulated duration of each step.
     """
@@ -149,6 +154,8 @@ class Bench:
     now: datetime = field(default_factory=utcnow)
     fails: set[str] = field(default_factory=set)
     mismatches: set[str] = field(default_factory=set)
+    unfused: Callable[[Trial], bool] = field(default=lambda _: False)
+    reference_norms: int = 7
     useless: set[str] = field(default_factory=set)
     seconds: float = 1.0
     in_flight: int = 2
@@ -257,16 +264,26 @@ class Bench:
             trial.quality, trial.size_bytes = quality(drop).model_dump(mode="json"), size
             coordinator.after_evaluate(session, job, trial, self.now)
         elif kind == "measure":
-            trial.measurement = measurement(ratio).model_dump(mode="json")
+            trial.measurement = self.measured(trial, ratio)
             coordinator.after_measure(session, job, trial, self.now)
         session.add(trial)
+
+    def measured(self, trial: Trial, ratio: float) -> JsonObject:
+        """What a device measures that names its fused operators."""
+        seven = {"norms": 7}
+        found = {"norms": 6 if self.unfused(trial) else 7}
+        counted = Fusions(
+            expected=seven, found=found, reference_expected=seven, reference_found={"norms": self.reference_norms}
+        )
+        update = {"fusions": counted, "fusion_parity": counted.parity}
+        return measurement(ratio).model_copy(update=update).model_dump(mode="json")
 
     def confirm(self, session: Session, job: Job, step: Step) -> None:
         for trial_id in step.payload["trials"]:
             trial = session.exec(select(Trial).where(Trial.id == trial_id)).one()
             ratio, drop, _ = truth(trial)
             trial.holdout = quality(drop, "holdout").model_dump(mode="json")
-            trial.final_measurement = measurement(ratio).model_dump(mode="json")
+            trial.final_measurement = self.measured(trial, ratio)
             session.add(trial)
             coordinator.after_confirm(session, job, trial)
 

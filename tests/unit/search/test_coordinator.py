@@ -133,6 +133,38 @@ def test_a_model_whose_file_fails_the_audit_is_in_no_front(bench):
     assert not failed & {point.id for point in front.points}
 
 
+def test_a_model_that_lacks_a_fused_operator_is_in_no_front(bench):
+    job_id = bench.submit(goal={"max_drop": 0.02})
+    bench.unfused = lambda trial: trial.number % 2 == 0  # of baselines as well: they are what they are
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
+    trials = {t.id: t for t in bench.trials(job_id) if t.measurement}
+    unfused = {name for name, t in trials.items() if bench.unfused(t) and t.source != "baseline"}
+    front = view(bench, job_id)
+    assert unfused
+    assert front.points
+    assert not unfused & {point.id for point in front.points}
+    assert not unfused & set(job.summary["guard"])
+    assert front.best.latency.fusion_parity is True
+    assert {baseline.latency.fusion_parity for baseline in front.baselines} == {True, False}
+    with bench.database.read_session() as session:
+        verdicts = {service.trial(session, session.get(Job, job_id), name).verdict for name in unfused}
+    assert verdicts == {"the runtime fuses only 6 of 7 norms of its graph, so no comparison with it is valid"}
+    assert front.reference_note is None
+
+
+def test_a_reference_that_lacks_a_fused_operator_is_told_with_every_factor(bench):
+    job_id = bench.submit(goal={"max_drop": 0.02})
+    bench.reference_norms = 1
+    job = bench.run(job_id)
+    front = view(bench, job_id)
+    assert front.verdict == "better_model", "the guard holds it against every baseline"
+    assert "only 1 of 7 norms of the reference" in front.reference_note
+    assert front.reference_note in job.summary["notes"]
+    assert front.best.latency.fusion_parity is False
+    assert front.best.latency.fusions.complete
+
+
 def test_without_labels_divergence_is_the_objective(bench):
     bench.labelled = False
     job_id = bench.submit(goal={"max_drop": 0.02})

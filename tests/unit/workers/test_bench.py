@@ -60,6 +60,15 @@ def context(work: Bench) -> OperationContext:
     return found
 
 
+def unfused(context: Context, source: str, kind: str, output: str) -> str:
+    """A GELU in an order that no runtime recognises."""
+    builder = context.builder
+    half = builder.node("Mul", [source, builder.constant(np.float32(math.sqrt(0.5)))], f"{output}.scaled")
+    shared = builder.node("Mul", [source, builder.node("Erf", [half], f"{output}.erf")], f"{output}.product")
+    total = builder.node("Sum", [shared, source], f"{output}.total")
+    return builder.node("Mul", [total, builder.constant(np.float32(0.5))], output)
+
+
 def test_the_audit_compares_with_torch_and_counts_what_is_executed(tmp_path: Path) -> None:
     work = make_bench(tmp_path)
     layer = LayerRecipe(attention=AttentionRecipe(heads=2, bits=8), feed_forward=FeedForwardRecipe(bits=8))
@@ -93,15 +102,6 @@ def test_the_audit_compares_with_torch_and_counts_what_is_executed(tmp_path: Pat
 def test_a_block_that_the_runtime_does_not_fuse_fails_the_audit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unfused(context: Context, source: str, kind: str, output: str) -> str:
-        """A GELU in an order that no runtime recognises."""
-        builder = context.builder
-        half = builder.node("Mul", [source, builder.constant(np.float32(math.sqrt(0.5)))], f"{output}.scaled")
-        erf = builder.node("Erf", [half], f"{output}.erf")
-        shared = builder.node("Mul", [source, erf], f"{output}.product")
-        total = builder.node("Sum", [shared, source], f"{output}.total")
-        return builder.node("Mul", [total, builder.constant(np.float32(0.5))], output)
-
     work = make_bench(tmp_path)
     recipe = Recipe.dense(len(work.network.layers))
     monkeypatch.setattr("compressors.export.onnx.feed_forward.emit_activation", unfused)

@@ -23,6 +23,7 @@ from workers.operations.bench import Bench
 from workers.operations.build import build_artifact
 from workers.operations.confirm import confirm
 from workers.operations.prepare import prepare
+from workers.stages.measure import fusions_of
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +96,23 @@ def test_all_finalists_stay_while_one_is_built_after_the_other() -> None:
 
 def test_final_samples_of_candidates_that_share_a_file_are_kept_apart(work: Bench) -> None:
     """``fp32`` and ``openvino_bf16`` are the same file in another arithmetic."""
-    baseline, _ = build_artifact(work.inputs, BaselineCandidate(name="fp32"), context(work))
+    fp32 = BaselineCandidate(name="fp32")
+    baseline, _ = build_artifact(work.inputs, fp32, context(work))
+    expected = fusions_of({"anatomy": work.anatomy.model_dump()}, fp32.model_dump())
     found = confirm(
         {
             "inputs": work.inputs.model_dump(mode="json"),
             "anatomy": work.anatomy.model_dump(mode="json"),
             "finalists": {name: baseline.model_dump(mode="json") for name in ("first", "second")},
+            "expected_fusions": dict.fromkeys(("first", "second"), expected),
             "max_seconds": None,
             "process_seconds": 0.5,
         },
         context(work),
     )["results"]
+    for result in found.values():
+        counted = result["measurement"]["fusions"]
+        assert counted["found"] == counted["reference_found"] == expected["model"]
+        assert result["measurement"]["fusion_parity"] is True
     first, second = (Path(found[name]["samples"]).read_bytes() for name in ("first", "second"))
     assert first != second

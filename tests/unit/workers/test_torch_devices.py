@@ -35,6 +35,7 @@ from workers.operations.inspect import inspect
 from workers.operations.measure import measure
 from workers.operations.measure import reference_artifact
 from workers.runner.operation import OperationContext
+from workers.stages.measure import fusions_of
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,7 @@ def test_a_candidate_is_written_evaluated_and_measured_as_torch(work: Bench) -> 
     measuring = {
         "inputs": given["inputs"],
         "artifact": artifact.model_dump(mode="json"),
+        "expected_fusions": fusions_of({"anatomy": work.anatomy.model_dump()}, given["candidate"]),
         "give_up_above": None,
         "max_seconds": 1.0,
     }
@@ -92,6 +94,8 @@ def test_a_candidate_is_written_evaluated_and_measured_as_torch(work: Bench) -> 
     device.state["stand"].session.close()
     assert measured["measurement"]["ratio"]["value"] > 0
     assert measured["measurement"]["facts"]["profiler"] == torch_cpu.NAME
+    assert measured["measurement"]["fusion_parity"] is None
+    assert torch_cpu.NAME in measured["measurement"]["fusion_unknown"]
 
 
 def test_building_blocks_are_torch_models_too(work: Bench) -> None:

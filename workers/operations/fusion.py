@@ -1,0 +1,68 @@
+"""Holds the fused operators of a measured model and of the reference against what their blocks should become.
+
+Light: no torch.
+"""
+
+from collections.abc import Mapping
+
+from compressors.export.fusion import fusions
+from infra.database.models import JsonObject
+from infra.errors import InvalidModelError
+from profilers.protocol import Handle
+from profilers.types import Fusions
+from profilers.types import Measurement
+from workers.operations.inputs import JobInputs
+
+UNKNOWN = {
+    "openvino": "OpenVINO's compiled graph hides attention and activations in other layers: they cannot be counted.",
+    "torch_cuda": "A torch model is run as it is written; there is no graph of a runtime in which to count.",
+}
+"""Why a profiler does not tell which blocks are fused."""
+_TELLING = "onnxruntime"
+_NO_WORD = "The profiler {profiler} does not name the fused operators of the graphs that it executes."
+
+
+def count_fusions(
+    inputs: JobInputs, measurement: Measurement, handle: Handle, expected: JsonObject, reference: Mapping[str, int]
+) -> Measurement:
+    """Return a measurement with the fusions of its loaded model: it costs one more load of the file.
+
+    Args:
+        inputs: The job.
+        measurement: Of the model.
+        handle: The model.
+        expected: ``{"model", "reference"}``: what the blocks of both should become
+            (:func:`compressors.export.fusion.expected_fusions`).
+        reference: Operators that are executed for the reference; empty where the runtime does not tell.
+    """
+    try:
+        found = handle.operators() if tells(inputs) else {}
+    except (InvalidModelError, OSError) as error:  # such as a full disk: the model was measured nevertheless
+        return measurement.model_copy(update={"fusion_unknown": f"The operators could not be counted: {error}"})
+    return judge_fusions(inputs, measurement, found, expected, reference)
+
+
+def judge_fusions(
+    inputs: JobInputs,
+    measurement: Measurement,
+    found: Mapping[str, int],
+    expected: JsonObject,
+    reference: Mapping[str, int],
+) -> Measurement:
+    """Return a measurement with the fusions among counted operators; see :func:`count_fusions`."""
+    profiler = inputs.device.profiler
+    if not tells(inputs):
+        reason = UNKNOWN.get(profiler, _NO_WORD.format(profiler=profiler))
+        return measurement.model_copy(update={"fusion_unknown": reason})
+    counted = Fusions(
+        expected=expected["model"],
+        found=fusions(found, expected["model"]),
+        reference_expected=expected["reference"],
+        reference_found=fusions(reference, expected["reference"]),
+    )
+    return measurement.model_copy(update={"fusions": counted, "fusion_parity": counted.parity})
+
+
+def tells(inputs: JobInputs) -> bool:
+    """Whether the job's runtime names its fused operators."""
+    return inputs.device.profiler == _TELLING
