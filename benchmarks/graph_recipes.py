@@ -1,10 +1,12 @@
 """The same weights as different graphs, and how fast each is.
 
-    python -m benchmarks.graph_recipes --model DIR --data FILE [--device onnxruntime|openvino] [--variants]
+    python -m benchmarks.graph_recipes --model DIR --data FILE [--device onnxruntime|openvino] [--variants | --defaults]
 
 Times the exports that a user would make (``torch.onnx.export``, ONNX Runtime's transformer optimiser, dynamic int8,
 NNCF) against the graphs that Paretune writes for the same uncompressed weights, all in the same interleaved blocks,
 and evaluates each file on labelled text. ``--variants`` also times every alternative of the graph recipe.
+``--defaults`` times the best graphs in ONNX Runtime sessions with our options and with default ones instead: a lead
+that only our options give would be none for users (:mod:`benchmarks.session_options`).
 """
 
 import argparse
@@ -16,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from benchmarks.session_options import WAYS
+from benchmarks.session_options import Request
+from benchmarks.session_options import compare_ways
 from benchmarks.tables import print_table
 from compressors.anatomy import load_network
 from compressors.export.baselines import build_baseline
@@ -189,6 +194,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit for each graph and shape")
     parser.add_argument("--half-width", type=float, default=0.01, help="target of the 95 %% interval")
     parser.add_argument("--variants", action="store_true")
+    parser.add_argument("--defaults", action="store_true", help="compare session options instead")
     parser.add_argument("--realtime", action="store_true", help="ask for real-time priority while timing")
     arguments = parser.parse_args()
     network = load_network(arguments.model, TASK)
@@ -203,9 +209,11 @@ def main() -> None:
         bench = Bench(arguments.model, network, arguments.device, feeds, Path(scratch))
         for text in arguments.shapes:
             batch, sequence = map(int, text.split("x"))
-            report(
-                bench, Workload(batch=batch, sequence_length=sequence), encoder.encode(evaluated), evaluated, arguments
-            )
+            shape = Workload(batch=batch, sequence_length=sequence)
+            if arguments.defaults:
+                report_defaults(bench, shape, arguments.seconds)
+            else:
+                report(bench, shape, encoder.encode(evaluated), evaluated, arguments)
 
 
 def report(
@@ -235,6 +243,48 @@ def report(
     slowest = measured[opponent].ratio.value
     print(f"\n{bench.device}, {shape.batch} x {shape.sequence_length}, one thread; 'x int8': against {opponent}")
     print_table([line(row, measured.get(row.name), quality.get(row.name), slowest) for row in [reference, *rows]])
+
+
+def report_defaults(bench: Bench, shape: Workload, seconds: float) -> None:
+    """Time the best graphs and the one-liner in sessions with our options and with default ones, and print the table.
+
+    Args:
+        bench: Model and inputs.
+        shape: The workload; inputs are random tokens, as nothing here depends on them.
+        seconds: For each model in each way.
+    """
+    dynamic = default_quantization("onnxruntime", saturating=this_cpu().saturating_int8)
+    rows = [
+        bench.baseline("fp32", "torch.onnx.export"),
+        bench.baseline("int8_one_liner", "quantize_dynamic"),
+        bench.recipe("recipe fp32", 32, default_graph("onnxruntime", {32}), dynamic),
+        bench.recipe("recipe int8 dynamic", 8, default_graph("onnxruntime", {8}), dynamic),
+    ]
+    tokens = np.random.default_rng(0).integers(1, 1000, (shape.batch, shape.sequence_length))
+    ones, zeros = np.ones_like(tokens), np.zeros_like(tokens)
+    feeds = bench.folder / "session_options.npz"
+    np.savez(feeds, input_ids=tokens, attention_mask=ones, token_type_ids=zeros)
+    request = Request(
+        models={row.name: row.artifact.path for row in rows},
+        feeds=feeds,
+        workload=shape,
+        seconds=seconds * len(rows),
+    )
+    print(f"\nonnxruntime, {shape.batch} x {shape.sequence_length}; x: against the reference opened in the same way")
+    lines = []
+    for way, found in compare_ways(request, bench.folder).items():
+        for name, item in found.items():
+            ratio = item.ratio
+            lines.append(
+                {
+                    "session": WAYS[way],
+                    "graph": name,
+                    "ms": f"{item.milliseconds:.2f}",
+                    "x fp32": f"{1 / ratio.value:.2f}",
+                    "95 %": f"{1 / ratio.high:.2f}-{1 / ratio.low:.2f}",
+                }
+            )
+    print_table(lines)
 
 
 def megabytes(artifact: Artifact) -> float:
