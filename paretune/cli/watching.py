@@ -70,7 +70,7 @@ def _with_bar(client: Client, job_id: str, console: Console) -> Job:
         refreshed = time.monotonic()
         for event in client.watch(job_id):
             if event.kind in {"notice", "error"}:
-                bar.console.print(_line(event))
+                bar.console.print(event_line(event))
             if event.kind == "state" or time.monotonic() - refreshed > _REFRESH_SECONDS:
                 job = _update(bar, task, _read(client, job_id))
                 refreshed = time.monotonic()
@@ -102,11 +102,12 @@ def _update(bar: Progress, task: TaskID, job: Job) -> Job:
 def _with_lines(client: Client, job_id: str, console: Console) -> Job:
     for event in client.watch(job_id):
         if event.kind != "progress" and event.payload.get("state") not in _ON_THE_WAY:
-            console.print(_line(event), soft_wrap=True)
+            console.print(event_line(event), soft_wrap=True)
     return _read(client, job_id)
 
 
-def _line(event: Event) -> str:
+def event_line(event: Event) -> str:
+    """Return what a log says about an event, in the console's markup."""
     moment = event.created_at.astimezone().strftime("%H:%M:%S")
     payload = event.payload
     if event.kind == "trial":

@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from paretune.cli.tables import front_table
+from paretune.cli.watching import event_line
 from paretune.cli.watching import fraction
+from paretune.types import Event
 from paretune.types import Job
 
 
@@ -46,6 +48,16 @@ def test_the_bar_counts_the_time_of_the_training_too(
     budget: dict[str, Any], recover: dict[str, Any] | None, elapsed: float, trials: int, expected: float
 ) -> None:
     assert fraction(running(elapsed, trials, budget=budget, recover=recover)) == pytest.approx(expected)
+
+
+def test_a_line_says_on_how_few_texts_a_model_was_given_up() -> None:
+    payload = {"number": 7, "source": "guided", "name": None, "state": "rejected", "ratio": None, "drop": 0.125}
+    told = [
+        event_line(Event(id=1, kind="trial", payload=payload | changes, created_at=datetime.now(UTC)))
+        for changes in ({}, {"stopped": None}, {"stopped": {"examples": 48, "of": 349}})
+    ]
+    whole = "trial 7 guided: rejected, not measured, drop +12.50 points"
+    assert [line.split("[/] ")[1] for line in told] == [whole, whole, f"{whole} on the first 48 of 349 texts"]
 
 
 def model(number: int, *, old: bool = False) -> dict[str, Any]:
