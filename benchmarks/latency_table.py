@@ -1,15 +1,19 @@
 """How well a table of building blocks predicts whole candidates that nobody has timed.
 
     python -m benchmarks.latency_table --model DIR --data FILE [--device onnxruntime|openvino] [--methods]
+        [--widths N ...]
 
 Times the blocks (every layer the same, one branch alone), predicts random candidates from them, then times those.
-``--methods`` also times what sparsity and low rank do to the latency of the uncompressed shape.
+``--methods`` also times what sparsity and low rank do to the latency of the uncompressed shape. ``--widths`` times
+feed-forward branches in steps of 8 channels above each of some widths, and says which step the device rewards there.
+With ``--candidates 0`` only that is done.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +29,7 @@ from compressors.export.defaults import default_graph
 from compressors.export.folder import input_names
 from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
+from compressors.options.levels import STEPS
 from compressors.options.levels import low_ranks
 from compressors.options.levels import width_levels
 from compressors.recipe import AttentionRecipe
@@ -45,12 +50,19 @@ from search.branch_costs import TableCosts
 from search.canonical import canonicalise
 from search.latency_model import LatencyModel
 from search.options import BranchTable
+from search.options import WidthStep
 from search.prepared import GraphDefaults
 from workers.operations.blocks import write_block
+from workers.operations.formats import block_formats
 from workers.operations.formats import branch_bits
 from workers.operations.table import EFFORT
 from workers.operations.table import branch_table
 from workers.operations.table import plan
+from workers.operations.table_block import Block
+from workers.operations.width_steps import STEPS_SHARE
+from workers.operations.width_steps import measure_steps
+from workers.operations.width_steps import step_block
+from workers.operations.width_steps import step_blocks
 
 TASK = "sequence-classification"
 SPARSITIES = (0.5, 0.9)
@@ -131,12 +143,25 @@ class Bench:
     def table(self) -> tuple[BranchTable, int, float]:
         """Measure the table; returns it with the number of models and the seconds of timing."""
         anatomy = describe(self.network)
-        blocks = plan(anatomy, self.profiler.describe(), self.defaults)
-        artifacts = {block.name: write_block(self.network, block, self.defaults, self.folder) for block in blocks}
+        facts = (anatomy, self.profiler.describe(), self.defaults)
+        blocks, steps = self.written(plan(*facts)), self.written(step_blocks(*facts))
+        total = EFFORT.total_seconds or 0.0
+        for_steps = STEPS_SHARE * total if steps else 0.0
         started = time.monotonic()
-        ratios = self.race(artifacts, EFFORT)
-        seconds = time.monotonic() - started
-        return branch_table({block: ratios[block.name] for block in blocks}, anatomy), len(blocks), seconds
+        named = {block.name: artifact for block, artifact in blocks.items()}
+        ratios = self.race(named, EFFORT.model_copy(update={"total_seconds": total - for_steps}))
+        found = branch_table({block: ratios[block.name] for block in blocks}, anatomy)
+        found = found.model_copy(update={"width_steps": self.width_steps(steps, for_steps)})
+        return found, len(blocks) + len(steps), time.monotonic() - started
+
+    def written(self, blocks: Sequence[Block]) -> dict[Block, Artifact]:
+        """Write models of the table."""
+        return {block: write_block(self.network, block, self.defaults, self.folder) for block in blocks}
+
+    def width_steps(self, artifacts: Mapping[Block, Artifact], seconds: float) -> tuple[WidthStep, ...]:
+        """Time near widths, and decide on the step."""
+        with self.profiler.open(self.profile, self.workload, feeds=self.feeds) as session:
+            return measure_steps(session, artifacts, seconds, 0)
 
     def write(self, name: str, recipe: Recipe) -> tuple[Recipe, Artifact]:
         """Build a candidate in the device's preferred graph."""
@@ -183,6 +208,30 @@ def compare_candidates(bench: Bench, count: int, seed: int, effort: Effort) -> N
     print_table([summary])
 
 
+def compare_widths(bench: Bench, bases: Sequence[int], seconds: float) -> None:
+    """Time widths in steps of 8, and print what each channel more costs and which step is found."""
+    formats = block_formats(bench.profiler.describe(), bench.defaults)
+    for base in bases:
+        widths = range(base, base + STEPS[-1] + 1, STEPS[0])
+        blocks = [step_block(width, bits, precision) for bits, precision in formats for width in widths]
+        found = bench.width_steps(bench.written(blocks), seconds * len(blocks))
+        print(f"\nFeed-forward widths from {base}, {bench.workload.batch} x {bench.workload.sequence_length}")
+        print_table(
+            [{"width": str(width)} | {_format(entry): _time(entry, width) for entry in found} for width in widths]
+        )
+        for entry in found:
+            print(f"Step {_format(entry)}: {entry.step or 'not clear'}")
+
+
+def _format(entry: WidthStep) -> str:
+    return f"{entry.bits} bits, {entry.precision}"
+
+
+def _time(entry: WidthStep, width: int) -> str:
+    time = entry.times.get(width - entry.base)
+    return "1" if time is None else f"{time.value:.3f} ({time.low:.3f}-{time.high:.3f})"
+
+
 def line(name: str, predicted: float, measured: Estimate, error: float) -> dict[str, str]:
     """One candidate."""
     return {
@@ -227,12 +276,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="time limit for each candidate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", action="store_true")
+    parser.add_argument("--widths", type=int, nargs="+", default=[], help="at least 64 below the full width")
     parser.add_argument("--realtime", action="store_true", help="ask for real-time priority while timing")
     arguments = parser.parse_args()
     effort = Effort(half_width=0.015, seconds=arguments.seconds, min_blocks=12, control_every=2, retreats=1)
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(arguments, Path(scratch))
-        compare_candidates(bench, arguments.candidates, arguments.seed, effort)
+        if arguments.candidates:
+            compare_candidates(bench, arguments.candidates, arguments.seed, effort)
+        if arguments.widths:
+            compare_widths(bench, arguments.widths, arguments.seconds)
         if arguments.methods:
             compare_methods(bench, effort)
 

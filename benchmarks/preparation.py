@@ -44,6 +44,7 @@ class Preparation:
         self.calibration = calibrate(self.network, self._gram_batches())
         anatomy, capabilities = describe(self.network), bench.profiler.describe()
         self.space = build_space(anatomy, capabilities, Space(), bench.defaults)
+        self.table = table
         self.model = LatencyModel(TableCosts(table, anatomy), anatomy)
         self._bits = bench.bits
 
@@ -66,7 +67,7 @@ class Preparation:
 
     def solver(self, options: OptionDatabase) -> GuidedSpace:
         """Return the solver over all options."""
-        return GuidedSpace(allowed_units(options, self.space), self.space, self.model)
+        return GuidedSpace(allowed_units(options, self.space, self.table), self.space, self.model)
 
     def _gram_batches(self) -> list[dict[str, Tensor]]:
         order = sorted(range(min(GRAM_TEXTS, len(self.texts))), key=lambda i: len(self.texts.input_ids[i]))

@@ -7,12 +7,14 @@ from itertools import pairwise
 import numpy as np
 
 from compressors.description import Anatomy
+from compressors.options.levels import width_levels
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from search.latency_model import LatencyModel
 from search.options import Branch
+from search.options import BranchTable
 from search.options import Merge
 from search.options import Option
 from search.options import OptionDatabase
@@ -48,11 +50,19 @@ class UnitOptions:
     size: FloatArray
 
 
-def allowed_units(database: OptionDatabase, space: SearchSpace) -> list[UnitOptions]:
-    """Return the units with the options that the job's space allows."""
+def allowed_units(database: OptionDatabase, space: SearchSpace, table: BranchTable | None = None) -> list[UnitOptions]:
+    """Return the units with the options that the job's space allows and whose widths the device rewards.
+
+    Args:
+        database: Has the widths for every step that a device may have.
+        space: Of the job.
+        table: Of the device, if it was measured.
+    """
+    table = table or BranchTable(fixed=0.0, entries={})
     units = []
     for unit in database.units:
-        options = tuple(option for option in unit.options if _allowed(option, unit, space))
+        rewarded = _rewarded(unit, space.anatomy, table)
+        options = tuple(option for option in rewarded if _allowed(option, unit, space))
         if options:
             error = np.array([option.error for option in options])
             size = np.array([float(option.size_bytes) for option in options])
@@ -147,6 +157,32 @@ def _allowed(option: Option, unit: Unit, space: SearchSpace) -> bool:
     return needed <= kinds and (recipe.bits in space.bits or width == 0)
 
 
+def _rewarded(unit: Unit, anatomy: Anatomy, table: BranchTable) -> list[Option]:
+    """Return the options whose widths are worth having on the device.
+
+    Branches that are only narrower have the levels for its step, where the database has all of these: of others it has
+    neighbours that are hardly different. All other options have multiples of the step.
+    """
+    if unit.branch == "attention":
+        return list(unit.options)
+    full = _full(unit.layer, unit.branch, anatomy)
+    known = {(option.recipe.bits, _width(option.recipe)) for option in unit.options if _is_plain(option)}
+    levels: dict[int, set[int]] = {}
+    for bits, _ in known:
+        wanted = set(width_levels(full, table.width_step(bits)))
+        levels[bits] = wanted if all((bits, width) in known for width in wanted - {full, 0}) else set()
+
+    def fits(option: Option) -> bool:
+        width, bits = _width(option.recipe), option.recipe.bits
+        if width is None or width in (full, 0):
+            return True
+        if _is_plain(option) and levels[bits]:
+            return width in levels[bits]
+        return width % table.width_step(bits) == 0
+
+    return [option for option in unit.options if fits(option)]
+
+
 def _divergences(options: Sequence[Option], error: FloatArray) -> FloatArray:
     """Fill the gaps between evaluated divergences: in proportion to the error, with the factor interpolated."""
     known = sorted(
@@ -183,8 +219,12 @@ def _width(recipe: AttentionRecipe | FeedForwardRecipe) -> int | None:
     return recipe.heads if isinstance(recipe, AttentionRecipe) else recipe.intermediate_size
 
 
+def _is_plain(option: Option) -> bool:
+    return option.recipe.rank is None and option.recipe.sparsity == 0
+
+
 def _is_whole(option: Option) -> bool:
-    return _width(option.recipe) is None and option.recipe.rank is None and option.recipe.sparsity == 0
+    return _width(option.recipe) is None and _is_plain(option)
 
 
 def _removed(option: Option) -> bool:

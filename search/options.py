@@ -11,9 +11,12 @@ from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
 
+from compressors.options.levels import USUAL_STEP
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import Bits
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
+from profilers.types import Estimate
 
 Branch = Literal["attention", "feed_forward"]
 Precision = Literal["f32", "bf16"]
@@ -102,6 +105,24 @@ class Explored(_Data):
     divergence: Annotated[float, Field(ge=0)]
 
 
+class WidthStep(_Data):
+    """In which steps the width of feed-forward branches is rewarded in one number format.
+
+    Attributes:
+        bits: Of the weights.
+        precision: Floating-point arithmetic of the graph.
+        base: Width of every layer's branch in the model that the times are relative to.
+        times: The evidence: time of the same model with so many channels more, relative to it.
+        step: What follows (:func:`profilers.width_step.finest_step`); ``None`` if the times do not tell.
+    """
+
+    bits: Bits
+    precision: Precision
+    base: Annotated[int, Field(gt=0)]
+    times: dict[int, Estimate]
+    step: int | None
+
+
 class BranchTable(_Data):
     """Measured times, as fractions of the dense reference's time at the job's workload.
 
@@ -114,6 +135,7 @@ class BranchTable(_Data):
         entries: Time of one branch by its :func:`latency_key`.
         relative_error: Half-width of the widest 95 % interval of a whole graph's time, relative; 0 if unknown.
         seconds: Time that the measurement was allowed to take.
+        width_steps: Steps of the width, by number format; none in tables of earlier versions, and of narrow models.
     """
 
     fixed: Annotated[float, Field(ge=0)]
@@ -121,6 +143,12 @@ class BranchTable(_Data):
     entries: dict[str, float]
     relative_error: float = 0.0
     seconds: float = 0.0
+    width_steps: tuple[WidthStep, ...] = ()
+
+    def width_step(self, bits: int) -> int:
+        """Return the step of widths with such weights, the coarsest if arithmetics differ; the usual one if unknown."""
+        found = [entry.step for entry in self.width_steps if entry.bits == bits and entry.step is not None]
+        return max(found, default=USUAL_STEP)
 
 
 def latency_key(

@@ -21,6 +21,7 @@ from search.prepared import Prepared
 from search.requests import JobRequest
 from search.space import build_space
 from search.standing import standings
+from search.width_notes import describe_steps
 
 LEARNING = ("table", "options")
 """Steps that find out about device and model before the search of ``guided``."""
@@ -35,8 +36,8 @@ def summarise(
         ``objective``, ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial
         ids, best first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by
         kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why; doubts about
-        the labels; how many models were given up early; a reference that is not fused), ``graphs`` (which form of the
-        graph the device ran fastest, and what was tried).
+        the labels; which widths the device rewards; how many models were given up early; a reference that is not
+        fused), ``graphs`` (which form of the graph the device ran fastest, and what was tried).
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
@@ -55,10 +56,7 @@ def summarise(
         "trials": dict(Counter(trial.state for trial in trials)),
         "wall_seconds": wall_seconds(job, steps, now),
         "prediction": prediction_error(trials),
-        "notes": [
-            *space.notes,
-            *filter(None, (prepared.label_notice, stopped_early(trials), reference_note(trials))),
-        ],
+        "notes": [*space.notes, *filter(None, _remarks(prepared, trials))],
         "graphs": graphs(job),
     }
 
@@ -70,6 +68,11 @@ def stopped_early(trials: Sequence[Trial]) -> str | None:
         return None
     part = f"{looks[0]['examples']} of {looks[0]['of']} texts"
     return f"Given up after the first {part}, because they lose too much: {len(looks)} of {len(trials)} trials."
+
+
+def _remarks(prepared: Prepared, trials: Sequence[Trial]) -> tuple[str | None, ...]:
+    steps = describe_steps(prepared.latency_table)
+    return prepared.label_notice, steps, stopped_early(trials), reference_note(trials)
 
 
 def graphs(job: Job) -> dict[str, Any] | None:

@@ -106,7 +106,11 @@ def _candidates(context: JobContext, count: int) -> Sequence[PlannedTrial]:
     request, prepared, space = context.request, context.prepared, context.space
     assert prepared.options is not None
     guided = GuidedSpace(
-        allowed_units(prepared.options, space), space, latency_model(request, prepared, ()), None, None
+        allowed_units(prepared.options, space, prepared.latency_table),
+        space,
+        latency_model(request, prepared, ()),
+        None,
+        None,
     )
     found = {plan.recipe.digest: plan for plan in planned_presets(context, ())}
     while len(found) < count:

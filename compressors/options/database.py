@@ -1,7 +1,8 @@
 """The option database: all that every branch may become, in one currency.
 
 Levels and their errors follow ZipLM (Kurtic et al. 2023, arXiv:2302.04089); the end-to-end divergence of replacing a
-branch alone is evaluated at a few levels, the *anchors*, and interpolated along the error between them.
+branch alone is evaluated at a few levels, the *anchors*, and interpolated along the error between them. Widths that
+only few devices tell apart from their neighbours get their errors by interpolation as well: there are many of them.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from compressors.calibration.statistics import Calibration
 from compressors.network import EncoderNetwork
@@ -21,9 +23,10 @@ from compressors.options.branches import BranchLibrary
 from compressors.options.branches import BranchRecipe
 from compressors.options.branches import stored_bytes
 from compressors.options.errors import BranchErrors
+from compressors.options.levels import all_width_levels
 from compressors.options.levels import anchor_levels
+from compressors.options.levels import computed_width_levels
 from compressors.options.levels import head_levels
-from compressors.options.levels import width_levels
 from compressors.options.merges import Merge
 from compressors.options.merges import find_merges
 from compressors.options.scoring import ScoringSet
@@ -45,7 +48,8 @@ class BranchOption:
 
     Attributes:
         recipe: Of the branch.
-        error: Relative squared error of the branch's output on the calibration text; 0 is dense, 1 is removed.
+        error: Relative squared error of the branch's output on the calibration text; 0 is dense, 1 is removed. At some
+            widths it is interpolated (:func:`compressors.options.levels.computed_width_levels`).
         divergence: Of the whole model with this branch alone replaced, on the scoring text; at anchors it was
             evaluated, elsewhere it is interpolated.
         size_bytes: Stored size of the branch.
@@ -66,6 +70,8 @@ class BranchUnit:
     options: tuple[BranchOption, ...]
 
 
+Price = tuple[float, int]
+"""Relative error and stored bytes."""
 UnitName = tuple[int, str]
 """Position of the layer in the network, and kind."""
 
@@ -142,27 +148,25 @@ class _Unit:
 
     def build(self, bits: Sequence[Bits], *, low_rank: bool, zeros: bool) -> BranchUnit:
         layer = self.library.network.layers[self.index]
-        levels = _levels(layer, self.kind)
-        plain = [self._recipe(level, bits=max(bits)) for level in levels]
-        anchors = anchor_levels(levels)
+        computed = _computed_levels(layer, self.kind)
+        anchors = anchor_levels(computed)
         curve = [(0.0, 0.0)]
         errors = self._errors(layer)
-        floats: list[tuple[float, int]] = []
-        for level, recipe in zip(levels, plain, strict=True):
-            branch = self.library.get(self.index, recipe)
-            floats.append((errors.relative_error(branch), self._stored_bytes(branch)))
+        known: dict[int, Price] = {}
+        for level in computed:
+            branch = self.library.get(self.index, self._recipe(level, bits=max(bits)))
+            known[level] = (errors.relative_error(branch), self._stored_bytes(branch))
             if level in anchors:
-                curve.append((floats[-1][0], self._divergence(branch)))
-        interpolate = _Interpolation(curve)
-        options = [
-            BranchOption(recipe, error, interpolate(error), size)
-            for recipe, (error, size) in zip(plain, floats, strict=True)
-        ]
-        prices = {max(bits): interpolate}
+                curve.append((known[level][0], self._divergence(branch)))
+        prices = {max(bits): _Interpolation(curve)}
+        options = self._narrowed(known, max(bits), prices[max(bits)])
         for fewer in sorted(set(bits) - {max(bits)}, reverse=True):
             dense = self.library.get(self.index, self._recipe(None, bits=fewer))
-            prices[fewer] = interpolate.raised(self._divergence(dense))
-            options += self._options([self._recipe(level, bits=fewer) for level in levels if level], errors, prices)
+            prices[fewer] = prices[max(bits)].raised(self._divergence(dense))
+            for level in computed[:-1]:
+                branch = self.library.get(self.index, self._recipe(level, bits=fewer))
+                known[level] = (errors.relative_error(branch), self._stored_bytes(branch))
+            options += self._narrowed(known, fewer, prices[fewer])[:-1]
         narrow = list(options)
         floating, fewest = self._recipe(None, bits=max(bits)), self._recipe(None, bits=min(bits))
         if low_rank:
@@ -171,6 +175,14 @@ class _Unit:
         if zeros:
             options += self._options(sparse_recipes(floating, fewest, layer), errors, prices)
         return BranchUnit(self.index, self.kind, tuple(options))
+
+    def _narrowed(self, known: Mapping[int, Price], bits: Bits, divergence: "_Interpolation") -> list[BranchOption]:
+        """Return the options of all levels in a bit-width, the removed branch last."""
+        prices = filled_in(known, _levels(self.library.network.layers[self.index], self.kind))
+        return [
+            BranchOption(self._recipe(level, bits=bits), error, divergence(error), size)
+            for level, (error, size) in prices.items()
+        ]
 
     def _options(
         self, recipes: Iterable[BranchRecipe], errors: BranchErrors, prices: Mapping[Bits, "_Interpolation"]
@@ -199,6 +211,29 @@ class _Unit:
 
     def _divergence(self, branch: Branch) -> float:
         return self.model.divergence({(self.index, self.kind): branch})
+
+
+def filled_in(known: Mapping[int, Price], levels: Sequence[int]) -> dict[int, Price]:
+    """Return error and stored bytes at all levels from those at some, among which are the widest and 0.
+
+    Errors lie on a smooth curve that turns nowhere between two that are known (Fritsch and Carlson 1980); bytes are a
+    constant and a multiple of the width.
+
+    Args:
+        known: Error and bytes by level; two levels above 0 at least, if any is not known.
+        levels: In descending order.
+    """
+    missing = [level for level in levels if level not in known]
+    if not missing:
+        return {level: known[level] for level in levels}
+    widths = sorted(known)
+    errors = PchipInterpolator(widths, [known[width][0] for width in widths])(missing)
+    (low, (_, least)), (high, (_, most)) = ((width, known[width]) for width in (widths[1], widths[-1]))
+    found = {
+        level: (float(error), least + round((most - least) * (level - low) / (high - low)))
+        for level, error in zip(missing, errors, strict=True)
+    }
+    return {level: known[level] if level in known else found[level] for level in levels}
 
 
 class _Interpolation:
@@ -231,7 +266,15 @@ def _levels(layer: Layer, kind: str) -> tuple[int, ...]:
         assert layer.attention is not None
         return head_levels(layer.attention.heads)
     assert layer.feed_forward is not None
-    return width_levels(layer.feed_forward.intermediate_size)
+    return all_width_levels(layer.feed_forward.intermediate_size)
+
+
+def _computed_levels(layer: Layer, kind: str) -> tuple[int, ...]:
+    """Return the levels whose branches are built."""
+    if kind == "attention":
+        return _levels(layer, kind)
+    assert layer.feed_forward is not None
+    return computed_width_levels(layer.feed_forward.intermediate_size)
 
 
 def _fixed_bytes(network: EncoderNetwork) -> int:

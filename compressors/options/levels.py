@@ -2,8 +2,12 @@
 
 SHRINK = 0.9
 """Each width keeps this share of the one before, as in ZipLM (Kurtic et al. 2023, arXiv:2302.04089)."""
-MULTIPLE = 32
-"""Widths are multiples of this: narrower steps change the time of a matrix product on no device that we know."""
+STEPS = (8, 16, 32, 64)
+"""Steps of the width that kernels may reward, each twice the one before."""
+USUAL_STEP = 32
+"""Step where no device has been asked."""
+NARROW = 64
+"""Up to this width, errors of all levels are computed."""
 ANCHOR_SHARES = (0.5, 0.25, 0.125, 0.03)
 """Widths at which the end-to-end divergence is evaluated, as fractions of the full one; beside removal."""
 RANK_SHARES = (0.25, 0.5, 0.75)
@@ -15,16 +19,33 @@ def head_levels(heads: int) -> tuple[int, ...]:
     return tuple(range(heads, -1, -1))
 
 
-def width_levels(full: int, multiple: int = MULTIPLE) -> tuple[int, ...]:
-    """Return widths from ``full`` down to ``multiple`` in steps of a tenth, rounded, and 0.
+def width_levels(full: int, step: int = USUAL_STEP) -> tuple[int, ...]:
+    """Return widths from ``full`` down to ``step``, each a tenth less and rounded to a multiple of ``step``, and 0.
 
-    For ``full`` below ``multiple`` there is nothing between everything and nothing.
+    Wide ones are rounded to coarser :data:`STEPS` that are no more than a tenth: such widths suit every device, so that
+    levels for one step are mostly levels for another. For ``full`` below ``step`` there is nothing between everything
+    and nothing.
     """
     widths, width = {full, 0}, float(full)
-    while width > multiple:
+    while width > step:
         width *= SHRINK
-        widths.add(min(full, max(multiple, round(width / multiple) * multiple)))
+        multiple = max([step, *(coarser for coarser in STEPS if coarser <= (1 - SHRINK) * width)])
+        widths.add(min(full, max(step, round(width / multiple) * multiple)))
     return tuple(sorted(widths, reverse=True))
+
+
+def all_width_levels(full: int) -> tuple[int, ...]:
+    """Return the widths for every one of the :data:`STEPS`: what is computed once serves any device."""
+    return tuple(sorted({width for step in STEPS for width in width_levels(full, step)}, reverse=True))
+
+
+def computed_width_levels(full: int) -> tuple[int, ...]:
+    """Return those of :func:`all_width_levels` whose errors are computed; between these they are interpolated.
+
+    The usual ones, and the narrowest: errors change fast there, and cost little.
+    """
+    usual = width_levels(full)
+    return tuple(width for width in all_width_levels(full) if width in usual or width <= NARROW)
 
 
 def low_ranks(rows: int, columns: int) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compressors.network import Layer
-from compressors.options.levels import MULTIPLE
+from compressors.options.levels import USUAL_STEP
 from compressors.options.levels import low_ranks
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
@@ -63,7 +63,7 @@ def _halved(recipe: BranchRecipe, layer: Layer) -> BranchRecipe | None:
         assert layer.attention is not None
         return recipe.model_copy(update={"heads": layer.attention.heads // 2}) if layer.attention.heads > 1 else None
     assert layer.feed_forward is not None
-    width = layer.feed_forward.intermediate_size // 2 // MULTIPLE * MULTIPLE
+    width = layer.feed_forward.intermediate_size // 2 // USUAL_STEP * USUAL_STEP
     return recipe.model_copy(update={"intermediate_size": width}) if width else None
 
 

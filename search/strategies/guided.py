@@ -110,10 +110,11 @@ class GuidedStrategy:
         if prepared.options is None:
             raise InvalidInputError("This job has no option database.", hint="Use the strategy 'direct'.")
         self._request, self._prepared, self._space = request, prepared, space
-        self._units = allowed_units(prepared.options, space)
+        self._units = allowed_units(prepared.options, space, prepared.latency_table)
         self._merges = allowed_merges(prepared.options, space)
         self._fixed_bytes = prepared.options.fixed_size_bytes
-        self._context = context_key(prepared.options, prepared.anatomy, request.space)
+        given = [prepared.options, prepared.anatomy, request.space, prepared.latency_table]
+        self._context = context_key(*(part for part in given if part is not None))
         if not any(len(unit.options) > 1 for unit in self._units):
             raise InvalidInputError("The option database has no choice within space.kinds.", hint="Allow more kinds.")
 

@@ -16,8 +16,9 @@ from workers.operations.bench import bench
 from workers.operations.data import Feeds
 from workers.operations.forms import write_network
 from workers.operations.inputs import JobInputs
-from workers.operations.table import Block
 from workers.operations.table import plan
+from workers.operations.table_block import Block
+from workers.operations.width_steps import step_blocks
 from workers.runner.operation import OperationContext
 
 RANGE_TEXTS = 8
@@ -25,7 +26,10 @@ RANGE_TEXTS = 8
 
 
 def table_blocks(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "anatomy", "capabilities", "graph_defaults"} -> {"blocks": [{"block", "artifact"}]}``."""
+    """``{"inputs", "anatomy", "capabilities", "graph_defaults"} -> {"blocks", "steps"}``.
+
+    Both are lists of ``{"block", "artifact"}``.
+    """
     inputs = JobInputs.model_validate(arguments["inputs"])
     anatomy = Anatomy.model_validate(arguments["anatomy"])
     capabilities = Capabilities.model_validate(arguments["capabilities"])
@@ -36,11 +40,16 @@ def table_blocks(arguments: JsonObject, context: OperationContext) -> JsonObject
     workload = inputs.workload
     static = (workload.batch, workload.sequence_length) if defaults.graph.static_shape else None
     ranges = work.calibration_feeds()[:RANGE_TEXTS] if defaults.quantization.scheme == "static" else None
-    found = []
-    for block in plan(anatomy, capabilities, defaults):
-        artifact = write_block(work.network, block, defaults, inputs.blocks, inputs.form, static=static, feeds=ranges)
-        found.append({"block": block.model_dump(mode="json"), "artifact": artifact.model_dump(mode="json")})
-    return {"blocks": found}
+
+    def written(blocks: list[Block]) -> list[JsonObject]:
+        found = []
+        for block in blocks:
+            path = write_block(work.network, block, defaults, inputs.blocks, inputs.form, static=static, feeds=ranges)
+            found.append({"block": block.model_dump(mode="json"), "artifact": path.model_dump(mode="json")})
+        return found
+
+    facts = (anatomy, capabilities, defaults)
+    return {"blocks": written(plan(*facts)), "steps": written(step_blocks(*facts))}
 
 
 def write_block(

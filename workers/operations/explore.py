@@ -68,7 +68,7 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
     usual = prepared.graph_defaults.quantization
     model = LatencyModel(branch_costs(request, prepared), prepared.anatomy, seen, usual)
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
-    solver = GuidedSpace(allowed_units(prepared.options, space), space, model)
+    solver = GuidedSpace(allowed_units(prepared.options, space, prepared.latency_table), space, model)
     work = bench(inputs, context)
     library = BranchLibrary(work.network, work.calibration, space.dense_recipe())
     scoring = ScoringSet.collect(scoring_examples(work), PARTS)

@@ -3,10 +3,6 @@
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Literal
-
-from pydantic import BaseModel
-from pydantic import ConfigDict
 
 from compressors.description import Anatomy
 from compressors.options.levels import low_ranks
@@ -16,7 +12,6 @@ from compressors.recipe import FeedForwardRecipe
 from infra.database.models import JsonObject
 from profilers.table import race_many
 from profilers.table import settle
-from profilers.types import Artifact
 from profilers.types import Capabilities
 from profilers.types import Effort
 from profilers.types import Estimate
@@ -25,9 +20,16 @@ from search.options import BranchTable
 from search.options import Precision
 from search.options import latency_key
 from search.prepared import GraphDefaults
-from workers.operations.formats import branch_bits
+from workers.operations.formats import block_formats
 from workers.operations.inputs import JobInputs
 from workers.operations.measure import stand
+from workers.operations.table_block import BRANCHES
+from workers.operations.table_block import NO_ATTENTION
+from workers.operations.table_block import NO_FEED_FORWARD
+from workers.operations.table_block import Block
+from workers.operations.table_block import artifacts_of
+from workers.operations.width_steps import STEPS_SHARE
+from workers.operations.width_steps import measure_steps
 from workers.runner.operation import OperationContext
 
 FINE_HEADS = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 3 / 4, 1.0)
@@ -39,41 +41,7 @@ MEDIUM = 1 / 3
 """Width of the branches that stand beside those that are varied."""
 MULTIPLE = 32
 """Widths of feed-forward branches are multiples of this."""
-NO_ATTENTION = AttentionRecipe(heads=0)
-NO_FEED_FORWARD = FeedForwardRecipe(intermediate_size=0)
-BRANCHES: tuple[Branch, ...] = ("attention", "feed_forward")
 EFFORT = Effort(half_width=0.03, seconds=3.0, total_seconds=45.0, min_blocks=10, control_every=2, retreats=1)
-
-
-class Block(BaseModel):
-    """A model that is timed: the same branches in every layer, or only in the last, and the norms of all."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    attention: AttentionRecipe = NO_ATTENTION
-    feed_forward: FeedForwardRecipe = NO_FEED_FORWARD
-    precision: Precision = "f32"
-    extent: Literal["all", "last", "none"] = "all"
-    """``none``: not even norms."""
-    first_token: bool = False
-    """The last layer is computed for the first token only."""
-
-    @property
-    def name(self) -> str:
-        """For file names."""
-        attention, feed_forward = self.attention, self.feed_forward
-        parts = (
-            "first" if self.first_token else self.extent,
-            f"h{attention.heads}r{attention.rank or 0}b{attention.bits}",
-            f"w{feed_forward.intermediate_size}r{feed_forward.rank or 0}b{feed_forward.bits}",
-            self.precision,
-        )
-        return "-".join(parts)
-
-    def without(self, branch: Branch) -> "Block":
-        """Return the same model without one kind of branch."""
-        removed = NO_ATTENTION if branch == "attention" else NO_FEED_FORWARD
-        return self.model_copy(update={branch: removed})
 
 
 def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) -> list[Block]:
@@ -82,8 +50,7 @@ def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) 
     Branches are varied beside branches of the other kind of medium width: alone, the weights of a narrow branch may
     fit into a cache that they would not have for themselves in any model of use.
     """
-    main: Bits = 8 if 8 in branch_bits(capabilities, defaults) else 32
-    precision = defaults.precision
+    main, precision = block_formats(capabilities, defaults)[0]
     blocks = [Block(precision=precision), Block(precision=precision, extent="none")]
     blocks += _varied(anatomy, main, main, precision, fine=True)
     blocks += _last_layer(anatomy, defaults, main, precision)
@@ -97,23 +64,29 @@ def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) 
 
 
 def table(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "anatomy", "blocks": [{"block", "artifact"}], "max_seconds"} -> {"latency_table", ...}``."""
+    """``{"inputs", "anatomy", "blocks", "steps", "max_seconds"} -> {"latency_table", "table_seconds"}``.
+
+    ``blocks`` and ``steps`` are lists of ``{"block", "artifact"}``: models of :func:`plan`, and of
+    :func:`workers.operations.width_steps.step_blocks`.
+    """
     inputs = JobInputs.model_validate(arguments["inputs"])
     anatomy = Anatomy.model_validate(arguments["anatomy"])
-    blocks = {
-        Block.model_validate(entry["block"]): Artifact.model_validate(entry["artifact"])
-        for entry in arguments["blocks"]
-    }
-    context.progress({"doing": "timing building blocks", "of": len(blocks)})
+    blocks, steps = artifacts_of(arguments["blocks"]), artifacts_of(arguments["steps"])
+    context.progress({"doing": "timing building blocks", "of": len(blocks) + len(steps)})
     open_stand = stand(inputs, context)
     started = time.monotonic()
-    artifacts = {block.name: artifact for block, artifact in blocks.items()}
     seconds: float = arguments["max_seconds"]
-    effort = EFFORT.model_copy(update={"total_seconds": seconds})
-    ratios = race_many(open_stand.session, open_stand.reference, artifacts, effort, inputs.seed)
+    for_steps = STEPS_SHARE * seconds if steps else 0.0
+    effort = EFFORT.model_copy(update={"total_seconds": seconds - for_steps})
+    named = {block.name: artifact for block, artifact in blocks.items()}
+    ratios = race_many(open_stand.session, open_stand.reference, named, effort, inputs.seed)
     found = branch_table({block: ratios[block.name] for block in blocks}, anatomy)
+    update = {
+        "seconds": seconds,
+        "width_steps": measure_steps(open_stand.session, steps, for_steps, inputs.seed),
+    }
     return {
-        "latency_table": found.model_copy(update={"seconds": seconds}).model_dump(mode="json"),
+        "latency_table": found.model_copy(update=update).model_dump(mode="json"),
         "table_seconds": round(time.monotonic() - started, 3),
     }
 

@@ -16,7 +16,7 @@ from infra.events import append_event
 from infra.shared_results import keep_shared
 from search.requests import JobRequest
 
-VERSION = 2
+VERSION = 3
 """Counts up when calibrations or option databases are computed in another way, so that old ones are not used."""
 
 

@@ -9,9 +9,11 @@ from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import LatencyTable
 from infra.database.models import Step
+from infra.events import append_event
 from search.lifecycle import ENDED
 from search.lifecycle import set_stage
 from search.options import BranchTable
+from search.width_notes import describe_steps
 from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
 from workers.stages.base import JobStage
@@ -23,7 +25,7 @@ from workers.stages.explore import start_guided
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 
-VERSION = 3
+VERSION = 4
 """Counts up when tables are measured in another way, so that old ones are not used any more."""
 BUDGET_SHARE = 0.12
 """Part of the job's time that timing building blocks may take, once for each kind of model, device and workload."""
@@ -63,6 +65,9 @@ class TableStage(JobStage):
         keep_longest(session, _known(session, job), fresh, "table")
         job.prepared = (job.prepared or {}) | output
         session.add(job)
+        steps = describe_steps(BranchTable.model_validate(table))
+        if steps:
+            append_event(session, job.id, "notice", {"step": self.kind, "message": steps})
         if "options" in job.prepared:
             start_guided(session, job)
         else:
@@ -77,8 +82,8 @@ def table_key(session: Session, job: Job) -> str:
 def _measure(context: StageContext, inputs: JobInputs, prepared: JsonObject, seconds: float) -> JsonObject:
     given = inputs.model_dump(mode="json")
     facts = {name: prepared[name] for name in ("anatomy", "capabilities", "graph_defaults")}
-    blocks = context.runner("compute").call("table_blocks", {"inputs": given, **facts})["blocks"]
-    arguments = {"inputs": given, "anatomy": prepared["anatomy"], "blocks": blocks, "max_seconds": seconds}
+    models = context.runner("compute").call("table_blocks", {"inputs": given, **facts})
+    arguments = {"inputs": given, "anatomy": prepared["anatomy"], **models, "max_seconds": seconds}
     return context.runner("device").call("table", arguments)
 
 

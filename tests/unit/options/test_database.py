@@ -11,11 +11,14 @@ from compressors.calibration import Calibration
 from compressors.local_error import relative_errors
 from compressors.network import EncoderNetwork
 from compressors.options.branches import BranchLibrary
+from compressors.options.branches import stored_bytes
 from compressors.options.database import BranchUnit
 from compressors.options.database import OptionSet
 from compressors.options.database import build_options
+from compressors.options.errors import BranchErrors
+from compressors.options.levels import all_width_levels
 from compressors.options.levels import anchor_levels
-from compressors.options.levels import width_levels
+from compressors.options.levels import computed_width_levels
 from compressors.options.scoring import ScoringSet
 from compressors.options.scoring import divergences
 from compressors.options.stitch import StitchedModel
@@ -23,6 +26,8 @@ from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from compressors.torch_module import to_module
 from tests.unit.options.conftest import LAYERS
+
+INTERPOLATED = set(all_width_levels(128)) - set(computed_width_levels(128))
 
 
 def plain(unit: BranchUnit, bits: int = 32) -> list[tuple[int | None, float]]:
@@ -49,7 +54,7 @@ def test_every_branch_has_dense_narrower_and_removed_options(options: OptionSet)
         widths = [width for width, _ in plain(unit)]
         assert widths[0] is None
         assert widths[-1] == 0
-        expected = [4, 3, 2, 1, 0] if unit.kind == "attention" else list(width_levels(128))
+        expected = [4, 3, 2, 1, 0] if unit.kind == "attention" else list(all_width_levels(128))
         assert [expected[0], *widths[1:]] == expected
 
 
@@ -77,7 +82,8 @@ def test_errors_are_those_of_the_built_candidates(
 ) -> None:
     for unit in options.units:
         for option in unit.options[1:-1:5]:
-            if option.recipe.bits != 32 or option.recipe.rank is not None:
+            width = getattr(option.recipe, "intermediate_size", None)
+            if option.recipe.bits != 32 or option.recipe.rank is not None or width in INTERPOLATED:
                 continue
             candidate = apply_recipe(network, calibration, recipe_of({(unit.layer, unit.kind): option.recipe}))
             last = "attention.output" if unit.kind == "attention" else "feed_forward.down"
@@ -85,11 +91,28 @@ def test_errors_are_those_of_the_built_candidates(
             assert option.error == pytest.approx(exact, rel=1e-9, abs=1e-12)
 
 
+def test_widths_between_the_computed_ones_are_close_to_the_built_branches(
+    network: EncoderNetwork, calibration: Calibration, options: OptionSet
+) -> None:
+    library = BranchLibrary(network, calibration, Recipe.dense(LAYERS))
+    assert len(INTERPOLATED) >= 4
+    for unit in options.units:
+        if unit.kind != "feed_forward":
+            continue
+        errors = BranchErrors(network.layers[unit.layer], unit.kind, calibration, "obs")
+        between = [option for option in unit.options if option.recipe.intermediate_size in INTERPOLATED]
+        assert len(between) == 2 * len(INTERPOLATED)
+        for option in between:
+            branch = library.get(unit.layer, option.recipe)
+            assert option.error == pytest.approx(errors.relative_error(branch), rel=0.03)
+            assert option.size_bytes == stored_bytes(branch.linears, library.recipe.quantization)
+
+
 def test_anchor_divergence_is_that_of_the_torch_module(
     network: EncoderNetwork, calibration: Calibration, examples: list[dict[str, Tensor]], options: OptionSet
 ) -> None:
     unit = options.units[1]
-    anchors = anchor_levels(width_levels(128))
+    anchors = anchor_levels(computed_width_levels(128))
     dense = to_module(network)
     for option in unit.options:
         if option.recipe.intermediate_size not in anchors or option.recipe.bits != 32:

@@ -21,9 +21,9 @@ from search.latency_model import LatencyModel
 from search.options import BranchTable
 from search.prepared import GraphDefaults
 from workers.operations.blocks import write_block
-from workers.operations.table import Block
 from workers.operations.table import branch_table
 from workers.operations.table import plan
+from workers.operations.table_block import Block
 
 CPU = Capabilities(profiler="onnxruntime", available=True, bits=(32, 8))
 ANATOMY = Anatomy(

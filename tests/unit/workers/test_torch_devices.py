@@ -103,7 +103,9 @@ def test_building_blocks_are_torch_models_too(work: Bench) -> None:
     assert seen["graph_defaults"]["precision"] == "bf16"
     given = {"inputs": work.inputs.model_dump(mode="json")}
     given |= {name: seen[name] for name in ("anatomy", "capabilities", "graph_defaults")}
-    blocks = table_blocks(given, context(work))["blocks"]
+    models = table_blocks(given, context(work))
+    blocks = [*models["blocks"], *models["steps"]]
+    assert bool(models["steps"]) == (max(work.anatomy.intermediate_size) >= 128)
     text = work.data.workload_feeds("search")[0]
     for entry in blocks:
         artifact = Artifact.model_validate(entry["artifact"])
