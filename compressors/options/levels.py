@@ -6,8 +6,6 @@ STEPS = (8, 16, 32, 64)
 """Steps of the width that kernels may reward, each twice the one before."""
 USUAL_STEP = 32
 """Step where no device has been asked."""
-NARROW = 64
-"""Up to this width, errors of all levels are computed."""
 ANCHOR_SHARES = (0.5, 0.25, 0.125, 0.03)
 """Widths at which the end-to-end divergence is evaluated, as fractions of the full one; beside removal."""
 RANK_SHARES = (0.25, 0.5, 0.75)
@@ -42,10 +40,10 @@ def all_width_levels(full: int) -> tuple[int, ...]:
 def computed_width_levels(full: int) -> tuple[int, ...]:
     """Return those of :func:`all_width_levels` whose errors are computed; between these they are interpolated.
 
-    The usual ones, and the narrowest: errors change fast there, and cost little.
+    The usual ones, and the narrowest: a few channels more or less than none is where errors are no smooth curve.
     """
     usual = width_levels(full)
-    return tuple(width for width in all_width_levels(full) if width in usual or width <= NARROW)
+    return tuple(width for width in all_width_levels(full) if width in usual or width <= USUAL_STEP)
 
 
 def low_ranks(rows: int, columns: int) -> tuple[int, ...]:

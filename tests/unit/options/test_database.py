@@ -104,7 +104,7 @@ def test_widths_between_the_computed_ones_are_close_to_the_built_branches(
         assert len(between) == 2 * len(INTERPOLATED)
         for option in between:
             branch = library.get(unit.layer, option.recipe)
-            assert option.error == pytest.approx(errors.relative_error(branch), rel=0.03)
+            assert option.error == pytest.approx(errors.relative_error(branch), rel=0.05, abs=0.001)
             assert option.size_bytes == stored_bytes(branch.linears, library.recipe.quantization)
 
 
