@@ -39,8 +39,7 @@ def get_owned(
     row: Any = session.get(table, identifier, options=[defer(column) for column in later], with_for_update=lock)
     if row is None or row.owner != principal.id:
         name = table.__name__.lower()
-        raise NotFoundError(
-            f"There is no {name} {identifier[:100]!r}.", hint=f"GET /v1/{name}s lists the ones of this API key."
-        )
+        lists = f"GET /v1/{name}s lists" if name != "job" else "`paretune jobs`, or GET /v1/jobs, lists"
+        raise NotFoundError(f"There is no {name} {identifier[:100]!r}.", hint=f"{lists} the ones of this API key.")
     found: Owned = row
     return found

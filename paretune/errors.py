@@ -77,6 +77,13 @@ class ApiError(Exception):
                 code="no-answer",
                 title="No answer yet",
             )
+        if isinstance(cause, httpx.UnsupportedProtocol):
+            return cls(
+                f"{url!r} is not the address of a service.",
+                hint="Write it with the protocol and the port, such as http://127.0.0.1:8765.",
+                code="invalid-url",
+                title="Invalid URL",
+            )
         return cls(
             f"No Paretune service answers at {url} ({type(cause).__name__}: {cause}).",
             hint="Start one with `paretune up`, or set PARETUNE_URL to where it runs.",

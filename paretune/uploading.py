@@ -47,7 +47,7 @@ def model_files(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise ApiError(
             f"{folder} is not a folder.",
-            hint="Give the folder that holds config.json and model.safetensors.",
+            hint="Give the folder that holds config.json and model.safetensors, or the id of an uploaded model.",
             code="invalid-model",
         )
     weights = sorted(path.name for path in folder.iterdir() if _WEIGHTS.fullmatch(path.name))

@@ -40,7 +40,7 @@ KeyId = Annotated[str, Path(max_length=100)]
 def _get(session: Session, key_id: str) -> ApiKey:
     row = session.get(ApiKey, key_id)
     if row is None:
-        raise NotFoundError(f"There is no key {key_id!r}.", hint="GET /v1/keys lists them.")
+        raise NotFoundError(f"There is no key {key_id!r}.", hint="`paretune keys` and GET /v1/keys list them.")
     return row
 
 

@@ -1,5 +1,6 @@
 """The programs that make up the embedded service, and how each is started."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -75,9 +76,12 @@ def check_port(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
+            taken = error.errno in {errno.EADDRINUSE, errno.EACCES}
             raise ConflictError(
                 f"The API cannot listen at {settings.host}:{settings.port}: {error.strerror}.",
-                hint="Choose another port with --port.",
+                hint="Choose another port with --port."
+                if taken
+                else "Give --host an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them.",
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Durations as people write them: ``90``, ``90s``, ``10m``, ``1h30m``."""
+"""Durations as people write them: ``90s``, ``10m``, ``1h30m``."""
 
 import re
 
@@ -12,11 +12,11 @@ def parse_duration(text: str) -> float:
     """Return seconds.
 
     Raises:
-        typer.BadParameter: The text is not a duration.
+        typer.BadParameter: The text is not a duration, or has no unit.
     """
     text = text.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
+    if re.fullmatch(r"\d+(\.\d+)?", text):  # who writes 10 for ten minutes would get a job of ten seconds
+        raise typer.BadParameter(f"{text!r} has no unit; write {text}s, {text}m or {text}h")
     if text and re.fullmatch(f"(?:{_PART.pattern})+", text):
         return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 10m or 1h30m")

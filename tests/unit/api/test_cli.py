@@ -232,6 +232,7 @@ def test_uploaded_things_can_be_named_by_id(run: Run, folder: Path, data: Path) 
     [
         (["--device", "moon"], "Registered devices: local-cpu"),
         (["--text-column", "sentence"], "no column 'sentence'"),
+        (["--text-column", "sentence"], "It has: text, label. Name the right one: columns.text_column, --text-column."),
         (["--label-column", "stars"], "no column 'stars'"),
         (["--max-latency", "0.0001"], "starting any graph takes longer"),
     ],
@@ -244,6 +245,22 @@ def test_what_cannot_work_says_what_to_do(run: Run, folder: Path, data: Path, ar
     error = parsed(run("submit", folder, "--data", data, *arguments, "--json"))["error"]
     assert error["status"] == 422
     assert error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["watch", "0199"], "`paretune jobs`, or GET /v1/jobs, lists"),
+        (["keys", "revoke", "nobody"], "`paretune keys`"),
+        (["jobs", "--url", "127.0.0.1:8765"], "with the protocol and the port, such as http://127.0.0.1:8765"),
+        (["submit", "./nowhere", "--data", "d.csv"], "or the id of an uploaded model"),
+        (["submit", ".", "--data", "d.csv", "--budget", "10"], "write 10s, 10m or 10h"),
+    ],
+)
+def test_hints_name_what_can_be_typed(run: Run, arguments: list[str], words: str, data: Path) -> None:
+    shown = run(*[str(data) if part == "d.csv" else part for part in arguments])
+    assert shown.exit_code != 0
+    assert words in " ".join(shown.output.split())
 
 
 def test_a_damaged_model_is_explained(run: Run, folder: Path, data: Path) -> None:
@@ -380,16 +397,21 @@ def test_usage_mistakes_are_exit_code_2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("0.5h", 1800), ("2d", 172800)]
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("0.5h", 1800), ("2d", 172800)]
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "m", "10x", "10m5", "-5", "1e3", "ten"])
+@pytest.mark.parametrize("text", ["", "m", "10x", "10m5", "-5", "1e3", "ten", "10", "1.5"])
 def test_what_is_not_a_duration(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_duration(text)
+
+
+def test_a_duration_without_a_unit_says_which_there_are() -> None:
+    with pytest.raises(typer.BadParameter, match="write 10s, 10m or 10h"):
+        parse_duration("10")
 
 
 def test_durations_are_shown_in_two_units() -> None:

@@ -1,6 +1,7 @@
 """One service at a time lives in a home, and what lies there is private."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from infra.database.models import ApiKey
 from infra.embedded.home import exclusive_home
 from infra.embedded.home import prepare_home
 from infra.embedded.key import ensure_api_key
+from infra.embedded.services import check_port
 from infra.embedded.services import service_url
 from infra.errors import ConflictError
 from infra.settings import Settings
@@ -101,3 +103,14 @@ def test_the_key_stays_as_long_as_it_works(settings: Settings) -> None:
 )
 def test_the_url_to_reach_the_service_at(host: str, url: str) -> None:
     assert service_url(load_settings(host=host)) == url
+
+
+def test_an_address_of_another_machine_is_no_matter_of_the_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConflictError) as found:
+            check_port(load_settings(home=tmp_path, host="127.0.0.1", port=port))
+    assert "--port" in str(found.value.hint)
+    with pytest.raises(ConflictError) as found:
+        check_port(load_settings(home=tmp_path, host="192.0.2.1", port=port))
+    assert "--host" in str(found.value.hint)
