@@ -34,7 +34,10 @@ from search.outcomes import outcome_of
 from search.outcomes import place_of
 from search.plan import PlannedTrial
 from search.quantized_finish import FINISH_SHARE
-from search.quantized_finish import finish_candidate
+from search.quantized_finish import LEAST_STEPS
+from search.quantized_finish import SLOWER
+from search.quantized_finish import finish_candidates
+from search.quantized_finish import shape_digest
 from search.race import SHORTEST_SECONDS
 from search.race import Lane
 from search.race import Outcome
@@ -244,22 +247,35 @@ def _finish(
     records: Sequence[TrialRecord],
     left: float,
 ) -> bool:
-    """Begin the quantisation-aware finish of the best int8 model, if it is needed; return whether it was begun."""
+    """Begin the next quantisation-aware finish, if a model needs one and there is time; return whether it was begun."""
     wanted = request.training
     assert wanted is not None
-    if not wanted.quantized_finish or any(step.payload.get("finish") for step in steps):
+    if not wanted.quantized_finish:
         return False
-    if left < FINISH_SHARE * wanted.seconds / 2:
+    finishes = [step for step in steps if step.payload.get("finish")]
+    seconds = min(left, FINISH_SHARE * wanted.seconds - sum(map(_spent, finishes)))
+    finished = {shape_digest(Recipe.model_validate(step.payload["recipe"])) for step in finishes}
+    step_times = {step.output["weights"]: _spent(step) / max(1, step.output["steps"]) for step in steps if step.output}
+    affordable = [
+        (record, recipe)
+        for record, recipe in finish_candidates(records, request.goal, finished)
+        if seconds >= LEAST_STEPS * SLOWER * step_times.get(recipe.weights, 0.0)
+    ]
+    if seconds <= 0 or not affordable:
         return False
-    recipe = finish_candidate([record for record in records if record.source == SOURCE], request.goal)
-    if recipe is None:
-        return False
-    seconds = min(left, FINISH_SHARE * wanted.seconds)
+    record, recipe = affordable[0]
+    key = f"recover:finish:{len(finishes)}"
     payload = {"recipe": recipe.model_dump(mode="json"), "seconds": seconds, "place": [len(steps), 0], "finish": True}
-    create_step(session, job_id=job.id, kind="recover", key="recover:finish", queue="compute", payload=payload)
-    message = f"Quantisation-aware finish of the best int8 model, for at most {seconds:.0f} s."
-    append_event(session, job.id, "notice", {"message": message, "step": "recover:finish"})
+    create_step(session, job_id=job.id, kind="recover", key=key, queue="compute", payload=payload)
+    message = f"Quantisation-aware finish of model {record.number}, for at most {seconds:.0f} s."
+    append_event(session, job.id, "notice", {"message": message, "step": key})
     return True
+
+
+def _spent(step: Step) -> float:
+    """Return the training time of a step; one without a result counts in full."""
+    seconds: float = step.payload["seconds"] if step.output is None else step.output["seconds"]
+    return seconds
 
 
 def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:

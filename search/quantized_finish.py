@@ -1,51 +1,101 @@
-"""Which healed int8 model deserves a training that knows about int8."""
+"""Which healed int8 models deserve a training that knows about int8."""
 
+from collections.abc import Collection
 from collections.abc import Sequence
+from dataclasses import replace
 
 from compressors.recipe import Recipe
 from search.goals import meets_drop
+from search.pareto import dominates
 from search.requests import Goal
 from search.study import TrialRecord
 
 FINISH_SHARE = 0.08
-"""Part of the recovery's time that is set aside for it."""
+"""Part of the recovery's time that is set aside for all of them."""
+LEAST_STEPS = 100
+"""Where there is no time for so many, a finish is not begun."""
+SLOWER = 1.5
+"""A step that knows about int8 takes so many times what one in floating point takes."""
 SHARE = 0.25
 """Part of the allowed drop that rounding to int8 may take without a finish."""
 SHARE_WITHOUT_GOAL = 0.0025
 """The same as a drop, where no drop is given."""
 
 
-def finish_candidate(records: Sequence[TrialRecord], goal: Goal) -> Recipe | None:
-    """Return the int8 recipe to finish, or ``None`` where plain int8 is good enough everywhere.
+def finish_candidates(
+    records: Sequence[TrialRecord], goal: Goal, finished: Collection[str] = ()
+) -> list[tuple[TrialRecord, Recipe]]:
+    """Return the healed int8 models to finish, the most promising first, each with the recipe to train.
 
-    The candidate is the fastest healed model that loses more than its share by rounding, and meets the goal without it.
-    It comes without smoothing, which would move the trained weights off the grid that they are trained on.
+    A candidate loses more than its share by rounding. Without that loss it would be on the front of all models, as one
+    would that is to be the answer. Of the weights that a shape had in the course of a race the best count. The recipe
+    comes without smoothing, which would move the trained weights off the grid that they are trained on.
+
+    Those that meet the goal without rounding come first, the fastest of them before others, or the most exact one where
+    a latency is asked for; then those that miss it by the least.
 
     Args:
-        records: Trials of healed models, with expected drops.
+        records: All trials of the job, with expected drops.
         goal: The request's goal.
+        finished: Shapes (:func:`shape_digest`) that have had their finish.
     """
-    share = SHARE_WITHOUT_GOAL if goal.max_drop is None else SHARE * goal.max_drop
-    floating = {_weights(record): record for record in records if not _is_int8(record)}
-    found = []
+    floating = {_weights(record): record for record in records if not is_int8(record)}
+    best: dict[str, tuple[TrialRecord, TrialRecord]] = {}
     for record in records:
         other = floating.get(_weights(record))
-        if not _is_int8(record) or other is None or record.drop is None or other.drop is None:
+        if other is None or other.loss is None or record.recipe is None or _weights(record) is None:
             continue
-        if record.drop - other.drop > share and meets_drop(other.drop, goal):
-            found.append(record)
-    best = min(found, key=lambda record: (record.expected_ratio or 1.0, record.number), default=None)
-    if best is None or best.recipe is None:
-        return None
-    quantization = best.recipe.quantization.model_copy(update={"smoothing": 0.0})
-    return best.recipe.model_copy(update={"quantization": quantization})
+        shape = shape_digest(record.recipe)
+        if is_int8(record) and shape not in finished and (shape not in best or other.loss < _loss(best[shape][1])):
+            best[shape] = record, other
+    found = [pair for pair in best.values() if _loses_by_rounding(*pair, goal) and _may_be_on_front(*pair, records)]
+    found.sort(key=lambda pair: _rank(pair[0], pair[1], goal))
+    return [(record, _to_train(record)) for record, _ in found]
+
+
+def shape_digest(recipe: Recipe) -> str:
+    """Name what a finish trains, whatever its weights."""
+    return _plain(recipe).model_copy(update={"weights": None}).digest
+
+
+def is_int8(record: TrialRecord) -> bool:
+    """Whether some of the model's layers are rounded to 8 bits."""
+    return record.recipe is not None and any(
+        8 in (layer.attention.bits, layer.feed_forward.bits) for layer in record.recipe.layers
+    )
+
+
+def _loses_by_rounding(record: TrialRecord, other: TrialRecord, goal: Goal) -> bool:
+    share = SHARE_WITHOUT_GOAL if goal.max_drop is None else SHARE * goal.max_drop
+    return record.drop is not None and other.drop is not None and record.drop - other.drop > share
+
+
+def _may_be_on_front(record: TrialRecord, other: TrialRecord, records: Sequence[TrialRecord]) -> bool:
+    hoped = replace(record, loss=other.loss).objectives
+    found = [entry.objectives for entry in records if entry is not record]
+    return hoped is not None and not any(known is not None and dominates(known, hoped) for known in found)
+
+
+def _rank(record: TrialRecord, other: TrialRecord, goal: Goal) -> tuple[bool, float, int]:
+    fits = record.size_bytes is None or goal.fits(record.size_bytes)
+    good = meets_drop(other.drop, goal) and fits
+    fastest = good and goal.max_latency_ms is None
+    return not good, (record.expected_ratio or 1.0) if fastest else _loss(other), record.number
+
+
+def _to_train(record: TrialRecord) -> Recipe:
+    assert record.recipe is not None
+    return _plain(record.recipe)
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    quantization = recipe.quantization.model_copy(update={"smoothing": 0.0})
+    return recipe.model_copy(update={"quantization": quantization})
 
 
 def _weights(record: TrialRecord) -> str | None:
     return None if record.recipe is None else record.recipe.weights
 
 
-def _is_int8(record: TrialRecord) -> bool:
-    return record.recipe is not None and any(
-        8 in (layer.attention.bits, layer.feed_forward.bits) for layer in record.recipe.layers
-    )
+def _loss(record: TrialRecord) -> float:
+    return 0.0 if record.loss is None else record.loss

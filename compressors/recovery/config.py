@@ -43,6 +43,10 @@ class Augmentation(_Frozen):
     """Chance for each token to be replaced by one drawn from the texts."""
 
 
+FINISH_STEPS = 300
+"""Steps of a quantisation-aware finish."""
+
+
 class RecoveryConfig(_Frozen):
     """Budget, losses and optimiser of one recovery.
 

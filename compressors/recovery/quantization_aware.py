@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from compressors.forward import round_activations
 from compressors.methods.rounding import largest_value
+from compressors.recovery.config import FINISH_STEPS
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.prepare import PreparedData
 from compressors.recovery.recover import RecoveryResult
@@ -62,7 +63,7 @@ def recover_quantized(
     return dataclasses.replace(result, state_dict=dict(student.state_dict()))
 
 
-def finishing(config: RecoveryConfig, steps: int = 300) -> RecoveryConfig:
+def finishing(config: RecoveryConfig, steps: int = FINISH_STEPS) -> RecoveryConfig:
     """Return ``config`` for a quantisation-aware finish: few steps, a tenth of the learning rate, no average."""
     return config.model_copy(
         update={

@@ -148,6 +148,8 @@ class Bench:
         reference_norms: Norms that are fused in the reference, of seven.
         useless: Keys of trainings that make nothing better.
         seconds: Simulated duration of each step.
+        rounding: What a healed model loses by int8, unless its training knew about it.
+        longest: Seconds after which a training has run out of patience.
     """
 
     database: Database
@@ -158,6 +160,8 @@ class Bench:
     reference_norms: int = 7
     useless: set[str] = field(default_factory=set)
     seconds: float = 1.0
+    rounding: float = 0.0
+    longest: float = 1e9
     in_flight: int = 2
     labelled: bool = True
     executed: list[str] = field(default_factory=list)
@@ -260,6 +264,7 @@ class Bench:
 
     def work(self, session: Session, job: Job, trial: Trial, kind: str) -> None:
         ratio, drop, size = truth(trial)
+        drop += self.rounding * merely_rounded(trial)
         if kind == "evaluate":
             trial.quality, trial.size_bytes = quality(drop).model_dump(mode="json"), size
             coordinator.after_evaluate(session, job, trial, self.now)
@@ -282,6 +287,7 @@ class Bench:
         for trial_id in step.payload["trials"]:
             trial = session.exec(select(Trial).where(Trial.id == trial_id)).one()
             ratio, drop, _ = truth(trial)
+            drop += self.rounding * merely_rounded(trial)
             trial.holdout = quality(drop, "holdout").model_dump(mode="json")
             trial.final_measurement = self.measured(trial, ratio)
             session.add(trial)
@@ -290,7 +296,8 @@ class Bench:
     def recover(self, session: Session, job: Job, step: Step) -> None:
         """Train: what a shape loses is halved by every ``HALVING`` seconds, except what nothing can give back."""
         step.state = "running"
-        self.pass_time(session, job, step.payload["seconds"])
+        seconds = min(step.payload["seconds"], self.longest)
+        self.pass_time(session, job, seconds)
         step.state, step.finished_at = "done", self.now
         recipe = Recipe.model_validate(step.payload["recipe"])
         if step.key in self.fails:
@@ -299,14 +306,14 @@ class Bench:
             coordinator.recover_failed(session, job, step, self.error())
             return
         before = 0 if recipe.weights is None else trained_seconds(recipe)
-        after = before + round(step.payload["seconds"])
+        after = before + round(seconds)
         scores = [(float(part), -true_drop(recipe) * 0.5 ** (part / HALVING)) for part in (before, after)]
         shape = recipe.model_copy(update={"weights": None}).digest
         step.output = {
             "weights": f"{shape[:32]}{after:032d}",
             "curve": [{"seconds": seconds - before, "score": score} for seconds, score in scores],
             "seconds": after - before,
-            "steps": 100,
+            "steps": 10 * (after - before),
             "texts": 100,
             "start_score": scores[0][1],
             "best_score": scores[1][1],
@@ -334,6 +341,16 @@ def truth(trial: Trial) -> tuple[float, float, int]:
     if recipe.weights is not None:
         drop *= FOREVER + (1 - FOREVER) * 0.5 ** (trained_seconds(recipe) / HALVING)
     return true_ratio(recipe), drop, true_size(recipe)
+
+
+def merely_rounded(trial: Trial) -> bool:
+    """Whether an int8 model has weights that were trained in floating point: their name is that of another recipe."""
+    candidate = parse_candidate(trial.candidate)
+    if isinstance(candidate, BaselineCandidate) or candidate.recipe.weights is None:
+        return False
+    recipe = candidate.recipe.model_copy(update={"weights": None})
+    rounded = any(8 in (layer.attention.bits, layer.feed_forward.bits) for layer in recipe.layers)
+    return rounded and not candidate.recipe.weights.startswith(recipe.digest[:32])
 
 
 def trained_seconds(recipe: Recipe) -> int:
