@@ -10,6 +10,7 @@ losses     the terms of the loss, its temperature, and variants of the texts
 labels     the same training with labels and with the text only
 precision  bf16 against fp32: speed and outcome
 teacher    outputs of the dense model from a cache against computed at every step: speed
+finish     what a training that knows about int8 brings after the healing, and what it takes
 memory     peak of a training in a process of its own
 
 Minutes and milliseconds are time of the processor for each thread, evaluations of the held-back part included, so no
@@ -29,6 +30,7 @@ import torch
 from benchmarks.recovery.bench import Budget
 from benchmarks.recovery.bench import accuracy
 from benchmarks.recovery.bench import load
+from benchmarks.recovery.finish import finishes
 from benchmarks.recovery.memory import peak_memory
 from benchmarks.recovery.quality import labels
 from benchmarks.recovery.quality import loss_terms
@@ -46,6 +48,7 @@ SECTIONS = {
     "labels": labels,
     "precision": precisions,
     "teacher": teachers,
+    "finish": finishes,
     "memory": peak_memory,
 }
 FILES = ("model", "train", "dev", "test")
