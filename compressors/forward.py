@@ -15,7 +15,7 @@ from compressors.network import Linear
 from compressors.network import Norm
 
 LinearMap = Callable[[Tensor, Linear], Tensor]
-"""``(values, linear) -> outputs``: :func:`apply_linear` or :func:`apply_rounded`."""
+"""``(values, linear) -> outputs``: :func:`apply_linear`, or what a file with few bits computes in its place."""
 
 
 def apply_linear(values: Tensor, linear: Linear) -> Tensor:
@@ -25,16 +25,6 @@ def apply_linear(values: Tensor, linear: Linear) -> Tensor:
     assert linear.left is not None
     assert linear.right is not None
     return functional.linear(functional.linear(values, linear.right), linear.left, linear.bias)
-
-
-def apply_rounded(values: Tensor, linear: Linear) -> Tensor:
-    """As :func:`apply_linear`, with what 8-bit layers read rounded as dynamic int8 does. The weights are not."""
-    if linear.bits != 8:
-        return apply_linear(values, linear)
-    if linear.left is None or linear.right is None:
-        return apply_linear(round_activations(values), linear)
-    latent = functional.linear(round_activations(values), linear.right)
-    return functional.linear(round_activations(latent), linear.left, linear.bias)
 
 
 def round_activations(values: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def canonicalise(recipe: Recipe, anatomy: Anatomy) -> Recipe:
     if all(branch.rank is None for branch in branches):
         unused |= {"factorization": "whitened"}
     unused["quantization"] = _quantization(recipe.quantization, {branch.bits for branch in branches})
-    changed = any(layer.merged for layer in present) or any(_is_changed(branch) for branch in branches)
+    changed = len(present) < len(layers) or any(_is_changed(branch) for branch in branches)
     if recipe.weights is not None or not (shrunk or changed):
         unused |= {"repair": "none"}
     return recipe.model_copy(update={"layers": layers} | unused)

@@ -1,5 +1,6 @@
 """The rounding of few bits, played through in torch: how much error a bit-width must be expected to cause."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,11 +12,14 @@ from compressors.export.onnx.linear import to_numpy
 from compressors.export.onnx.quantization import quantize_in_blocks
 from compressors.export.onnx.quantization import quantize_per_channel
 from compressors.export.onnx.quantization import quantize_rows
+from compressors.forward import LinearMap
+from compressors.forward import apply_linear
 from compressors.forward import round_activations
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
 from compressors.recipe import BLOCK
 from compressors.recipe import QuantizationRecipe
+from compressors.recipe import Recipe
 from compressors.torch_module import to_module
 
 
@@ -44,9 +48,8 @@ def rounded_module(
                     setattr(
                         owner, name, _RoundedLinear(linear, quantization, is_operand=operand, in_blocks=int8_products)
                     )
-    if quantization.embedding_bits == 8:
-        values, scales = quantize_rows(to_numpy(network.embeddings.word))
-        module.embeddings.word.weight = nn.Parameter(torch.from_numpy(values * scales), requires_grad=False)
+    table = stored_table(network.embeddings.word, quantization)
+    module.embeddings.word.weight = nn.Parameter(table, requires_grad=False)
     return module
 
 
@@ -66,7 +69,7 @@ class _RoundedLinear(nn.Module):
             if self.rounds_inputs:
                 inputs = _round_activation(inputs)
             elif self.in_blocks:
-                inputs = _round_blocks(inputs)
+                inputs = round_blocks(inputs)
             inputs = functional.linear(inputs, weight)
         output = inputs if self.bias is None else inputs + self.bias
         return _round_activation(output) if self.rounds_output else output
@@ -95,13 +98,48 @@ def stored_weight(weight: Tensor, bits: int, quantization: QuantizationRecipe) -
     return torch.from_numpy(rows[:, : weight.shape[1]].copy())
 
 
+def stored_table(table: Tensor, quantization: QuantizationRecipe) -> Tensor:
+    """Return the word embeddings ``[vocabulary, hidden]`` that the file has; themselves where they are not rounded."""
+    if quantization.embedding_bits == 32:
+        return table
+    values, scales = quantize_rows(to_numpy(table))
+    return torch.from_numpy(values * scales)
+
+
+def input_rounding(recipe: Recipe, bits: int) -> Callable[[Tensor], Tensor] | None:
+    """Return how the recipe's file rounds what a layer with ``bits`` bits reads, text by text; ``None``: not at all.
+
+    What weight-only layers read is rounded within the products of ONNX Runtime's own operator, block by block; written
+    with standard operators they multiply floats.
+    """
+    if recipe.quantization.rounds_inputs(bits):
+        return round_activations
+    in_blocks = bits < 16 and recipe.quantization.block_size(bits) is not None
+    return round_blocks if in_blocks and recipe.graph.operators == "contrib" else None
+
+
+def deployed_product(recipe: Recipe) -> LinearMap:
+    """Return the product of a layer, whose weights are those of the file, as the recipe's file computes it."""
+
+    def product(values: Tensor, linear: Linear) -> Tensor:
+        rounding = input_rounding(recipe, linear.bits)
+        if rounding is None:
+            return apply_linear(values, linear)
+        if linear.left is None or linear.right is None:
+            return apply_linear(rounding(values), linear)
+        latent = functional.linear(rounding(values), linear.right)
+        return functional.linear(rounding(latent), linear.left, linear.bias)
+
+    return product
+
+
 def _round_activation(values: Tensor) -> Tensor:
     """The grid of ``DynamicQuantizeLinear``: 256 steps between the extremes of the whole tensor, which include 0."""
     return round_activations(values[None])[0]
 
 
-def _round_blocks(values: Tensor) -> Tensor:
-    """The grid of ``MatMulNBits`` with int8 products: 127 steps to either side, for each block of channels."""
+def round_blocks(values: Tensor) -> Tensor:
+    """Round to the grid of ``MatMulNBits`` with int8 products: 127 steps to either side, for each block of channels."""
     channels = values.shape[-1]
     blocks = functional.pad(values, (0, -channels % BLOCK)).reshape(*values.shape[:-1], -1, BLOCK)
     step = (blocks.abs().amax(-1, keepdim=True) / 127).clamp_min(torch.finfo(values.dtype).tiny)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from compressors.calibration.statistics import Calibration
+from compressors.export.simulation import deployed_product
 from compressors.network import EncoderNetwork
 from compressors.network import Layer
 from compressors.options.branches import Branch
@@ -115,7 +116,7 @@ def build_options(
             put into it when it is done.
     """
     library = BranchLibrary(network, calibration, recipe, cache_bytes=0)
-    model = StitchedModel(network, scoring, follow=True, round_activations=recipe.quantization.rounds_inputs(8))
+    model = StitchedModel(network, scoring, follow=True, product=deployed_product(recipe))
     kinds = [
         (index, kind)
         for index, layer in enumerate(network.layers)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from compressors.calibration.cache import ByteCache
+from compressors.forward import LinearMap
 from compressors.forward import activate
 from compressors.forward import apply_linear
-from compressors.forward import apply_rounded
 from compressors.forward import attention_context
 from compressors.forward import normalise
 from compressors.network import Attention
@@ -52,8 +52,7 @@ class StitchedModel:
         follow: Keep the dense states before the first layer that the last combination changed, instead of those before
             the first layer of all, and no states of combinations: for branches that are replaced one by one, in the
             order of the layers. Going back costs a run of the layers before.
-        round_activations: Also round what 8-bit layers read, on one grid for each example, as dynamic int8 does. Costs
-            about as much again as the forward pass.
+        product: How linear layers are computed. Rounding what they read costs about as much again as the forward pass.
     """
 
     @torch.inference_mode()
@@ -63,10 +62,10 @@ class StitchedModel:
         scoring: ScoringSet,
         *,
         follow: bool = False,
-        round_activations: bool = False,
+        product: LinearMap = apply_linear,
     ) -> None:
         self._network = network
-        self._linear = apply_rounded if round_activations else apply_linear
+        self._linear = product
         self._scoring = scoring
         self._head = to_module(network, share=True).head
         self._masks = [batch["attention_mask"].bool()[:, None, None, :] for batch in scoring.batches]

@@ -1,22 +1,28 @@
-"""A short training that knows about int8: for models that lose too much when they are merely rounded.
+"""A short training that knows about few bits: for models that lose too much when they are merely rounded.
 
-Weights: learned step size for each output channel (LSQ, Esser et al., arXiv 1902.08153), straight-through gradients.
-Activations: the asymmetric 8-bit grid that dynamic quantisation finds at run time, for each text on its own, as it is
-when the deployed model answers one request. The low-rank product in the middle of a factorised layer stays float here.
+Weights: learned step size (LSQ, Esser et al., arXiv 1902.08153) for whatever shares a scale in the file, an output
+channel or a block of it, straight-through gradients. Activations: rounded where the file rounds them, for each text on
+its own, as it is when the deployed model answers one request; for calibrated grids that which dynamic quantisation
+finds at run time is taken. The low-rank product in the middle of a factorised layer stays float here.
 """
 
 import dataclasses
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from compressors.export.simulation import input_rounding
 from compressors.forward import round_activations
 from compressors.methods.rounding import largest_value
+from compressors.recipe import Recipe
 from compressors.recovery.config import FINISH_STEPS
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.prepare import PreparedData
@@ -35,30 +41,30 @@ def recover_quantized(
     data: PreparedData,
     config: RecoveryConfig,
     *,
-    grid_bits: int = 8,
+    recipe: Recipe,
     **options: Any,
 ) -> RecoveryResult:
-    """Train with the int8 layers of ``student.structure`` quantised, and return weights that lie on their grid.
+    """Train with the layers of ``student.structure`` that have few bits quantised; return weights that lie on the grid.
 
-    Rounding the result once more (per output channel, symmetric, on a grid of ``grid_bits``) changes nothing. The start
-    score is that of plain rounding, so ``improved`` says whether the finish was worth it.
+    It is the grid that ``recipe``'s file stores: writing the result changes nothing. The start score is that of plain
+    rounding, so ``improved`` says whether the finish was worth it.
 
     Args:
         student: trained in place; left with the returned weights.
         teacher: as for :func:`compressors.recovery.recover.recover`.
         data: as for ``recover``.
         config: see :func:`finishing`.
-        grid_bits: of the weights; see :meth:`compressors.recipe.QuantizationRecipe.grid_bits`.
+        recipe: what the model will be written by; its layers are not looked at.
         options: the further options of ``recover``.
 
     Raises:
-        InvalidInputError: no layer of the structure has 8 bits.
+        InvalidInputError: no layer of the structure has 8 or 4 bits.
     """
     if not quantized_layers(student):
         raise InvalidInputError(
-            "No layer of the model is to be quantised to 8 bits.", hint="Set bits to 8 in the recipe's layers."
+            "No layer of the model is to be quantised to 8 bits or 4.", hint="Set bits to 8 in the recipe's layers."
         )
-    with fake_quantization(student, grid_bits):
+    with fake_quantization(student, recipe):
         result = recover(student, teacher, data, config, **options)
     return dataclasses.replace(result, state_dict=dict(student.state_dict()))
 
@@ -77,42 +83,45 @@ def finishing(config: RecoveryConfig, steps: int = FINISH_STEPS) -> RecoveryConf
 
 
 @contextmanager
-def fake_quantization(module: CompressedEncoder, grid_bits: int = 8) -> Iterator[None]:
-    """Let the int8 layers compute as they will when deployed; afterwards their weights are on the grid for good."""
-    layers = quantized_layers(module)
+def fake_quantization(module: CompressedEncoder, recipe: Recipe) -> Iterator[None]:
+    """Let the layers of few bits compute as in ``recipe``'s file; afterwards their weights are on its grid for good."""
+    layers, quantization = quantized_layers(module), recipe.quantization
     hooks = []
-    for layer in layers:
-        hooks.append(layer.register_forward_pre_hook(lambda _, inputs: (quantize_activation(inputs[0]), *inputs[1:])))
+    for layer, bits in layers:
+        rounding = input_rounding(recipe, bits)
+        if rounding is not None:
+            hooks.append(layer.register_forward_pre_hook(partial(_round_input, rounding)))
         for name in _matrices(layer):
-            step = LearnedStep(getattr(layer, name).shape[0], largest_value(grid_bits))
+            shape, levels = getattr(layer, name).shape, largest_value(quantization.grid_bits(bits))
+            step = LearnedStep(*shape, levels, quantization.block_size(bits))
             parametrize.register_parametrization(layer, name, step)
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for layer in layers:
+        for layer, _ in layers:
             for name in _matrices(layer):
                 parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
 
 
-def quantized_layers(module: CompressedEncoder) -> list[nn.Module]:
-    """Return the linear layers that the structure wants in 8 bits, in a fixed order."""
+def quantized_layers(module: CompressedEncoder) -> list[tuple[nn.Module, int]]:
+    """Return the linear layers that the structure wants in 8 or 4 bits, and in how many, in a fixed order."""
     found = []
     for layer, structure in zip(module.layers, module.structure.layers, strict=True):
         for branch in ("attention", "feed_forward"):
-            found += _with_eight_bits(getattr(layer, branch), getattr(structure, branch))
-    return found + _with_eight_bits(module.head, module.structure.head)
+            found += _with_few_bits(getattr(layer, branch), getattr(structure, branch))
+    return found + _with_few_bits(module.head, module.structure.head)
 
 
-def _with_eight_bits(module: Any, structure: Any) -> list[nn.Module]:
+def _with_few_bits(module: Any, structure: Any) -> list[tuple[nn.Module, int]]:
     if module is None or structure is None:
         return []
     fields = {name: getattr(structure, name) for name in type(structure).model_fields}
     return [
-        getattr(module, name)
+        (getattr(module, name), value.bits)
         for name, value in fields.items()
-        if isinstance(value, LinearStructure) and value.bits == 8
+        if isinstance(value, LinearStructure) and value.bits in (4, 8)
     ]
 
 
@@ -121,26 +130,30 @@ def _matrices(layer: nn.Module) -> tuple[str, ...]:
 
 
 class LearnedStep(nn.Module):
-    """Rounds a weight matrix to the int8 grid of a step size that is learned for each row.
+    """Rounds a weight matrix to an integer grid, with a step size that is learned for each row or block of a row.
 
-    The step is at most ``max|w| / levels`` of its row: the largest weight then sits on the end of the grid, where an
-    exporter that derives the scale from the largest weight finds the same grid again.
+    The step is at most ``max|w| / levels`` of its weights: the largest of them then sits on the end of the grid, where
+    an exporter that derives the scale from the largest weight finds the same grid again.
     """
 
-    def __init__(self, rows: int, levels: int = 127) -> None:
+    def __init__(self, rows: int, columns: int, levels: int = 127, size: int | None = None) -> None:
         super().__init__()
         self.levels = levels
         """Largest integer of the symmetric grid."""
-        self.ratio = nn.Parameter(torch.ones(rows))
-        """Step relative to ``max|w| / levels``, ``[rows]``."""
+        self.size = size or columns
+        """Weights of a row that share a step; the last block of a row may have fewer."""
+        self.ratio = nn.Parameter(torch.ones(rows * -(-columns // self.size)))
+        """Step relative to ``max|w| / levels``, ``[rows * blocks]``."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """[rows, columns] -> the same, on the grid."""
-        largest = weight.detach().abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
+        rows, columns = weight.shape
+        blocks = functional.pad(weight, (0, -columns % self.size)).reshape(-1, self.size)
+        largest = blocks.detach().abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
         ratio = self.ratio + (self.ratio.clamp(1 / self.levels, 1) - self.ratio).detach()
         step = ratio * largest / self.levels
-        rounded: Tensor = _LearnedStepRounding.apply(weight, step, self.levels)  # type: ignore[no-untyped-call]
-        return rounded
+        rounded: Tensor = _LearnedStepRounding.apply(blocks, step, self.levels)  # type: ignore[no-untyped-call]
+        return rounded.reshape(rows, -1)[:, :columns]
 
 
 class _LearnedStepRounding(torch.autograd.Function):
@@ -148,14 +161,14 @@ class _LearnedStepRounding(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, step: Tensor, levels: int) -> Tensor:
-        """Weight ``[rows, columns]``, step ``[rows]``."""
+        """Weight ``[blocks, size]``, step ``[blocks]``."""
         ctx.save_for_backward(weight, step)
         ctx.levels = levels
         return (weight / step[:, None]).round().clamp(-levels, levels) * step[:, None]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Straight through inside the grid; the step's gradient is scaled by ``1 / sqrt(columns * levels)``."""
+        """Straight through inside the grid; the step's gradient is scaled by ``1 / sqrt(size * levels)``."""
         (gradient,) = gradients
         (weight, step), levels = ctx.saved_tensors, ctx.levels
         scaled = weight / step[:, None]
@@ -164,10 +177,16 @@ class _LearnedStepRounding(torch.autograd.Function):
         return gradient * inside, (gradient * slope).sum(1) / (weight.shape[1] * levels) ** 0.5, None
 
 
-def quantize_activation(values: Tensor) -> Tensor:
-    """Round each text's activations to 256 levels between their least and greatest (and zero), straight through.
+def quantize_activation(values: Tensor, rounding: Callable[[Tensor], Tensor] = round_activations) -> Tensor:
+    """Round what a layer reads, straight through.
 
     Args:
-        values: ``[B, ...]``; every text (row of the batch) has a range of its own.
+        values: ``[B, ...]``.
+        rounding: Where to; the default rounds each text (row of the batch) to 256 levels between its least and greatest
+            value (and zero).
     """
-    return values + (round_activations(values.detach().float()) - values).detach()
+    return values + (rounding(values.detach().float()) - values).detach()
+
+
+def _round_input(rounding: Callable[[Tensor], Tensor], _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return quantize_activation(inputs[0], rounding), *inputs[1:]

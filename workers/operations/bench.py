@@ -16,6 +16,7 @@ from compressors.description import Anatomy
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
 from compressors.repair.sequential import repair_sequentially
+from infra.database.models import JsonObject
 from infra.errors import InvalidModelError
 from workers.operations.data import JobData
 from workers.operations.data import load_dense_outputs
@@ -39,7 +40,7 @@ class Bench:
 
     def __init__(self, inputs: JobInputs) -> None:
         self.inputs = inputs
-        self._repaired: dict[str, EncoderNetwork] = {}
+        self._repaired: dict[str, tuple[EncoderNetwork, JsonObject]] = {}
 
     @cached_property
     def network(self) -> EncoderNetwork:
@@ -87,8 +88,16 @@ class Bench:
             texts = self.data.texts["calibration"]
             batches = list(self.calibration_batches(max(1, min(BATCH, len(texts) // REPAIR_BATCHES))))
             repaired = repair_sequentially(self.network, candidate, self.calibration, recipe, batches)
-            self._repaired = {recipe.digest: repaired.network}  # asked for twice: to write the file, and to count
-        return self._repaired[recipe.digest]
+            # Asked for three times: to write the file, to count, and for the facts.
+            self._repaired = {recipe.digest: (repaired.network, repaired.facts())}
+        return self._repaired[recipe.digest][0]
+
+    def facts(self, recipe: Recipe) -> JsonObject:
+        """Return what is worth knowing about a candidate: its number of weights, and what a repair brought."""
+        facts: JsonObject = {"parameters": self.parameters(recipe)}
+        if recipe.digest in self._repaired:
+            facts["repair"] = self._repaired[recipe.digest][1]
+        return facts
 
     def parameters(self, recipe: Recipe) -> int:
         """Return the number of weights of a candidate."""

@@ -47,7 +47,7 @@ def evaluate(arguments: JsonObject, context: OperationContext) -> JsonObject:
     if first is not None:
         facts["first_part"] = first
     if isinstance(candidate, RecipeCandidate):
-        facts["parameters"] = work.parameters(candidate.recipe)
+        facts |= work.facts(candidate.recipe)
     return {"quality": quality.model_dump(mode="json"), "size_bytes": size_bytes(artifact), "facts": facts}
 
 

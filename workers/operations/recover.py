@@ -54,7 +54,8 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
 
     ``name`` tells this recovery of the job from others: one that was interrupted goes on from its checkpoint. A recipe
     that names weights is trained on from there; one with a ``parent`` (a recipe with weights) is cut from the parent.
-    ``finish``: the training knows about int8. ``teacher`` is the file to keep for other hosts.
+    ``finish``: the training knows about the few bits of the recipe's file. ``teacher`` is the file to keep for other
+    hosts.
     """
     inputs = JobInputs.model_validate(arguments["inputs"])
     request = Recover.model_validate(arguments["request"])
@@ -65,8 +66,7 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     directory = inputs.recovery(arguments["name"])
     student = to_module(_start(work, arguments, data, context))
     finish = bool(arguments["finish"])
-    grid_bits = Recipe.model_validate(arguments["recipe"]).quantization.grid_bits(8)
-    trainer = partial(train_quantized, grid_bits=grid_bits) if finish else train
+    trainer = partial(train_quantized, recipe=Recipe.model_validate(arguments["recipe"])) if finish else train
     with ActiveClock() as clock:
         result = trainer(
             student,

@@ -1,13 +1,22 @@
 """Repair: fitted on some text, judged on other text, never worse."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 
 from compressors.apply import apply_recipe
 from compressors.calibration import Calibration
+from compressors.export.onnx import write_onnx
+from compressors.methods.channel_regression import ChannelSums
+from compressors.methods.channel_regression import refit_channels
+from compressors.methods.regression import Fit
 from compressors.methods.regression import Pairs
 from compressors.methods.regression import refit
 from compressors.network import EncoderNetwork
@@ -16,6 +25,7 @@ from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
+from compressors.repair.sequential import TRIED
 from compressors.repair.sequential import repair_sequentially
 from compressors.tensors import named_tensors
 from compressors.torch_module import to_module
@@ -132,10 +142,108 @@ def test_what_makes_it_worse_is_not_kept(
     def spoil(weight: Tensor, bias: Tensor, *rest: object, **options: object) -> object:
         return replace(refit(weight, bias, *rest, **options), bias=bias.double() + 3 * torch.randn(len(bias)))  # type: ignore[arg-type]
 
-    monkeypatch.setattr("compressors.repair.sequential.refit", spoil)
+    def spoil_channels(fitted: ChannelSums, held: ChannelSums) -> object:
+        return replace(refit_channels(fitted, held), shift=3 * torch.randn(len(fitted.inputs)))
+
+    monkeypatch.setattr("compressors.repair.walk.refit", spoil)
+    monkeypatch.setattr("compressors.repair.walk.refit_channels", spoil_channels)
     result = repair_sequentially(bert, candidate, calibration, recipe, random_batches(bert, 8, seed=5))
     assert result.network is candidate
-    assert result.after == result.before
+    assert result.kept is None
+    assert result.after == result.before < min(attempt.divergence for attempt in result.attempts.values())
+
+
+def test_the_best_attempt_is_kept_and_all_are_told(
+    bert: EncoderNetwork, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = smaller(bert)
+    candidate = apply_recipe(bert, calibration, recipe)
+    result = repair_sequentially(bert, candidate, calibration, recipe, random_batches(bert, 16, seed=5))
+    found = {name: attempt.divergence for name, attempt in result.attempts.items()}
+    assert found.keys() == TRIED.keys()
+    assert result.facts() == {"kept": result.kept, "before": result.before, **found}
+    assert result.kept == min(found, key=found.__getitem__)
+    assert result.after == found[result.kept]
+    assert result.network is result.attempts[result.kept].network
+
+    def stay(weight: Tensor, bias: Tensor, *_: object, **__: object) -> Fit:
+        return Fit(weight.double(), bias.double() + 100, 0.0, 0.0)
+
+    monkeypatch.setattr("compressors.repair.walk.refit", stay)  # without matrices there are still the norms
+    result = repair_sequentially(bert, candidate, calibration, recipe, random_batches(bert, 16, seed=5))
+    assert result.kept == "normalisations"
+    matrices = {name: tensor for name, tensor in named_tensors(result.network).items() if "norm" not in name}
+    assert all(torch.equal(tensor, named_tensors(candidate)[name]) for name, tensor in matrices.items())
+
+
+def test_normalisations_that_are_off_are_put_right(bert: EncoderNetwork, calibration: Calibration):
+    """Nothing else is different, so the least squares of every channel has the dense scale and shift as its answer."""
+    generator = torch.Generator().manual_seed(3)
+    layers = []
+    for layer in bert.layers:
+        norms = {}
+        for name in ("attention_norm", "feed_forward_norm"):
+            norm = getattr(layer, name)
+            change = 1 + 0.3 * torch.rand(len(norm.weight), generator=generator)
+            norms[name] = replace(norm, weight=norm.weight * change, bias=norm.bias + 0.2)
+        layers.append(replace(layer, **norms))
+    wrong, batches = replace(bert, layers=layers), random_batches(bert, 8, seed=5)
+    recipe = Recipe.dense(len(bert.layers))
+    result = repair_sequentially(bert, wrong, calibration, recipe, batches)
+    found = result.attempts["normalisations"]
+    assert found.divergence < 1e-3 * result.before
+    for dense, off, mended in zip(bert.layers, wrong.layers, found.network.layers, strict=True):
+        for name in ("attention_norm", "feed_forward_norm"):
+            wanted, before, after = (getattr(layer, name) for layer in (dense, off, mended))
+            for field in ("weight", "bias"):
+                left = (getattr(after, field) - getattr(wanted, field)).norm()
+                assert left < 0.1 * (getattr(before, field) - getattr(wanted, field)).norm()
+
+
+def test_a_normalisation_stands_in_for_the_layers_that_were_removed_behind_it(
+    bert: EncoderNetwork, calibration: Calibration
+):
+    recipe = Recipe(layers=(*(LayerRecipe() for _ in bert.layers[1:]), LayerRecipe(removed=True)))
+    candidate = apply_recipe(bert, calibration, recipe)
+    batches = random_batches(bert, 16, seed=5)
+    repaired = repair_sequentially(bert, candidate, calibration, recipe, batches).attempts["normalisations"].network
+    last = candidate.layers[-1].feed_forward_norm
+    assert not torch.equal(repaired.layers[-1].feed_forward_norm.weight, last.weight)
+    assert all(
+        torch.equal(getattr(after, name).weight, getattr(before, name).weight)
+        for before, after in zip(candidate.layers[:-1], repaired.layers[:-1], strict=True)
+        for name in ("attention_norm", "feed_forward_norm")
+    )  # what comes before the gap is as the dense model has it
+    with torch.no_grad():
+        new = random_batches(bert, 4, seed=6)
+        wanted, before, after = (
+            torch.cat([to_module(network).encode(**batch)[:, 0] for batch in new])
+            for network in (bert, candidate, repaired)
+        )
+    assert (after - wanted).square().sum() < (before - wanted).square().sum()
+
+
+def test_files_hold_the_refitted_normalisations(bert: EncoderNetwork, calibration: Calibration, tmp_path: Path):
+    recipe = smaller(bert)
+    candidate = apply_recipe(bert, calibration, recipe)
+    batches = random_batches(bert, 8, seed=5)
+    repaired = repair_sequentially(bert, candidate, calibration, recipe, batches).attempts["normalisations"].network
+    write_onnx(repaired, recipe, tmp_path / "model.onnx", feeds=None)
+    in_file = {item.name: numpy_helper.to_array(item) for item in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    held = [array for array in in_file.values() if array.shape == (bert.hidden_size,)]
+    for layer, before in zip(repaired.layers, candidate.layers, strict=True):
+        for name in ("attention_norm", "feed_forward_norm"):
+            norm = getattr(layer, name)
+            assert not torch.equal(norm.weight, getattr(before, name).weight)
+            for tensor in (norm.weight, norm.bias):
+                assert any(np.array_equal(array, tensor.numpy()) for array in held)
+    with torch.no_grad():
+        expected = to_module(repaired)(**batches[0]).numpy()
+    feeds = {name: tensor.numpy() for name, tensor in batches[0].items()}
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    names = {item.name for item in session.get_inputs()}
+    feeds |= {"token_type_ids": np.zeros_like(feeds["input_ids"])} if "token_type_ids" in names else {}
+    np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=1e-4)
 
 
 def test_too_little_text_is_refused(bert: EncoderNetwork, calibration: Calibration):

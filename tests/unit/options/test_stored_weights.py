@@ -1,6 +1,7 @@
 """Who rounds weights to judge a model rounds them as its file does: options, repair, and GPTQ beforehand."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from compressors.options.branches import stored_bytes
 from compressors.options.scoring import divergences
 from compressors.recipe import BLOCK
 from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import GraphRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
@@ -106,18 +108,25 @@ def test_the_size_of_an_option_counts_the_scales_of_its_blocks(
     assert found == pytest.approx(sizes[0] - sizes[1], rel=0.05)
 
 
+@pytest.mark.parametrize("operators", ["contrib", "standard"])
 @pytest.mark.parametrize("number_format", [entry for entry in formats() if "weights" in entry.name], ids=name_of)
-def test_repair_judges_the_weights_of_the_file(
-    network: EncoderNetwork, calibration: Calibration, number_format: NumberFormat
+def test_repair_judges_what_the_file_asks_for(
+    network: EncoderNetwork,
+    calibration: Calibration,
+    number_format: NumberFormat,
+    operators: Literal["contrib", "standard"],
 ) -> None:
+    """Of a file with ONNX Runtime's own operators, that is products of integers, and of floats in any other."""
     recipe = recipe_in(number_format, network)
+    recipe = recipe.model_copy(update={"graph": GraphRecipe(operators=operators)})
     candidate = apply_recipe(network, calibration, recipe)
     feeds = [{name: torch.from_numpy(values) for name, values in feed.items()} for feed in example_feeds(network)]
     batches = (feeds * HOLD_OUT)[:HOLD_OUT]
     found = repair_sequentially(network, candidate, calibration, recipe, batches)
+    in_blocks = operators == "contrib"
     with torch.no_grad():
         dense = to_module(network)(**batches[1])
-        deployed = rounded_module(candidate, recipe.quantization)(**batches[1])
+        deployed = rounded_module(candidate, recipe.quantization, int8_products=in_blocks)(**batches[1])
     expected = float(divergences(dense, deployed, classifier=True).mean())
     assert found.before == pytest.approx(expected, rel=0.01)
 

@@ -1,17 +1,23 @@
 """The int8 finish: its results lie on the exporter's grid, and it beats rounding."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from compressors.export.onnx.quantization import quantize_per_channel
+from compressors.export.simulation import round_blocks
 from compressors.export.simulation import stored_weight
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
+from compressors.recipe import BLOCK
+from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
+from compressors.recipe import Recipe
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import TrainingData
@@ -36,12 +42,15 @@ CONFIG = RecoveryConfig(
     losses=LossWeights(task=0, logits=1, hidden=0),
 )
 
+PLAIN = Recipe.dense(2)
+"""Per-channel weights, inputs that are rounded at run time."""
 
-def in_eight_bits(network: EncoderNetwork) -> EncoderNetwork:
+
+def in_few_bits(network: EncoderNetwork, bits: int = 8) -> EncoderNetwork:
     network = shrink(network, 3, 40)
     for layer in network.layers:
         for _, linear in named_linears(layer):
-            linear.bits = 8
+            linear.bits = bits
     return network
 
 
@@ -51,10 +60,11 @@ def on_grid(weight: Tensor) -> bool:
 
 
 def test_the_finish_beats_plain_rounding_and_ends_on_the_grid(classifier: EncoderNetwork, texts: TrainingData) -> None:
-    student = to_module(in_eight_bits(classifier))
+    student = to_module(in_few_bits(classifier))
     names = set(student.state_dict())
     data = prepare(texts, CONFIG)
-    result = recover_quantized(student, TeacherCache.build(classifier, data.examples), data, CONFIG)
+    teacher = TeacherCache.build(classifier, data.examples)
+    result = recover_quantized(student, teacher, data, CONFIG, recipe=PLAIN)
     assert result.improved
     assert set(result.state_dict) == names
     matrices = [name for name in names if name.startswith("layers.") and result.state_dict[name].dim() == 2]
@@ -63,25 +73,69 @@ def test_the_finish_beats_plain_rounding_and_ends_on_the_grid(classifier: Encode
     assert not on_grid(result.state_dict["head.dense.weight"])  # 32 bits: untouched by the rounding
 
 
-@pytest.mark.parametrize("bits", [8, 7])
-def test_untrained_fake_quantization_is_plain_rounding(classifier: EncoderNetwork, bits: int) -> None:
-    student = to_module(in_eight_bits(classifier))
-    before = student.layers[0].attention.query.weight.detach().clone()
-    with fake_quantization(student, bits):
+def test_the_finish_of_a_weight_only_model_ends_on_the_grid_of_its_blocks(
+    classifier: EncoderNetwork, texts: TrainingData
+) -> None:
+    quantization = QuantizationRecipe(scheme="weight_only")
+    recipe = PLAIN.model_copy(update={"quantization": quantization})
+    student, data = to_module(in_few_bits(classifier)), prepare(texts, CONFIG)
+    teacher = TeacherCache.build(classifier, data.examples)
+    start = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    result = recover_quantized(student, teacher, data, CONFIG, recipe=recipe)
+    matrices = [name for name in start if name.startswith("layers.") and start[name].dim() == 2]
+    for name in matrices:
+        trained = result.state_dict[name]
+        torch.testing.assert_close(stored_weight(trained, 8, quantization), trained, rtol=1e-6, atol=0)
+        assert not torch.equal(trained, stored_weight(start[name], 8, quantization)), "it was trained, not only rounded"
+        if trained.shape[1] > BLOCK:
+            assert not on_grid(trained), "one grid for a whole row is another one"
+    assert any(start[name].shape[1] > BLOCK for name in matrices)
+
+
+SCHEMES = {
+    "int8": (8, QuantizationRecipe()),
+    "7 bits": (8, QuantizationRecipe(reduce_range=True)),
+    "int8 weights": (8, QuantizationRecipe(scheme="weight_only")),
+    "int4 weights": (4, QuantizationRecipe()),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_untrained_fake_quantization_is_plain_rounding(classifier: EncoderNetwork, scheme: str) -> None:
+    """Also of the 40 inputs of a matrix whose blocks have 32: the last block has less."""
+    bits, quantization = SCHEMES[scheme]
+    student = to_module(in_few_bits(classifier, bits))
+    layers = {"query": student.layers[0].attention.query, "down": student.layers[0].feed_forward.down}
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    with fake_quantization(student, PLAIN.model_copy(update={"quantization": quantization})):
         pass
-    stored = stored_weight(before, 8, QuantizationRecipe(reduce_range=bits == 7))
-    torch.testing.assert_close(student.layers[0].attention.query.weight.detach(), stored)
+    for name, layer in layers.items():
+        torch.testing.assert_close(layer.weight.detach(), stored_weight(before[name], bits, quantization))
+
+
+@pytest.mark.parametrize(("operators", "rounds"), [("contrib", True), ("standard", False)])
+def test_weight_only_layers_read_what_their_file_reads(
+    classifier: EncoderNetwork, operators: Literal["contrib", "standard"], rounds: bool
+) -> None:
+    quantization = QuantizationRecipe(scheme="weight_only")
+    recipe = PLAIN.model_copy(update={"quantization": quantization, "graph": GraphRecipe(operators=operators)})
+    student = to_module(in_few_bits(classifier))
+    layer = student.layers[0].feed_forward.down
+    values, weight = torch.randn(2, 5, 40) * 7, stored_weight(layer.weight.detach(), 8, quantization)
+    read = round_blocks(values) if rounds else values
+    with torch.no_grad(), fake_quantization(student, recipe):
+        torch.testing.assert_close(layer(values), functional.linear(read, weight, layer.bias))
 
 
 def test_factorised_layers_are_rounded_in_both_factors(classifier: EncoderNetwork) -> None:
-    network = in_eight_bits(classifier)
+    network = in_few_bits(classifier)
     up = network.layers[0].feed_forward.up
     left, values, right = torch.linalg.svd(up.matrix(), full_matrices=False)
     factored = Linear(None, up.bias, left[:, :8] * values[:8], right[:8].contiguous(), bits=8)
     network.layers[0].feed_forward = dataclasses.replace(network.layers[0].feed_forward, up=factored)
     student = to_module(network)
     assert len(quantized_layers(student)) == 18
-    with fake_quantization(student):
+    with fake_quantization(student, PLAIN):
         pass
     assert on_grid(student.layers[0].feed_forward.up.left.detach())
     assert on_grid(student.layers[0].feed_forward.up.right.detach())
@@ -89,7 +143,7 @@ def test_factorised_layers_are_rounded_in_both_factors(classifier: EncoderNetwor
 
 def test_the_gradients_of_a_learned_step_follow_the_paper() -> None:
     weight = torch.tensor([[0.30, -1.27, 0.704], [0.0, 0.5, -0.25]], requires_grad=True)
-    layer = LearnedStep(2)
+    layer = LearnedStep(2, 3)
     with torch.no_grad():
         layer.ratio.copy_(torch.tensor([0.5, 1.0]))  # steps 0.005 and 0.5 / 127: the second entry is clipped
     outward = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
@@ -116,4 +170,4 @@ def test_a_model_without_int8_layers_is_refused(classifier: EncoderNetwork, text
     data = prepare(texts, CONFIG)
     teacher = TeacherCache.build(classifier, data.examples)
     with pytest.raises(InvalidInputError, match="8 bits"):
-        recover_quantized(to_module(classifier), teacher, data, CONFIG)
+        recover_quantized(to_module(classifier), teacher, data, CONFIG, recipe=PLAIN)

@@ -1,5 +1,6 @@
 """What a compute runner builds from a recipe, on real files."""
 
+import json
 import math
 from pathlib import Path
 
@@ -130,3 +131,7 @@ def test_a_repair_is_part_of_the_candidate_and_always_the_same(tmp_path: Path) -
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(tensor, named_tensors(other)[name]) for name, tensor in after.items())
     assert work.parameters(repaired) == work.parameters(plain)
+    assert "repair" not in work.facts(plain)
+    facts = json.loads(json.dumps(work.facts(repaired)))["repair"]  # as the database keeps it
+    assert facts.keys() == {"kept", "before", "matrices", "normalisations", "both"}
+    assert facts["kept"] is None or facts[facts["kept"]] < facts["before"]
