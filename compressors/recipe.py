@@ -149,8 +149,9 @@ class Recipe(_Frozen):
     quantization: QuantizationRecipe = QuantizationRecipe()
     graph: GraphRecipe = GraphRecipe()
     repair: Literal["none", "sequential"] = "none"
-    """``sequential``: after everything else the matrices are re-solved in order, each on the inputs that it really
-    gets, towards the dense model's outputs; kept only where text that was not fitted agrees. Needs no labels."""
+    """``sequential``: after everything else the matrices and normalisations are re-solved in order, each on the inputs
+    that it really gets, towards the dense model's outputs; kept only where text that was not fitted agrees. Needs no
+    labels."""
     precision: Literal["f32", "bf16"] = "f32"
     """Arithmetic that the device is asked for where it runs floating point (OpenVINO's hint, CUDA's dtype)."""
     weights: str | None = None
