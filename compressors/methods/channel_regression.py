@@ -37,7 +37,8 @@ class ChannelSums:
     @classmethod
     def empty(cls, channels: int) -> "ChannelSums":
         """Return the sums over no rows."""
-        return cls(*torch.zeros(4, channels, dtype=torch.float64).unbind())
+        squares, products, inputs, residuals = torch.zeros(4, channels, dtype=torch.float64).unbind()
+        return cls(squares, products, inputs, residuals)
 
     def add(self, inputs: Tensor, residuals: Tensor, weights: Tensor) -> None:
         """Take in rows, float32 ``[n, channels]``, with weights ``[n]``."""

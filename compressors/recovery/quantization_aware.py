@@ -92,8 +92,9 @@ def fake_quantization(module: CompressedEncoder, recipe: Recipe) -> Iterator[Non
         if rounding is not None:
             hooks.append(layer.register_forward_pre_hook(partial(_round_input, rounding)))
         for name in _matrices(layer):
-            shape, levels = getattr(layer, name).shape, largest_value(quantization.grid_bits(bits))
-            step = LearnedStep(*shape, levels, quantization.block_size(bits))
+            rows, columns = getattr(layer, name).shape
+            levels = largest_value(quantization.grid_bits(bits))
+            step = LearnedStep(rows, columns, levels, quantization.block_size(bits))
             parametrize.register_parametrization(layer, name, step)
     try:
         yield

@@ -133,7 +133,7 @@ class Walk:
         sums = []
         for network, quantization in ((self._network, None), (self._candidate, self._recipe.quantization)):
             embed = to_module(network, share=True).embeddings
-            embed.norm = torch.nn.Identity()
+            embed.register_module("norm", torch.nn.Identity())
             if quantization is not None:
                 table = stored_table(network.embeddings.word, quantization)
                 embed.word.weight = torch.nn.Parameter(table, requires_grad=False)
@@ -161,8 +161,12 @@ class Walk:
                 key=self._reader(found.key, dense.attention.key, rows),
                 value=self._reader(found.value, dense.attention.value, rows),
             )
-            names = ("query", "key", "value")
-            stored = replace(repaired, **{name: self._stored(getattr(repaired, name)) for name in names})
+            stored = replace(
+                repaired,
+                query=self._stored(repaired.query),
+                key=self._stored(repaired.key),
+                value=self._stored(repaired.value),
+            )
             contexts = [attention_context(stored, s.current, s.mask, self._product) for s in self._streams]
             repaired.output = self._writer(repaired.output, contexts, changes)
             sums = self._written(repaired.output, contexts)
