@@ -1,4 +1,4 @@
-"""What a quick repair without labels gives back: matrices alone, normalisations alone, both, and what a job keeps.
+"""What a quick repair without labels gives back: matrices alone, normalisations alone, and both, as in a job.
 
     python -m benchmarks.repair --model DIR --data DIR [--shapes 9/768 6/384] [--texts 512] [--seeds 3]
 
@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +38,22 @@ from compressors.recipe import Recipe
 from compressors.recovery.data import TrainingData
 from compressors.recovery.data import model_inputs
 from compressors.recovery.data import sequential_batches
-from compressors.repair.sequential import TRIED
+from compressors.repair.sequential import EVERYTHING
 from compressors.repair.sequential import repair_sequentially
 from compressors.repair.walk import Batch
+from compressors.repair.walk import Parts
 from compressors.repair.walk import Walk
 from profilers.isa import this_cpu
 from profilers.quality.encode import TextEncoder
 
 BATCH = 32
 SHAPES = ("9/768", "6/768", "6/384", "4/384", "without:4", "without:2,4")
-MODELS = ("none", *TRIED, "kept")
+TRIED: dict[str, Parts] = {
+    "matrices": frozenset({"matrices"}),
+    "normalisations": frozenset({"normalisations"}),
+    "both": EVERYTHING,
+}
+MODELS = ("none", *TRIED)
 
 
 @dataclass(frozen=True)
@@ -137,15 +142,15 @@ def repaired(
     batches: Sequence[Batch],
     judge: Judge,
 ) -> dict[str, Judged]:
-    """Return the candidate, all attempts to repair it, and the one that is kept."""
+    """Return the candidate, and what each way to repair it makes of it, if that is kept."""
     candidate = apply_recipe(network, calibration, recipe)
-    started = time.process_time()
-    repair = repair_sequentially(network, candidate, calibration, recipe, batches)
-    seconds = time.process_time() - started
     outcomes = {"none": judge.judge(candidate, calibration, recipe, 0.0)}
-    for name, attempt in repair.attempts.items():
-        outcomes[name] = judge.judge(attempt.network, calibration, recipe, attempt.seconds)
-    return outcomes | {"kept": replace(outcomes[repair.kept or "none"], seconds=seconds)}
+    for name, parts in TRIED.items():
+        started = time.process_time()
+        repair = repair_sequentially(network, candidate, calibration, recipe, batches, parts)
+        seconds = time.process_time() - started
+        outcomes[name] = judge.judge(repair.network, calibration, recipe, seconds)
+    return outcomes
 
 
 def rows(shape: str, outcomes: Sequence[dict[str, Judged]]) -> Iterator[dict[str, str]]:

@@ -4,6 +4,7 @@ States are float32 ``[batch, tokens, hidden]``; a mask is bool ``[batch, 1, 1, t
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -46,6 +47,17 @@ def attention_context(attention: Attention, state: Tensor, mask: Tensor, linear:
     query, key, value = heads(attention.query), heads(attention.key), heads(attention.value)
     context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return context.transpose(1, 2).flatten(2)
+
+
+def fold_value_bias(attention: Attention) -> Attention:
+    """Return the same attention with the bias of the values in that of the output: rows of its weights sum to one."""
+    shift, output = attention.value.bias, attention.output
+    if shift is None:
+        return attention
+    moved = apply_linear(shift, replace(output, bias=None))
+    bias = moved if output.bias is None else output.bias + moved
+    value = replace(attention.value, bias=torch.zeros_like(shift))
+    return replace(attention, value=value, output=replace(output, bias=bias))
 
 
 def activate(branch: FeedForward, values: Tensor) -> Tensor:

@@ -14,8 +14,10 @@ from compressors.export.onnx.quantization import quantize_per_channel
 from compressors.export.onnx.quantization import quantize_rows
 from compressors.forward import LinearMap
 from compressors.forward import apply_linear
+from compressors.forward import fold_value_bias
 from compressors.forward import round_activations
 from compressors.network import EncoderNetwork
+from compressors.network import Layer
 from compressors.network import Linear
 from compressors.recipe import BLOCK
 from compressors.recipe import QuantizationRecipe
@@ -36,6 +38,7 @@ def rounded_module(
         quantization: How its layers with few bits are computed.
         int8_products: Also round what weight-only layers read, block by block, as ONNX Runtime's kernel is free to.
     """
+    network = replace(network, layers=[_as_written(layer) for layer in network.layers])
     module = to_module(network)
     for layer, source in zip(module.layers, network.layers, strict=True):
         for branch in ("attention", "feed_forward"):
@@ -51,6 +54,10 @@ def rounded_module(
     table = stored_table(network.embeddings.word, quantization)
     module.embeddings.word.weight = nn.Parameter(table, requires_grad=False)
     return module
+
+
+def _as_written(layer: Layer) -> Layer:
+    return layer if layer.attention is None else replace(layer, attention=fold_value_bias(layer.attention))
 
 
 class _RoundedLinear(nn.Module):

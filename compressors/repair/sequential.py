@@ -8,7 +8,6 @@ also asked to make up for the error that the stream already has, and scale and s
 then is left. No labels, no gradients.
 """
 
-import time
 from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,28 +27,7 @@ from infra.errors import InvalidInputError
 HOLD_OUT = 4
 """One of so many batches is held out: it decides what is kept."""
 
-TRIED: dict[str, Parts] = {
-    "matrices": frozenset({"matrices"}),
-    "normalisations": frozenset({"normalisations"}),
-    "both": frozenset({"matrices", "normalisations"}),
-}
-"""What is re-solved, alone and together. Together is not one after the other: each matrix is fitted behind the norms
-that were refitted before it."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One of :data:`TRIED`.
-
-    Attributes:
-        network: The candidate with what was re-solved.
-        divergence: From the dense model, on the held-out batches.
-        seconds: Of the processor, all threads together, for its walk.
-    """
-
-    network: EncoderNetwork
-    divergence: float
-    seconds: float
+EVERYTHING: Parts = frozenset({"matrices", "normalisations"})
 
 
 @dataclass(frozen=True)
@@ -57,23 +35,20 @@ class Repair:
     """What a repair gave.
 
     Attributes:
-        network: The best attempt's, or the candidate as it was where nothing helped.
-        kept: Name of that attempt; ``None``: nothing helped.
+        network: The repaired model, or the candidate as it was where the repair did not help.
+        kept: Whether it did.
         before: Divergence of the candidate from the dense model on the held-out batches.
         after: The same of ``network``; never above ``before``.
-        attempts: All of them, by name.
     """
 
     network: EncoderNetwork
-    kept: str | None
+    kept: bool
     before: float
     after: float
-    attempts: dict[str, Attempt]
 
-    def facts(self) -> dict[str, str | float | None]:
-        """Return what a trial tells of it, as JSON: divergences on held-out text, and what was kept."""
-        found = {name: attempt.divergence for name, attempt in self.attempts.items()}
-        return {"kept": self.kept, "before": self.before, **found}
+    def facts(self) -> dict[str, bool | float]:
+        """Return what a trial tells of it, as JSON: divergences on held-out text, and whether it was kept."""
+        return {"kept": self.kept, "before": self.before, "after": self.after}
 
 
 @torch.no_grad()
@@ -83,11 +58,12 @@ def repair_sequentially(
     calibration: Calibration,
     recipe: Recipe,
     batches: Iterable[Batch],
+    parts: Parts = EVERYTHING,
 ) -> Repair:
-    """Re-solve matrices and normalisations of ``candidate``, each and both; keep what comes closest to the dense model.
+    """Re-solve matrices and normalisations of ``candidate``; keep them if it comes closer to the dense model.
 
-    Every matrix is re-solved that has no zeros, grid or factors to keep; of the others the bias is. A matrix or norm
-    moves only as far as held-out batches confirm, and an attempt is kept only if the model's outputs on them come
+    Every matrix is re-solved that has no zeros, grid or factors to keep; of the others the bias is. Each matrix and
+    norm moves only as far as held-out batches confirm, and the whole is kept only if the model's outputs on them come
     closer to the dense ones. The candidate is walked and judged as its file computes it: layers with few bits have the
     weights that are stored, and read what is rounded where the file rounds it. Deterministic.
 
@@ -97,6 +73,7 @@ def repair_sequentially(
         calibration: of the dense model; its orders say which heads and channels are left.
         recipe: the candidate's.
         batches: at least :data:`HOLD_OUT` batches of text without labels, ``input_ids`` and ``attention_mask``.
+        parts: what is re-solved.
 
     Raises:
         InvalidInputError: too few batches to hold one out.
@@ -107,17 +84,12 @@ def repair_sequentially(
             f"Repair needs at least {HOLD_OUT} batches of text, got {len(given)}.", hint="Use smaller batches."
         )
 
-    def attempt(parts: Parts, chosen: Sequence[tuple[Batch, bool]] = given) -> Attempt:
-        started = time.process_time()
-        walk = Walk(network, candidate, calibration, recipe, chosen, parts)
-        repaired = walk.run()
+    def walk(parts: Parts, chosen: Sequence[tuple[Batch, bool]]) -> tuple[EncoderNetwork, float]:
+        walked = Walk(network, candidate, calibration, recipe, chosen, parts)
+        result = walked.run()
         classifier = isinstance(network.head, ClassificationHead)
-        divergence = float(divergences(*walk.outputs(), classifier=classifier).mean())
-        return Attempt(repaired, divergence, time.process_time() - started)
+        return result, float(divergences(*walked.outputs(), classifier=classifier).mean())
 
-    before = attempt(frozenset(), [entry for entry in given if entry[1]]).divergence
-    attempts = {name: attempt(parts) for name, parts in TRIED.items()}
-    kept = min(attempts, key=lambda name: attempts[name].divergence)
-    if attempts[kept].divergence >= before:
-        return Repair(candidate, None, before, before, attempts)
-    return Repair(attempts[kept].network, kept, before, attempts[kept].divergence, attempts)
+    _, before = walk(frozenset(), [entry for entry in given if entry[1]])
+    repaired, after = walk(parts, given)
+    return Repair(repaired, True, before, after) if after < before else Repair(candidate, False, before, before)

@@ -17,6 +17,7 @@ from compressors.export.simulation import stored_table
 from compressors.forward import activate
 from compressors.forward import apply_linear
 from compressors.forward import attention_context
+from compressors.forward import fold_value_bias
 from compressors.forward import normalise
 from compressors.methods.channel_regression import ChannelSums
 from compressors.methods.channel_regression import refit_channels
@@ -161,6 +162,7 @@ class Walk:
                 key=self._reader(found.key, dense.attention.key, rows),
                 value=self._reader(found.value, dense.attention.value, rows),
             )
+            repaired = fold_value_bias(repaired)  # as in the file, where it goes through neither rounding
             stored = replace(
                 repaired,
                 query=self._stored(repaired.query),

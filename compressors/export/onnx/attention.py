@@ -17,6 +17,7 @@ from compressors.export.onnx.embeddings import emit_sequence_length
 from compressors.export.onnx.embeddings import emit_sequence_shape
 from compressors.export.onnx.linear import emit_linear
 from compressors.export.onnx.one_query import emit_one_query
+from compressors.forward import fold_value_bias
 from compressors.network import Attention
 from compressors.network import Linear
 
@@ -34,7 +35,7 @@ def emit_attention(context: Context, source: str, queries: str, attention: Atten
     if source != queries and context.graph.merged_keys and not _few_bits(attention):
         query = emit_linear(context, queries, _scaled(attention.query, attention.head_size), f"{name}.query")
         mixed = emit_one_query(context, source, query, attention, name)
-        return emit_linear(context, mixed, _output(attention), f"{name}.output")
+        return emit_linear(context, mixed, fold_value_bias(attention).output, f"{name}.output")
     query, key, value = _project(context, source, queries, attention, name)
     if context.flat:
         mixed = _sequence_first(context, query, key, value, attention, name, one_query=source != queries)
@@ -42,7 +43,7 @@ def emit_attention(context: Context, source: str, queries: str, attention: Atten
         mixed = _fused(context, query, key, value, attention, name, one_query=source != queries)
     else:
         mixed = _batch_first(context, query, key, value, attention, name)
-    return emit_linear(context, mixed, _output(attention), f"{name}.output")
+    return emit_linear(context, mixed, fold_value_bias(attention).output, f"{name}.output")
 
 
 def _few_bits(attention: Attention) -> bool:
@@ -80,24 +81,6 @@ def _scaled(query: Linear, head_size: int) -> Linear:
         return None if tensor is None else tensor * factor
 
     return Linear(times(query.weight), times(query.bias), times(query.left), query.right, query.bits)
-
-
-def _output(attention: Attention) -> Linear:
-    """The output projection with the value bias folded in: the rows of the attention matrix sum to one.
-
-    The key bias is left out of the graph altogether: it adds the same number to all scores of a query.
-    """
-    output, shift = attention.output, attention.value.bias
-    if shift is None:
-        return output
-    if output.weight is not None:
-        moved = output.weight @ shift
-    else:
-        assert output.left is not None
-        assert output.right is not None
-        moved = output.left @ (output.right @ shift)
-    bias = moved if output.bias is None else output.bias + moved
-    return Linear(output.weight, bias, output.left, output.right, output.bits)
 
 
 def _pack(parts: list[Linear]) -> Linear:

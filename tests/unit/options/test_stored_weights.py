@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -17,7 +18,6 @@ from compressors.export.checks import example_feeds
 from compressors.export.defaults import default_graph
 from compressors.export.defaults import default_quantization
 from compressors.export.onnx import write_onnx
-from compressors.export.simulation import rounded_module
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
 from compressors.options.branches import BranchLibrary
@@ -110,25 +110,31 @@ def test_the_size_of_an_option_counts_the_scales_of_its_blocks(
 
 @pytest.mark.parametrize("operators", ["contrib", "standard"])
 @pytest.mark.parametrize("number_format", [entry for entry in formats() if "weights" in entry.name], ids=name_of)
-def test_repair_judges_what_the_file_asks_for(
+def test_repair_judges_what_the_file_computes(
     network: EncoderNetwork,
     calibration: Calibration,
+    tmp_path: Path,
     number_format: NumberFormat,
     operators: Literal["contrib", "standard"],
 ) -> None:
-    """Of a file with ONNX Runtime's own operators, that is products of integers, and of floats in any other."""
+    """With ONNX Runtime's own operators, that is products of integers, and of floats in any other file as it stands."""
     recipe = recipe_in(number_format, network)
     recipe = recipe.model_copy(update={"graph": GraphRecipe(operators=operators)})
     candidate = apply_recipe(network, calibration, recipe)
     feeds = [{name: torch.from_numpy(values) for name, values in feed.items()} for feed in example_feeds(network)]
     batches = (feeds * HOLD_OUT)[:HOLD_OUT]
     found = repair_sequentially(network, candidate, calibration, recipe, batches)
-    in_blocks = operators == "contrib"
+    path = write_onnx(candidate, recipe, tmp_path / "model.onnx", feeds=example_feeds(network)).path
+    options = onnxruntime.SessionOptions()
+    if operators == "standard":  # optimised, ONNX Runtime finds its own operators in it
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = {item.name for item in session.get_inputs()}
+    deployed = session.run(None, {name: value for name, value in example_feeds(network)[1].items() if name in names})
     with torch.no_grad():
         dense = to_module(network)(**batches[1])
-        deployed = rounded_module(candidate, recipe.quantization, int8_products=in_blocks)(**batches[1])
-    expected = float(divergences(dense, deployed, classifier=True).mean())
-    assert found.before == pytest.approx(expected, rel=0.01)
+    expected = float(divergences(dense, torch.from_numpy(deployed[0]), classifier=True).mean())
+    assert found.before == pytest.approx(expected, rel=0.05)
 
 
 def _linears(network: EncoderNetwork) -> tuple[Linear, Linear]:
