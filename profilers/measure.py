@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from infra.errors import InvalidInputError
+from infra.errors import InvalidModelError
 from profilers import results
 from profilers.blocks import Block
 from profilers.blocks import Contestant
@@ -219,3 +220,15 @@ class _Race:
         run_block(self._session, self._lineup(), self._rng)
         self._window_start = len(self._blocks)
         return True
+
+
+def executed_operators(handle: Handle) -> dict[str, int]:
+    """Return how many operators of each type a runtime executes; empty where they cannot be counted.
+
+    For that the model is loaded once more, and its optimised graph written. A full disk is no reason to lose what was
+    measured.
+    """
+    try:
+        return handle.operators()
+    except (InvalidModelError, OSError):
+        return {}

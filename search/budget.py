@@ -28,7 +28,7 @@ class BudgetState:
     Attributes:
         elapsed: Seconds since the job started.
         remaining: Seconds until its time is over; infinite without a time limit.
-        reserve: Seconds kept for the final measurements and the audits.
+        reserve: Seconds kept for the final measurements and the audits, and for the trial that was begun last.
         audits: Models that there is time to audit after those.
         trials: Trials that count against the limit (baselines do not).
         trial_limit: The limit, if there is one.
@@ -89,11 +89,16 @@ def budget_state(
     if seconds is not None:
         remaining = seconds - elapsed
         finish = (FINALISTS + baselines) * confirm_seconds(durations) + audits * AUDIT_SECONDS
-        reserve = min(finish, LARGEST_RESERVE * seconds)
+        reserve = min(finish, LARGEST_RESERVE * seconds) + trial_seconds(durations)
     return BudgetState(elapsed, remaining, reserve, audits, len(sources) - baselines, trials)
 
 
 def confirm_seconds(durations: Mapping[str, Sequence[float]]) -> float:
     """Return the expected seconds of one confirmation, from what evaluations and measurements took so far."""
-    trial = sum(median(durations[kind]) for kind in ("evaluate", "measure") if durations.get(kind))
-    return CONFIRM_OVER_TRIAL * (trial or FIRST_GUESS_SECONDS)
+    return CONFIRM_OVER_TRIAL * trial_seconds(durations)
+
+
+def trial_seconds(durations: Mapping[str, Sequence[float]]) -> float:
+    """Return the expected seconds of a trial, from what evaluations and measurements took so far."""
+    known = sum(median(durations[kind]) for kind in ("evaluate", "measure") if durations.get(kind))
+    return known or FIRST_GUESS_SECONDS

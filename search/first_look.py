@@ -64,8 +64,16 @@ def patience(source: str, goal: Goal, trials: Iterable[TrialRecord], *, labelled
     """
     if source in ALWAYS_WHOLE:
         return None
-    model = DropModel(trial.evidence for trial in trials if trial.evidence is not None) if labelled else None
-    return Patience(max_drop=goal.max_drop, curve=model.curve if model else None)
+    return Patience(max_drop=goal.max_drop, curve=drop_model(trials).curve if labelled else None)
+
+
+def drop_model(trials: Iterable[TrialRecord]) -> DropModel:
+    """Return what changed predictions cost in a job.
+
+    What was given up early says nothing about it: by the labels of so few texts, the same ones for all of these, a
+    curve would be steep or flat by luck, and by a steep one more would be given up.
+    """
+    return DropModel(trial.evidence for trial in trials if trial.evidence is not None and not trial.stopped)
 
 
 def hopeless(look: FirstLook, allowed: Patience) -> Stop | None:

@@ -119,7 +119,7 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
     if elapsed > wanted.seconds + PATIENCE and is_abandoned(job):
         _give_up(session, job, now)
     if healing.shapes is None:
-        healing = _begin(session, job, healing, wanted, space, shapes)
+        healing = _begin(session, job, healing, request, space, shapes)
     steps = session.exec(select(Step).where(Step.job_id == job.id, Step.kind == "recover")).all()
     records = job_records(session, job.id, labelled=context.prepared.labelled)
     if any(step.state in {"queued", "running"} for step in steps) or any(
@@ -157,13 +157,18 @@ def trained(session: Session, job: Job, step: Step, output: JsonObject) -> None:
 
 
 def _begin(
-    session: Session, job: Job, healing: Healing, wanted: Recover, space: SearchSpace, shapes: Sequence[Shape]
+    session: Session, job: Job, healing: Healing, request: JobRequest, space: SearchSpace, shapes: Sequence[Shape]
 ) -> Healing:
     """Write down what is trained, and for how long."""
+    wanted = request.training
+    assert wanted is not None
     total = wanted.seconds
     if not shapes:
         append_event(session, job.id, "notice", {"message": "No shape is worth training."})
-    trainings = min(len(shapes), EXPECTED_TRAININGS, 1 + int(total / SHORTEST_SECONDS))
+    most = EXPECTED_TRAININGS
+    if request.goal.is_open:  # as many shapes as there is time for, each of which is evaluated as well
+        most = max(1, int(total / (SHORTEST_SECONDS + _evaluation_seconds(session, job, 1, space))))
+    trainings = min(len(shapes), most, 1 + int(total / SHORTEST_SECONDS))
     models = len(shapes) if wanted.mode == "gradual" else trainings
     evaluation = _evaluation_seconds(session, job, models, space)
     seconds = max(total - evaluation, (1 - EVALUATION_SHARE) * total)
@@ -273,9 +278,13 @@ def _finish(
 
 
 def _spent(step: Step) -> float:
-    """Return the training time of a step; one without a result counts in full."""
-    seconds: float = step.payload["seconds"] if step.output is None else step.output["seconds"]
-    return seconds
+    """Return the training time of a step; of one that brought nothing, what it has taken, but at most what it had."""
+    if step.output is not None:
+        return float(step.output["seconds"])
+    had = float(step.payload["seconds"])
+    if step.started_at is None or step.finished_at is None:
+        return had
+    return min(had, (step.finished_at - step.started_at).total_seconds())
 
 
 def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:

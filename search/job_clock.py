@@ -8,6 +8,7 @@ twice a minute (:func:`note_time`), ticks do when it does not, and a gap that is
 from datetime import datetime
 from datetime import timedelta
 
+from sqlalchemy import ColumnElement
 from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
@@ -54,7 +55,7 @@ def note_time(session: Session, job: Job, now: datetime) -> None:
     gained, known = _since_last_look(job, now), is_abandoned(job)
     job.idle_seconds = 0.0 if _served(session, job, last) else job.idle_seconds + gained
     if is_abandoned(job) and not known and job.stage not in GIVES_UP:
-        _tell(session, job)
+        _tell(session, job, now)
     job.active_seconds += gained
     job.active_at = now
     session.add(job)
@@ -65,44 +66,51 @@ def is_abandoned(job: Job) -> bool:
     return job.idle_seconds > PATIENCE
 
 
-def tell_queued(session: Session, now: datetime) -> int:
+def tell_queued(session: Session, now: datetime, idle: dict[str, float], gap: float) -> int:
     """Say so to the jobs that have not begun, because no worker has served their queue for :data:`PATIENCE`.
 
-    Their clock does not run yet; a job that was told has ``idle_seconds``, until it begins. To be called when the
-    service has run for as long.
+    Their clock does not run yet; a job that was told has ``idle_seconds``, until it begins. As with that clock, only
+    time counts in which somebody looked: after a night's sleep nothing has been served for hours, and all is well.
 
     Args:
         session: A write session.
         now: Current time.
+        idle: Seconds for which each queue was seen unserved; brought up to date for the next call.
+        gap: Seconds since the call before, at most :data:`LONGEST_GAP`; 0 at the first.
 
     Returns:
         Number of jobs that were told.
     """
+    waiting = (Step.kind == "inspect", Step.state == "queued", Job.state == "queued")
+    queues = set(session.exec(select(Step.queue).join(Job).where(*waiting).distinct()))
+    seen = dict(idle)
+    idle.clear()
+    for queue in queues:
+        served = _worked_on(session, col(Step.queue) == queue, now - timedelta(seconds=gap))
+        idle[queue] = 0.0 if served else seen.get(queue, 0.0) + gap
+    unserved = [queue for queue, seconds in idle.items() if seconds > PATIENCE]
     long_ago = now - timedelta(seconds=PATIENCE)
-    first = select(Step).where(Step.kind == "inspect", Step.state == "queued", col(Step.created_at) < long_ago)
-    waiting = first.join(Job).where(Job.state == "queued", Job.idle_seconds == 0).order_by(col(Step.id))
+    due = select(Step).join(Job).where(*waiting, Job.idle_seconds == 0, col(Step.created_at) < long_ago)
     told = 0
-    for step in session.exec(waiting.limit(MOST_TOLD)).all():
-        others = select(Step.id).where(Step.queue == step.queue, Step.kind != "tick")
-        served = others.where((col(Step.state) == "running") | (col(Step.finished_at) >= long_ago))
-        if session.exec(served.limit(1)).first() is not None:
-            continue
+    due = due.where(col(Step.queue).in_(unserved)).order_by(col(Step.id)).limit(MOST_TOLD)
+    for step in session.exec(due).all() if unserved else ():
         lock_job(session, step.job_id)
         job = session.get_one(Job, step.job_id, populate_existing=True)
-        if job.state == "queued":
-            job.idle_seconds = (now - step.created_at).total_seconds()
+        if job.state == "queued" and job.idle_seconds == 0:
+            job.idle_seconds = min(idle[step.queue], (now - step.created_at).total_seconds())
             session.add(job)
-            _tell(session, job)
+            _tell(session, job, now)
             told += 1
     return told
 
 
-def _tell(session: Session, job: Job) -> None:
-    waits_in = select(Step.queue).where(Step.job_id == job.id, Step.state == "queued", Step.kind != "tick")
+def _tell(session: Session, job: Job, now: datetime) -> None:
+    long_ago = now - timedelta(seconds=PATIENCE / 2)
+    counts = (col(Step.kind) != "tick") | (col(Step.created_at) < long_ago)  # ticks are served in a moment, or not
+    waits_in = select(Step.queue).where(Step.job_id == job.id, Step.state == "queued", counts)
     queues = " and ".join(repr(queue) for queue in sorted(set(session.exec(waits_in))))
-    if queues:
-        message = UNSERVED.format(minutes=job.idle_seconds // 60, queues=queues)
-        append_event(session, job.id, "notice", {"message": message, "hint": UNSERVED_HINT})
+    message = UNSERVED.format(minutes=job.idle_seconds // 60, queues=queues or "of its next step")
+    append_event(session, job.id, "notice", {"message": message, "hint": UNSERVED_HINT})
 
 
 def _since_last_look(job: Job, now: datetime) -> float:
@@ -117,10 +125,13 @@ def _served(session: Session, job: Job, since: datetime) -> bool:
     away, is looked at now and then; that is no work.
     """
     waits_in = select(Step.queue).where(Step.job_id == job.id, Step.state == "queued", Step.kind != "tick")
-    concerned = (col(Step.job_id) == job.id) | col(Step.queue).in_(waits_in)
-    steps = select(Step.id).where(concerned, Step.kind != "tick")
-    ended = steps.where(col(Step.state).in_(("done", "failed")), col(Step.finished_at) >= since)
-    if session.exec(ended.limit(1)).first() is not None:
+    return _worked_on(session, (col(Step.job_id) == job.id) | col(Step.queue).in_(waits_in), since)
+
+
+def _worked_on(session: Session, concerned: ColumnElement[bool], since: datetime) -> bool:
+    """Whether a worker has been at one of the concerned steps since then."""
+    ended = select(Step.id).where(concerned, Step.kind != "tick", col(Step.state).in_(("done", "failed")))
+    if session.exec(ended.where(col(Step.finished_at) >= since).limit(1)).first() is not None:
         return True
     errors = select(Step.error).where(concerned, Step.kind != "tick", Step.state == "running")
     return any("postponed" not in (error or {}) for error in session.exec(errors))

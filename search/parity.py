@@ -23,6 +23,11 @@ def exclusion(trial: Trial, measurement: Measurement) -> str | None:
     audit = trial.facts.get("audit", {})
     if audit.get("ok") is False:  # its file computes something else than its network, or is not fused
         return f"{FAILED_AUDIT}: {audit['message']}" if audit.get("message") else FAILED_AUDIT
+    return unfused(trial, measurement)
+
+
+def unfused(trial: Trial, measurement: Measurement) -> str | None:
+    """Return what the runtime fails to fuse in a model that is no baseline; ``None``: nothing, or it is not known."""
     counted = measurement.fusions
     if trial.source == "baseline" or counted is None or counted.complete:
         return None

@@ -19,6 +19,7 @@ from profilers.types import Measurement
 from profilers.types import Quality
 from search.candidates import baseline_of
 from search.candidates import recipe_of
+from search.first_look import stop_of
 from search.formats import format_name
 from search.goals import Choice
 from search.goals import choose
@@ -262,13 +263,14 @@ def _quality(trial: Trial, expected_drop: float | None) -> QualityView | None:
         return None
     quality = Quality.model_validate(row)
     searched = Quality.model_validate(trial.quality) if trial.quality else None
+    expected, stop = quality.drop.value if expected_drop is None else expected_drop, stop_of(trial.facts)
     optimism = quality.drop.value - searched.drop.value if searched and is_confirmed(trial) else None
     return QualityView(
         metric=quality.metric,
         value=quality.value,
         dense=quality.dense,
         drop=quality.drop,
-        expected_drop=quality.drop.value if expected_drop is None else expected_drop,
+        expected_drop=max(expected, stop.at_least) if stop else expected,
         divergence=quality.divergence,
         fidelity=quality.fidelity,
         examples=quality.examples,

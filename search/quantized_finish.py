@@ -7,6 +7,7 @@ from dataclasses import replace
 from compressors.recipe import Recipe
 from search.goals import meets_drop
 from search.pareto import dominates
+from search.reference_time import ratio_ceiling
 from search.requests import Goal
 from search.study import TrialRecord
 
@@ -49,7 +50,8 @@ def finish_candidates(
         if is_int8(record) and shape not in finished and (shape not in best or other.loss < _loss(best[shape][1])):
             best[shape] = record, other
     found = [pair for pair in best.values() if _loses_by_rounding(*pair, goal) and _may_be_on_front(*pair, records)]
-    found.sort(key=lambda pair: _rank(pair[0], pair[1], goal))
+    ceiling = ratio_ceiling(goal, records)
+    found.sort(key=lambda pair: _rank(pair[0], pair[1], goal, ceiling))
     return [(record, _to_train(record)) for record, _ in found]
 
 
@@ -76,9 +78,10 @@ def _may_be_on_front(record: TrialRecord, other: TrialRecord, records: Sequence[
     return hoped is not None and not any(known is not None and dominates(known, hoped) for known in found)
 
 
-def _rank(record: TrialRecord, other: TrialRecord, goal: Goal) -> tuple[bool, float, int]:
+def _rank(record: TrialRecord, other: TrialRecord, goal: Goal, ceiling: float | None) -> tuple[bool, float, int]:
     fits = record.size_bytes is None or goal.fits(record.size_bytes)
-    good = meets_drop(other.drop, goal) and fits
+    in_time = ceiling is None or (record.expected_ratio or 1.0) <= ceiling
+    good = meets_drop(other.drop, goal) and fits and in_time
     fastest = good and goal.max_latency_ms is None
     return not good, (record.expected_ratio or 1.0) if fastest else _loss(other), record.number
 

@@ -168,7 +168,7 @@ def next_training(
     if len(out) == len(lanes) or left <= 0:
         return None
     tried = {shape for _, shape in outcomes}
-    if goal.max_drop is None and goal.max_latency_ms is None:
+    if goal.is_open:
         count = max(1, min(len(lanes), int(seconds / min(SHORTEST_SECONDS, seconds))))
         waiting = [number for number in evenly_spread(lanes, count) if number not in tried]
         if not waiting:

@@ -17,7 +17,9 @@ from profilers.types import Quality
 from search.candidates import recipe_of
 from search.drop_model import DropModel
 from search.drop_model import Evidence
+from search.first_look import drop_model
 from search.first_look import stop_of
+from search.parity import unfused
 from search.study import Outcome
 from search.study import TrialRecord
 
@@ -92,7 +94,7 @@ def _expected(history: _History, records: Sequence[TrialRecord]) -> list[TrialRe
         records: The later ones.
     """
     everything = [*history.settled, *records]
-    model = DropModel([record.evidence for record in everything if record.evidence is not None])
+    model = drop_model(everything)
     if model.curve != history.curve:
         history.curve = model.curve
         history.weighed.clear()
@@ -121,16 +123,17 @@ def read_record(trial: Trial, *, labelled: bool) -> TrialRecord:
     quality = Quality.model_validate(trial.quality) if trial.quality else None
     measurement = Measurement.model_validate(trial.measurement) if trial.measurement else None
     stop = stop_of(trial.facts)
+    invalid = measurement is not None and unfused(trial, measurement) is not None  # its time teaches nothing
     return TrialRecord(
         trial_id=trial.id,
         number=trial.number,
         digest=trial.digest,
         source=trial.source,
-        outcome=_outcome(trial.state),
+        outcome="failed" if invalid else _outcome(trial.state),
         recipe=recipe_of(trial.candidate),
         params=trial.params,
         sampler_state=trial.sampler_state,
-        ratio=measurement.ratio.value if measurement else None,
+        ratio=measurement.ratio.value if measurement and not invalid else None,
         predicted=(trial.predicted or {}).get("ratio"),
         loss=loss(quality, labelled=labelled) if quality else None,
         drop=quality.drop.value if quality else None,

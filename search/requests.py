@@ -46,6 +46,11 @@ class Goal(_Request):
     max_size_mb: Annotated[float, Field(gt=0)] | None = None
     """Largest stored size, in millions of bytes, beside either of the two or alone."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether every speed and every quality is wanted."""
+        return self.max_drop is None and self.max_latency_ms is None
+
     def fits(self, size_bytes: float) -> bool:
         """Whether a model of this stored size is small enough."""
         return self.max_size_mb is None or size_bytes <= self.max_size_mb * 1e6

@@ -13,6 +13,7 @@ from profilers.types import Quality
 from search.candidates import baseline_of
 from search.drop_model import DropModel
 from search.drop_model import Evidence
+from search.first_look import stop_of
 from search.parity import exclusion
 from search.records import loss
 from search.reference_time import milliseconds
@@ -145,7 +146,8 @@ def _with_expected_drops(entries: Sequence[Standing], trials: Sequence[Trial]) -
     """
     searched = {trial.id: Evidence.of(Quality.model_validate(trial.quality)) for trial in trials if trial.quality}
     held_out = {trial.id: Evidence.of(Quality.model_validate(trial.holdout)) for trial in trials if trial.holdout}
-    model = DropModel(searched.values(), held_out.values())
+    whole = [searched[trial.id] for trial in trials if trial.id in searched and not stop_of(trial.facts)]
+    model = DropModel(whole, held_out.values())
     expected = [
         model.expected([found[entry.trial_id] for found in (searched, held_out) if entry.trial_id in found])
         for entry in entries

@@ -44,7 +44,7 @@ from infra.retention import apply_retention
 from infra.settings import Settings
 from infra.settings import load_settings
 from infra.store import open_store
-from search.job_clock import PATIENCE
+from search.job_clock import LONGEST_GAP
 from search.job_clock import is_abandoned
 from search.job_clock import note_time
 from search.job_clock import tell_queued
@@ -87,11 +87,13 @@ class Maintenance:
         self._database = Database(settings.database_url)
         self._queue = StepQueue(settings)
         self._store = open_store(settings.store_url)
+        self._idle_queues: dict[str, float] = {}
+        self._looked_at_queues: datetime | None = None
         often = settings.maintenance_seconds
         self._duties = [
             _Duty(self.reap, often),
             _Duty(self.wake_jobs, _TICK_SECONDS),
-            _Duty(self.tell_queued_jobs, _UNSERVED_SECONDS, due_at=time.monotonic() + PATIENCE),
+            _Duty(self.tell_queued_jobs, _UNSERVED_SECONDS),
             _Duty(self.relay, often),
             _Duty(self.recover_lost_messages, _LOST_MESSAGES_SECONDS),
             _Duty(self.remove_workdirs, _WORKDIRS_SECONDS),
@@ -197,7 +199,11 @@ class Maintenance:
     def tell_queued_jobs(self) -> int:
         """Tell jobs that wait for their first step when no worker takes any."""
         with self._database.write_session() as session:
-            return tell_queued(session, database_now(session))
+            now = database_now(session)
+            looked = self._looked_at_queues or now
+            gap = min(LONGEST_GAP, max(0.0, (now - looked).total_seconds()))
+            self._looked_at_queues = now
+            return tell_queued(session, now, self._idle_queues, gap)
 
     def remove_workdirs(self) -> int:
         """Remove the work directories of jobs that are over, when no runner of theirs can be left."""

@@ -167,7 +167,7 @@ def _become_model_file(
 
 def _take(session: Session, upload: Upload) -> None:
     """Remove the upload's row: completing it twice at once makes one result."""
-    current = session.get(Upload, upload.id)
+    current = session.get(Upload, upload.id, with_for_update=True)
     if current is None:
         raise ConflictError("The upload was completed meanwhile.", hint="Look for its result.")
     session.delete(current)

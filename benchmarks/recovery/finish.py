@@ -11,6 +11,7 @@ from benchmarks.recovery.bench import heal
 from benchmarks.recovery.bench import interval
 from benchmarks.recovery.bench import processor_seconds
 from compressors.apply import apply_recipe
+from compressors.export.simulation import as_written
 from compressors.recipe import Recipe
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.prepare import prepare
@@ -50,11 +51,10 @@ def finishes(bench: Bench, budgets: Sequence[Budget]) -> Rows:
 
 def _finish(bench: Bench, healed: RecoveryResult, config: RecoveryConfig, steps: int) -> RecoveryResult:
     weights: dict[str, Tensor] = healed.state_dict
-    student = to_module(apply_recipe(bench.network, bench.calibration, in_eight_bits(bench.recipe), weights))
-    teacher = bench.teacher(student, config)
-    return recover_quantized(
-        student, teacher, prepare(bench.train, config), finishing(config, steps), clock=processor_seconds
-    )
+    recipe = in_eight_bits(bench.recipe)
+    student = to_module(as_written(apply_recipe(bench.network, bench.calibration, recipe, weights)))
+    teacher, data = bench.teacher(student, config), prepare(bench.train, config)
+    return recover_quantized(student, teacher, data, finishing(config, steps), recipe=recipe, clock=processor_seconds)
 
 
 def in_eight_bits(recipe: Recipe) -> Recipe:

@@ -17,7 +17,6 @@ from compressors.forward import apply_linear
 from compressors.forward import fold_value_bias
 from compressors.forward import round_activations
 from compressors.network import EncoderNetwork
-from compressors.network import Layer
 from compressors.network import Linear
 from compressors.recipe import BLOCK
 from compressors.recipe import QuantizationRecipe
@@ -38,7 +37,7 @@ def rounded_module(
         quantization: How its layers with few bits are computed.
         int8_products: Also round what weight-only layers read, block by block, as ONNX Runtime's kernel is free to.
     """
-    network = replace(network, layers=[_as_written(layer) for layer in network.layers])
+    network = as_written(network)
     module = to_module(network)
     for layer, source in zip(module.layers, network.layers, strict=True):
         for branch in ("attention", "feed_forward"):
@@ -56,8 +55,13 @@ def rounded_module(
     return module
 
 
-def _as_written(layer: Layer) -> Layer:
-    return layer if layer.attention is None else replace(layer, attention=fold_value_bias(layer.attention))
+def as_written(network: EncoderNetwork) -> EncoderNetwork:
+    """Return the same network as its file computes it: no bias of values goes through the rounding behind them."""
+    layers = [
+        layer if layer.attention is None else replace(layer, attention=fold_value_bias(layer.attention))
+        for layer in network.layers
+    ]
+    return replace(network, layers=layers)
 
 
 class _RoundedLinear(nn.Module):

@@ -24,10 +24,12 @@ from compressors.options.branches import BranchLibrary
 from compressors.options.branches import BranchRecipe
 from compressors.options.branches import stored_bytes
 from compressors.options.errors import BranchErrors
+from compressors.options.levels import STEPS
 from compressors.options.levels import all_width_levels
 from compressors.options.levels import anchor_levels
 from compressors.options.levels import computed_width_levels
 from compressors.options.levels import head_levels
+from compressors.options.levels import width_levels
 from compressors.options.merges import Merge
 from compressors.options.merges import find_merges
 from compressors.options.scoring import ScoringSet
@@ -168,7 +170,8 @@ class _Unit:
                 branch = self.library.get(self.index, self._recipe(level, bits=fewer))
                 known[level] = (errors.relative_error(branch), self._stored_bytes(branch))
             options += self._narrowed(known, fewer, prices[fewer])[:-1]
-        narrow = list(options)
+        everywhere = _levels_everywhere(layer, self.kind)
+        narrow = [option for option in options if _level(option.recipe) in everywhere]
         floating, fewest = self._recipe(None, bits=max(bits)), self._recipe(None, bits=min(bits))
         if low_rank:
             found = self._options(low_rank_recipes(floating, fewest, layer), errors, prices)
@@ -260,6 +263,19 @@ def _is_better(other: BranchOption, option: BranchOption) -> bool:
         and other.size_bytes <= option.size_bytes
         and other.error <= option.error
     )
+
+
+def _level(recipe: BranchRecipe) -> int | None:
+    return recipe.heads if isinstance(recipe, AttentionRecipe) else recipe.intermediate_size
+
+
+def _levels_everywhere(layer: Layer, kind: str) -> set[int | None]:
+    """Return the levels that a solver may use on any device; ``None``: all heads or channels."""
+    if kind == "attention":
+        return {None, *_levels(layer, kind)}
+    assert layer.feed_forward is not None
+    full = layer.feed_forward.intermediate_size
+    return {None}.union(set.intersection(*(set(width_levels(full, step)) for step in STEPS)))
 
 
 def _levels(layer: Layer, kind: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compressors.network import Layer
+from compressors.options.levels import STEPS
 from compressors.options.levels import USUAL_STEP
 from compressors.options.levels import low_ranks
 from compressors.recipe import AttentionRecipe
@@ -63,7 +64,8 @@ def _halved(recipe: BranchRecipe, layer: Layer) -> BranchRecipe | None:
         assert layer.attention is not None
         return recipe.model_copy(update={"heads": layer.attention.heads // 2}) if layer.attention.heads > 1 else None
     assert layer.feed_forward is not None
-    width = layer.feed_forward.intermediate_size // 2 // USUAL_STEP * USUAL_STEP
+    half = layer.feed_forward.intermediate_size // 2
+    width = half // STEPS[-1] * STEPS[-1] or half // USUAL_STEP * USUAL_STEP  # a width for any device, if there is one
     return recipe.model_copy(update={"intermediate_size": width}) if width else None
 
 

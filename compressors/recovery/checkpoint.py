@@ -44,6 +44,8 @@ class Position:
     start_score: float = 0.0
     best_score: float = 0.0
     best_step: int = 0
+    evaluations: int = 0
+    """How often the held-back part is evaluated, as planned at the start."""
     loss_sum: float = 0.0
     loss_count: int = 0
     curve: list[CurvePoint] = field(default_factory=list)

@@ -32,6 +32,8 @@ from paretune.artifact.encoder import CompressedEncoder
 
 Evaluate = Callable[[CompressedEncoder], float]
 
+_EVALUATION_SHARE = 0.15
+"""Part of the time that evaluations may take."""
 _TIMED_BATCHES = 6
 _STEADY_STEPS = 8
 """Steps after which their mean duration is trusted more than the planned one."""
@@ -109,7 +111,7 @@ class Run:
         self.plan.advance()
         self.position.loss_sum += loss
         self.position.loss_count += 1
-        evaluations = self.config.evaluations
+        evaluations = self.position.evaluations
         due = self.plan.finished or int(self.plan.progress * evaluations) > int(before * evaluations)
         if due:
             self._record()
@@ -140,12 +142,20 @@ class Run:
         if self.config.average is not None:
             self.average = _copy(self.parameters)
         self.best = _copy(self.parameters)
+        started = self._now()
         score = self._score()
-        self.position = Position(fingerprint, self.plan.steps, start_score=score, best_score=score)
+        evaluations = self.config.evaluations
+        if self.config.seconds is not None:
+            affordable = _EVALUATION_SHARE * self.config.seconds / max(self._now() - started, 1e-9)
+            evaluations = max(1, min(evaluations, int(affordable)))
+        self.position = Position(
+            fingerprint, self.plan.steps, start_score=score, best_score=score, evaluations=evaluations
+        )
         self.position.curve.append(CurvePoint(0, 0.0, 0.0, 0.0, score))
 
     def _resume(self, position: Position, groups: dict[str, dict[str, Tensor]]) -> None:
         self.position = position
+        self.position.evaluations = position.evaluations or self.config.evaluations
         self.plan = Plan(position.steps, position.step, position.progress)
         self._planned_step_seconds = position.seconds / max(1, position.step)
         self._load(groups["model"])

@@ -31,6 +31,7 @@ from compressors.network import FeedForward
 from compressors.network import Layer
 from compressors.network import Linear
 from compressors.network import Norm
+from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.removal import kept_channels
 from compressors.removal import kept_heads
@@ -85,9 +86,11 @@ class Walk:
         self._calibration, self._recipe, self._parts = calibration, recipe, parts
         self._product = deployed_product(recipe)
         self._first_weight = 1.0
-        self._streams = [
-            _Stream(*self._embedded(batch), batch["attention_mask"].bool(), held) for batch, held in batches
-        ]
+        embed = [_embedding_sum(network, None), _embedding_sum(candidate, recipe.quantization)]
+        self._streams = []
+        for batch, held in batches:
+            dense, current = (module(batch["input_ids"], batch.get("token_type_ids")) for module in embed)
+            self._streams.append(_Stream(dense, current, batch["attention_mask"].bool(), held))
 
     def run(self) -> EncoderNetwork:
         """Return the candidate with what was re-solved.
@@ -128,18 +131,6 @@ class Walk:
         held = [stream for stream in self._streams if stream.held]
         dense = torch.cat([head(stream.dense, stream.attended) for stream in held])
         return dense, torch.cat([head(stream.current, stream.attended) for stream in held])
-
-    def _embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return what the norm of the embeddings reads in either model."""
-        sums = []
-        for network, quantization in ((self._network, None), (self._candidate, self._recipe.quantization)):
-            embed = to_module(network, share=True).embeddings
-            embed.register_module("norm", torch.nn.Identity())
-            if quantization is not None:
-                table = stored_table(network.embeddings.word, quantization)
-                embed.word.weight = torch.nn.Parameter(table, requires_grad=False)
-            sums.append(embed(batch["input_ids"], batch.get("token_type_ids")))
-        return sums[0], sums[1]
 
     def _attention(self, dense: Layer, layer: Layer) -> tuple[Attention | None, Norm]:
         """Move all streams over the layer's attention and its norm; return both as re-solved."""
@@ -274,6 +265,16 @@ class Walk:
         weights = torch.ones(stream.attended.shape)
         weights[:, 0] = self._first_weight
         return weights[stream.attended]
+
+
+def _embedding_sum(network: EncoderNetwork, quantization: QuantizationRecipe | None) -> torch.nn.Module:
+    """Return the module that computes what the norm of the embeddings reads; with its file's table, if rounded."""
+    embed = to_module(network, share=True).embeddings
+    embed.register_module("norm", torch.nn.Identity())
+    if quantization is not None:
+        table = stored_table(network.embeddings.word, quantization)
+        embed.word.weight = torch.nn.Parameter(table, requires_grad=False)
+    return embed
 
 
 def _feed(branch: FeedForward | None, state: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from infra.errors import ParetuneError
 from profilers.fresh.memory import peak_rise
 from profilers.fresh.request import FreshRequest
+from profilers.measure import executed_operators
 from profilers.measure import measure
 from profilers.protocol import Session
 from profilers.protocol import Visit
@@ -51,10 +52,10 @@ def _measure(session: Session, request: FreshRequest, directory: Path) -> dict[s
     candidates = {name: handles[number] for number, name in enumerate(request.candidates, start=1)}
     measured = measure(session, handles[0], candidates, request.effort, request.seed)
     measurements = []
-    reference_fusion = handles[0].operators() if request.operators else {}
+    reference_fusion = executed_operators(handles[0]) if request.operators else {}
     for number, (name, result) in enumerate(measured.items()):
         (directory / f"samples-{number}.npz").write_bytes(result.samples.to_npz())
-        fusion = candidates[name].operators() if request.operators else {}
+        fusion = executed_operators(candidates[name]) if request.operators else {}
         graphs = {"fusion": fusion, "reference_fusion": reference_fusion}
         measurements.append(result.measurement.model_copy(update=graphs).model_dump(mode="json"))
     return {"measurements": measurements}

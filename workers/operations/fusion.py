@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from compressors.export.fusion import fusions
 from infra.database.models import JsonObject
-from infra.errors import InvalidModelError
+from profilers.measure import executed_operators
 from profilers.protocol import Handle
 from profilers.types import Fusions
 from profilers.types import Measurement
@@ -18,6 +18,7 @@ UNKNOWN = {
     "torch_cuda": "A torch model is run as it is written; there is no graph of a runtime in which to count.",
 }
 """Why a profiler does not tell which blocks are fused."""
+NOT_COUNTED = "The operators could not be counted, for example because there was no room for the optimised graph."
 _TELLING = "onnxruntime"
 _NO_WORD = "The profiler {profiler} does not name the fused operators of the graphs that it executes."
 
@@ -35,10 +36,7 @@ def count_fusions(
             (:func:`compressors.export.fusion.expected_fusions`).
         reference: Operators that are executed for the reference; empty where the runtime does not tell.
     """
-    try:
-        found = handle.operators() if tells(inputs) else {}
-    except (InvalidModelError, OSError) as error:  # such as a full disk: the model was measured nevertheless
-        return measurement.model_copy(update={"fusion_unknown": f"The operators could not be counted: {error}"})
+    found = executed_operators(handle) if tells(inputs) else {}
     return judge_fusions(inputs, measurement, found, expected, reference)
 
 
@@ -54,6 +52,8 @@ def judge_fusions(
     if not tells(inputs):
         reason = UNKNOWN.get(profiler, _NO_WORD.format(profiler=profiler))
         return measurement.model_copy(update={"fusion_unknown": reason})
+    if not found or not reference:
+        return measurement.model_copy(update={"fusion_unknown": NOT_COUNTED})
     counted = Fusions(
         expected=expected["model"],
         found=fusions(found, expected["model"]),

@@ -8,6 +8,7 @@ from profilers.fresh import by_memory
 from profilers.fresh import reference_memory
 from profilers.fresh import repeat_peak_memory
 from profilers.fresh.compared_memory import ReferenceMemory
+from profilers.measure import executed_operators
 from profilers.measure import measure as race
 from profilers.protocol import Handle
 from profilers.protocol import Session
@@ -53,7 +54,7 @@ def stand(inputs: JobInputs, context: OperationContext) -> Stand:
         feeds = load_timing_feeds(inputs)
         session = get_profiler(inputs.device.profiler).open(inputs.device, inputs.workload, feeds=feeds)
         reference = session.load(reference_artifact(inputs))
-        found = Stand(session, reference, reference.operators() if tells(inputs) else {})
+        found = Stand(session, reference, executed_operators(reference) if tells(inputs) else {})
         context.state["stand"] = found
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from compressors.export.simulation import as_written
 from compressors.network import EncoderNetwork
 from compressors.recipe import Recipe
 from compressors.recovery.config import Augmentation
@@ -60,12 +61,13 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     inputs = JobInputs.model_validate(arguments["inputs"])
     request = Recover.model_validate(arguments["request"])
     work = bench(inputs, context)
-    continued = arguments["recipe"]["weights"] is not None and not arguments["finish"]
+    finish = bool(arguments["finish"])
+    continued = arguments["recipe"]["weights"] is not None and not finish
     config, data, texts = _training(work, request, arguments["seconds"], continued, context)
     teacher = _teacher(work, data, config, context)
     directory = inputs.recovery(arguments["name"])
-    student = to_module(_start(work, arguments, data, context))
-    finish = bool(arguments["finish"])
+    network = _start(work, arguments, data, context)
+    student = to_module(as_written(network) if finish else network)
     trainer = partial(train_quantized, recipe=Recipe.model_validate(arguments["recipe"])) if finish else train
     with ActiveClock() as clock:
         result = trainer(

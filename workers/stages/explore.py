@@ -1,7 +1,10 @@
 """Beside the first trials: which combinations of options keep the outputs, scored in torch without building them."""
 
+from math import inf
+
 from sqlmodel import Session
 
+from infra.database.clock import database_now
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
@@ -10,6 +13,7 @@ from infra.events import append_event
 from infra.steps import create_step
 from search import coordinator
 from search.lifecycle import ENDED
+from search.plan import job_budget
 from search.records import job_records
 from search.requests import JobRequest
 from workers.stage import StageContext
@@ -20,7 +24,11 @@ DIVERGENCES = (0.01, 0.02, 0.035, 0.06, 0.1, 0.15)
 """Targets: the latencies at which the solver's own answers diverge so much from the dense model."""
 BUDGET_SHARE = 0.12
 """Part of the job's time that is spent on this."""
+SEARCH_SHARE = 0.5
+"""At most this part of what is left until the final measurements: the first trials need the processor as well."""
 MOST_SECONDS = 120.0
+LEAST_SECONDS = 3.0
+"""Less is not worth the start."""
 
 
 class ExploreStage:
@@ -65,11 +73,18 @@ class ExploreStage:
 
 
 def start_guided(session: Session, job: Job) -> None:
-    """Enter the search stage and explore beside it."""
+    """Enter the search stage and explore beside it, if there is the time."""
     coordinator.start_search(session, job)
-    seconds = JobRequest.model_validate(job.request).search_seconds
-    payload = {
-        "divergences": list(DIVERGENCES),
-        "max_seconds": MOST_SECONDS if seconds is None else min(MOST_SECONDS, BUDGET_SHARE * seconds),
-    }
+    seconds = _seconds(session, job)
+    if seconds < LEAST_SECONDS:
+        return
+    payload = {"divergences": list(DIVERGENCES), "max_seconds": seconds}
     create_step(session, job_id=job.id, kind="explore", key="explore", queue="compute", payload=payload)
+
+
+def _seconds(session: Session, job: Job) -> float:
+    request, labelled = JobRequest.model_validate(job.request), (job.prepared or {})["labelled"]
+    records = job_records(session, job.id, labelled=labelled, expected_drops=False)
+    budget = job_budget(session, job, request, records, database_now(session))
+    share = inf if request.search_seconds is None else BUDGET_SHARE * request.search_seconds
+    return min(MOST_SECONDS, share, SEARCH_SHARE * (budget.remaining - budget.reserve))

@@ -88,7 +88,8 @@ def _measure(context: StageContext, inputs: JobInputs, prepared: JsonObject, sec
 
 
 def _good_enough(table: BranchTable, seconds: float) -> bool:
-    return table.relative_error <= PRECISE or not worth_repeating(table.seconds, seconds)
+    precise = table.relative_error <= PRECISE and all(entry.step is not None for entry in table.width_steps)
+    return precise or not worth_repeating(table.seconds, seconds)
 
 
 def _known(session: Session, job: Job) -> LatencyTable | None:

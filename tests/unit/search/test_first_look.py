@@ -1,5 +1,7 @@
 """When the first part of the texts is enough to give a candidate up, and what the search makes of such candidates."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sqlmodel import select
@@ -15,6 +17,7 @@ from search.drop_model import USUAL_SLOPE
 from search.drop_model import Evidence
 from search.drop_model import least_drop
 from search.first_look import Patience
+from search.first_look import drop_model
 from search.first_look import hopeless
 from search.first_look import patience
 from search.promote import quality_limit
@@ -87,6 +90,14 @@ def test_a_job_in_which_changes_cost_little_is_more_patient() -> None:
     assert cheap.curve[0] < USUAL_SLOPE - SLOPE_SPREAD < USUAL_SLOPE + SLOPE_SPREAD < dear.curve[0]
     assert hopeless(look(0.3), first) is not None
     assert hopeless(look(0.3), cheap) is None
+
+
+def test_labels_of_a_first_part_do_not_make_the_next_candidates_worse() -> None:
+    whole = [evaluated(0.1, 0.025, 1000) for _ in range(30)]
+    unlucky = [replace(evaluated(0.25, 0.2, 48), stopped=True) for _ in range(70)]
+    assert drop_model([*whole, *unlucky]).curve == drop_model(whole).curve
+    goal = Goal(max_drop=0.01)
+    assert patience("direct", goal, [*whole, *unlucky], labelled=True) == patience("direct", goal, whole, labelled=True)
 
 
 def test_without_labels_the_change_itself_is_the_drop() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlmodel import select
@@ -16,6 +17,8 @@ from infra.database.models import Job
 from infra.database.models import Step
 from search import coordinator
 from search import service
+from search.healing import Healing
+from search.healing import _spent
 from search.quantized_finish import FINISH_SHARE
 from search.quantized_finish import LEAST_STEPS
 from search.quantized_finish import SLOWER
@@ -261,6 +264,18 @@ def test_half_of_the_rest_is_trained_until_a_half_is_too_little():
     assert after((1, Outcome(True)), (3, Outcome(True)), (0, Outcome(True)), lanes=LANES[:4]).place[1] == 2
 
 
+def test_without_a_goal_as_many_shapes_train_as_can_be_evaluated_in_the_time(bench):
+    job_id = bench.submit(recover={"seconds": 600}, **SEARCH | {"goal": {}})
+    assert bench.run(job_id).state == "succeeded"
+    steps = recoveries(bench, job_id)
+    with bench.database.read_session() as session:
+        healing = Healing.load(session.get_one(Job, job_id))
+    ratios = [Recipe.model_validate(step.payload["recipe"]).digest for step in steps]
+    assert len(ratios) == len(set(ratios)) > 3
+    assert sum(step.payload["seconds"] for step in steps) == pytest.approx(healing.seconds, rel=0.15)
+    assert max(step.payload["seconds"] for step in steps) < 1.2 * min(step.payload["seconds"] for step in steps)
+
+
 def test_without_a_maximum_drop_the_best_quality_wins():
     good, bad = outcome(0.002, 20), outcome(0.04, 20)
     assert after((1, good), (3, bad), goal={"max_latency_ms": 3.0}).place[1] == 1
@@ -325,6 +340,8 @@ def test_the_fastest_that_meets_the_goal_is_finished_first_and_what_is_hopeless_
     ]
     assert finishes(records, Goal(**GOAL)) == [3, 1, 7, 5]
     assert finishes(records, Goal(max_latency_ms=3.0)) == [1, 3, 7, 5], "the most exact below a ceiling"
+    timed = [replace(record, reference_ms=10.0) for record in records]
+    assert finishes(timed, Goal(max_latency_ms=2.1)) == [3, 7, 5, 1], "above the ceiling, however exact"
     assert finishes(records, Goal(max_drop=0.01, max_size_mb=256 * 8 / 1e6))[0] == 3
     assert finishes(records, Goal(max_drop=0.01, max_size_mb=200 * 8 / 1e6))[0] == 1, "too large to be the answer"
 
@@ -370,6 +387,16 @@ def test_several_int8_models_are_finished_while_their_part_of_the_time_lasts(ben
         if t.facts.get("recovery", {}).get("quantized_finish")
     }
     assert kept == {steps[0].output["weights"], steps[2].output["weights"]}, "what was worth nothing makes no trial"
+
+
+def test_a_finish_that_failed_costs_the_time_that_it_took(bench):
+    job_id = finishing_job(bench)
+    bench.run(job_id)
+    first = finish_steps(bench, job_id)[0]
+    first.output = None
+    assert _spent(first) == min(first.payload["seconds"], (first.finished_at - first.started_at).total_seconds())
+    first.finished_at = first.started_at + timedelta(days=1)
+    assert _spent(first) == first.payload["seconds"]
 
 
 def test_a_finish_that_has_no_useful_time_is_not_begun(bench):

@@ -57,6 +57,19 @@ def test_an_end_that_was_rolled_back_is_not_remembered(bench, job_id):
         assert job_records(session, job_id, labelled=True) == fresh(bench, job_id)
 
 
+def test_the_time_of_a_model_that_is_not_fused_teaches_nothing(bench, job_id):
+    counted = {"expected": {"norms": 5}, "found": {"norms": 4}, "reference_expected": {}, "reference_found": {}}
+    with bench.database.write_session() as session:
+        rows = session.exec(select(Trial).where(Trial.job_id == job_id, Trial.state == "complete")).all()
+        trial = next(trial for trial in rows if trial.source != "baseline")
+        trial.measurement = trial.measurement | {"fusions": counted}
+        session.add(trial)
+        number = trial.number
+    record = fresh(bench, job_id)[number]
+    assert (record.outcome, record.ratio) == ("failed", None)
+    assert record.drop is not None
+
+
 def test_a_trial_under_way_holds_back_only_what_comes_after_it(bench, job_id):
     with bench.database.write_session() as session:
         trial = session.exec(select(Trial).where(Trial.job_id == job_id, Trial.number == 5)).one()

@@ -163,6 +163,14 @@ def test_a_precise_table_is_good_enough_however_little_time_it_took(jobs: Jobs) 
     assert jobs.work(TableStage(), jobs.add("hour", 60 * MINUTES))["table_seconds"] == 0.0
 
 
+def test_a_step_of_the_width_that_was_not_found_for_lack_of_time_is_looked_for_again(jobs: Jobs) -> None:
+    unclear = table(15.0, 0.02)
+    unclear["latency_table"]["width_steps"] = [{"bits": 8, "precision": "f32", "base": 64, "times": {}, "step": None}]
+    jobs.finish(TableStage(), jobs.add("first", 2 * MINUTES), unclear)
+    with pytest.raises(MeasuresError):
+        jobs.work(TableStage(), jobs.add("hour", 60 * MINUTES))
+
+
 @pytest.mark.parametrize(
     "change", [{"fingerprint": "zen4"}, {"versions": {"onnxruntime": "1.24"}}, {"cpu_limit": 1.0}, {"kernel": "6.2"}]
 )

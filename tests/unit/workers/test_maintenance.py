@@ -24,6 +24,7 @@ from infra.errors import ParetuneError
 from infra.settings import load_settings
 from search.job_clock import LONGEST_GAP
 from search.job_clock import PATIENCE
+from search.job_clock import tell_queued
 from tests.helpers.rows import add_job
 from workers.maintenance import Maintenance
 from workers.stage import StageContext
@@ -178,12 +179,21 @@ def test_queued_jobs_say_once_that_no_worker_serves_them(database: Database, mai
             step = steps.create_step(session, job_id=jobs[name], kind="inspect", key="inspect", queue="compute")
             step.created_at = now - timedelta(seconds=PATIENCE + 60) if name == "old" else now
         step = steps.create_step(session, job_id=jobs["other"], kind="evaluate", key="e", queue="compute")
-        step.state, step.finished_at = "done", now - timedelta(seconds=PATIENCE / 2)
+        step.state = "running"
         other_id = step.id
-    assert maintenance.tell_queued_jobs() == 0, "the queue was served five minutes ago"
+    idle: dict[str, float] = {}
+
+    def look(times: int) -> list[int]:
+        with database.write_session() as session:
+            return [tell_queued(session, database_now(session), idle, LONGEST_GAP) for _ in range(times)]
+
+    enough = int(PATIENCE / LONGEST_GAP) + 1
+    assert sum(look(enough)) == 0, "a worker is at a step of the queue"
     with database.write_session() as session:
-        session.get_one(Step, other_id).finished_at = now - timedelta(seconds=2 * PATIENCE)
-    assert [maintenance.tell_queued_jobs() for _ in range(2)] == [1, 0]
+        step = session.get_one(Step, other_id)
+        step.state, step.finished_at = "cancelled", now
+    assert look(enough - 1) == [0] * (enough - 1), "nobody has looked for so long"
+    assert look(2) == [1, 0]
     assert told() == [jobs["old"]]
     with database.write_session() as session:
         step = session.exec(select(Step).where(Step.job_id == jobs["old"])).one()
