@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200, help="of every strategy but guided")
     parser.add_argument("--guided-trials", type=int, default=40)
     parser.add_argument("--examples", type=int, default=256, help="texts that every candidate is judged on")
-    parser.add_argument("--explore", type=float, default=72.0, help="seconds, as in a ten-minute job")
+    parser.add_argument("--explore", type=float, default=72.0, help="seconds, as in a ten-minute job without a repair")
     parser.add_argument("--minutes", type=float, default=60.0, help="time limit of each run")
     parser.add_argument("--worst", type=float, nargs="+", default=[0.1], help="divergences at which nothing counts")
     parser.add_argument("--measure", action="store_true", help="time every candidate; needs a quiet machine")
