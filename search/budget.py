@@ -8,6 +8,8 @@ from statistics import median
 FINALISTS = 6
 LARGEST_RESERVE = 0.45
 """Part of the total time that the final measurements may take."""
+LARGEST_LAST_TRIAL = 0.1
+"""Part of the total time that is kept for the trial that was begun last."""
 CONFIRM_OVER_TRIAL = 3.0
 """A confirmation repeats evaluation and measurement in several fresh processes."""
 AUDIT_SECONDS = 11.0
@@ -89,7 +91,8 @@ def budget_state(
     if seconds is not None:
         remaining = seconds - elapsed
         finish = (FINALISTS + baselines) * confirm_seconds(durations) + audits * AUDIT_SECONDS
-        reserve = min(finish, LARGEST_RESERVE * seconds) + trial_seconds(durations)
+        last_trial = min(trial_seconds(durations), LARGEST_LAST_TRIAL * seconds)
+        reserve = min(finish, LARGEST_RESERVE * seconds) + last_trial
     return BudgetState(elapsed, remaining, reserve, audits, len(sources) - baselines, trials)
 
 

@@ -6,7 +6,6 @@ so that repeating a tick changes nothing.
 
 from collections.abc import Sequence
 from datetime import datetime
-from statistics import median
 
 from pydantic import BaseModel
 from sqlmodel import Session
@@ -20,6 +19,7 @@ from infra.database.models import Step
 from infra.database.models import Trial
 from infra.events import append_event
 from infra.steps import create_step
+from search.budget import trial_seconds
 from search.durations import step_seconds
 from search.job_clock import PATIENCE
 from search.job_clock import active_seconds
@@ -57,6 +57,8 @@ from search.trials import create_planned
 SOURCE = "recovery"
 EVALUATION_SHARE = 0.4
 """Part of the recovery's time that evaluating and measuring the trained models may take."""
+LEAST_TRAINING_SHARE = 0.1
+"""The rest of it, where as many shapes train as can be evaluated."""
 EXPECTED_TRAININGS = 8
 """Trainings of a race where there is time: scouts, and halves of the rest until a half is too little."""
 LEAST_SHARE = 0.02
@@ -71,12 +73,14 @@ class Healing(BaseModel):
         finished: The same at its end.
         shapes: What is trained; ``None`` until they are chosen.
         seconds: Training time in all.
+        trainings: Trainings that there is time for, and for the evaluation of what they bring.
     """
 
     started: float
     finished: float | None = None
     shapes: tuple[Shape, ...] | None = None
     seconds: float = 0.0
+    trainings: int = 0
 
     @classmethod
     def load(cls, job: Job) -> "Healing | None":
@@ -171,8 +175,9 @@ def _begin(
     trainings = min(len(shapes), most, 1 + int(total / SHORTEST_SECONDS))
     models = len(shapes) if wanted.mode == "gradual" else trainings
     evaluation = _evaluation_seconds(session, job, models, space)
-    seconds = max(total - evaluation, (1 - EVALUATION_SHARE) * total)
-    updated = healing.model_copy(update={"shapes": tuple(shapes), "seconds": seconds})
+    share = LEAST_TRAINING_SHARE if request.goal.is_open else 1 - EVALUATION_SHARE
+    seconds = max(total - evaluation, share * total)
+    updated = healing.model_copy(update={"shapes": tuple(shapes), "seconds": seconds, "trainings": trainings})
     updated.save(session, job)
     return updated
 
@@ -211,7 +216,7 @@ def _train_next(
         training = next_gradual(len(shapes), outcomes, left)
     else:
         lanes = [Lane(shape.ratio, shape.family) for shape in shapes]
-        training = next_training(lanes, outcomes, healing.seconds, left, request.goal)
+        training = next_training(lanes, outcomes, healing.seconds, left, request.goal, most=healing.trainings)
     if training is None:
         return False
     seconds = left if training.last else min(training.seconds, left)
@@ -290,5 +295,4 @@ def _spent(step: Step) -> float:
 def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:
     """Return the expected time to evaluate and measure so many trained models in every number format."""
     variants = len(in_formats(space.dense_recipe(), space))
-    durations = step_seconds(session, job.id, ("evaluate", "measure"))
-    return models * variants * sum(median(seconds) for seconds in durations.values())
+    return models * variants * trial_seconds(step_seconds(session, job.id, ("evaluate", "measure")))

@@ -83,11 +83,11 @@ def tell_queued(session: Session, now: datetime, idle: dict[str, float], gap: fl
     """
     waiting = (Step.kind == "inspect", Step.state == "queued", Job.state == "queued")
     queues = set(session.exec(select(Step.queue).join(Job).where(*waiting).distinct()))
-    seen = dict(idle)
+    since = now - timedelta(seconds=gap)
+    served = {queue for queue in queues if _worked_on(session, col(Step.queue) == queue, since)}
+    seen = {queue: 0.0 if queue in served else idle.get(queue, 0.0) + gap for queue in queues}
     idle.clear()
-    for queue in queues:
-        served = _worked_on(session, col(Step.queue) == queue, now - timedelta(seconds=gap))
-        idle[queue] = 0.0 if served else seen.get(queue, 0.0) + gap
+    idle.update(seen)
     unserved = [queue for queue, seconds in idle.items() if seconds > PATIENCE]
     long_ago = now - timedelta(seconds=PATIENCE)
     due = select(Step).join(Job).where(*waiting, Job.idle_seconds == 0, col(Step.created_at) < long_ago)

@@ -19,14 +19,17 @@ def place_of(step: Step) -> Place:
 
 
 def outcome_of(step: Step, records: Sequence[TrialRecord]) -> Outcome:
-    """Return what a training has brought; its drop is that of the best number format."""
+    """Return what a training has brought; its drop is that of the best number format that may be the answer."""
     if step.state != "done" or step.output is None:
         return Outcome(failed=True)
     weights: str = step.output["weights"]
     found = [
         record
         for record in records
-        if record.recipe is not None and record.recipe.weights == weights and record.drop is not None
+        if record.outcome == "done"
+        and record.recipe is not None
+        and record.recipe.weights == weights
+        and record.drop is not None
     ]
     best = min(found, key=lambda record: record.drop or 0.0, default=None)
     if best is None or best.drop is None:

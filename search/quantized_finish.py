@@ -78,12 +78,12 @@ def _may_be_on_front(record: TrialRecord, other: TrialRecord, records: Sequence[
     return hoped is not None and not any(known is not None and dominates(known, hoped) for known in found)
 
 
-def _rank(record: TrialRecord, other: TrialRecord, goal: Goal, ceiling: float | None) -> tuple[bool, float, int]:
+def _rank(record: TrialRecord, other: TrialRecord, goal: Goal, ceiling: float | None) -> tuple[float, bool, float, int]:
     fits = record.size_bytes is None or goal.fits(record.size_bytes)
-    in_time = ceiling is None or (record.expected_ratio or 1.0) <= ceiling
-    good = meets_drop(other.drop, goal) and fits and in_time
+    late = 0.0 if ceiling is None else max(0.0, (record.expected_ratio or 1.0) - ceiling)  # no finish makes it faster
+    good = meets_drop(other.drop, goal) and fits
     fastest = good and goal.max_latency_ms is None
-    return not good, (record.expected_ratio or 1.0) if fastest else _loss(other), record.number
+    return late, not good, (record.expected_ratio or 1.0) if fastest else _loss(other), record.number
 
 
 def _to_train(record: TrialRecord) -> Recipe:

@@ -150,7 +150,13 @@ def evenly_spread(lanes: Sequence[Lane], count: int) -> list[int]:
 
 
 def next_training(
-    lanes: Sequence[Lane], outcomes: Mapping[Place, Outcome], seconds: float, left: float, goal: Goal
+    lanes: Sequence[Lane],
+    outcomes: Mapping[Place, Outcome],
+    seconds: float,
+    left: float,
+    goal: Goal,
+    *,
+    most: int = 0,
 ) -> Training | None:
     """Return the next training, or ``None`` when the race is over.
 
@@ -162,6 +168,7 @@ def next_training(
         goal: With a maximum drop, a gain is a faster shape that keeps to it; with a latency ceiling, a better shape.
             Without a goal every speed is wanted: as many shapes as there is time for, spread over speed and origin,
             get the same time.
+        most: Shapes that there is time for without a goal; 0: as many as get :data:`SHORTEST_SECONDS`.
     """
     turn = len(outcomes)
     out = {shape for (_, shape), outcome in outcomes.items() if outcome.failed or outcome.weights is None}
@@ -169,7 +176,7 @@ def next_training(
         return None
     tried = {shape for _, shape in outcomes}
     if goal.is_open:
-        count = max(1, min(len(lanes), int(seconds / min(SHORTEST_SECONDS, seconds))))
+        count = max(1, min(len(lanes), most or int(seconds / min(SHORTEST_SECONDS, seconds))))
         waiting = [number for number in evenly_spread(lanes, count) if number not in tried]
         if not waiting:
             return None

@@ -110,7 +110,7 @@ def build_options(
         recipe: Global choices of the candidates, such as the order of removal; its layers are ignored.
         bits: Weight bit-widths of the device: 32 or 16, and 8.
         low_rank: Whether to offer factorised branches, alone and in chains with narrower widths and fewer bits, where
-            no branch in the same bits that is only narrower is both smaller and closer.
+            no branch in the same bits that is only narrower, to a width for any device, is both smaller and closer.
         zeros: Whether to offer branches with zeros in their weights, alone and in a chain.
         merging: Whether to try what becomes of the model where consecutive layers are merged into one.
         progress: Called with the number of units that are done and the number of all.

@@ -87,7 +87,8 @@ class RecoveryConfig(_Frozen):
     that, it only makes up for their lack: see :func:`compressors.recovery.prepare.prepare`."""
     held_back_limit: Annotated[int, Field(ge=8)] = 512
     evaluations: Annotated[int, Field(ge=1)] = 12
-    """How often the held-back part is evaluated, evenly over the run."""
+    """How often the held-back part is evaluated, evenly over the run; fewer times where that takes too much of
+    ``seconds``."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many evaluations without a new best; ``None``: run to the end."""
 

@@ -50,7 +50,8 @@ def recover_quantized(
     rounding, so ``improved`` says whether the finish was worth it.
 
     Args:
-        student: trained in place; left with the returned weights.
+        student: of a network ``as_written`` (:mod:`compressors.export.simulation`); trained in place, and left with the
+            returned weights.
         teacher: as for :func:`compressors.recovery.recover.recover`.
         data: as for ``recover``.
         config: see :func:`finishing`.
@@ -87,6 +88,9 @@ def fake_quantization(module: CompressedEncoder, recipe: Recipe) -> Iterator[Non
     """Let the layers of few bits compute as in ``recipe``'s file; afterwards their weights are on its grid for good."""
     layers, quantization = quantized_layers(module), recipe.quantization
     hooks = []
+    for owner in (layer.attention for layer in module.layers if layer.attention is not None):
+        if owner.value.bias is not None:  # the file has it behind the rounding of the context: it is not trained here
+            hooks.append(owner.value.bias.register_hook(torch.zeros_like))
     for layer, bits in layers:
         rounding = input_rounding(recipe, bits)
         if rounding is not None:

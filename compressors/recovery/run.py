@@ -34,6 +34,8 @@ Evaluate = Callable[[CompressedEncoder], float]
 
 _EVALUATION_SHARE = 0.15
 """Part of the time that evaluations may take."""
+_FEWEST_EVALUATIONS = 2
+"""A learning curve is fitted to no fewer points."""
 _TIMED_BATCHES = 6
 _STEADY_STEPS = 8
 """Steps after which their mean duration is trusted more than the planned one."""
@@ -147,7 +149,7 @@ class Run:
         evaluations = self.config.evaluations
         if self.config.seconds is not None:
             affordable = _EVALUATION_SHARE * self.config.seconds / max(self._now() - started, 1e-9)
-            evaluations = max(1, min(evaluations, int(affordable)))
+            evaluations = max(min(_FEWEST_EVALUATIONS, evaluations), min(evaluations, int(affordable)))
         self.position = Position(
             fingerprint, self.plan.steps, start_score=score, best_score=score, evaluations=evaluations
         )

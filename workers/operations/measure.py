@@ -37,7 +37,7 @@ class Stand:
     Attributes:
         session: The device.
         reference: The dense model.
-        operators: Operators that the runtime executes for the dense model; empty where it does not tell.
+        operators: Operators that the runtime executes for the dense model; empty where they are not known.
         memory: The dense model's memory, once a candidate was compared by it.
     """
 
@@ -73,6 +73,8 @@ def measure(arguments: JsonObject, context: OperationContext) -> JsonObject:
     try:
         effort = _effort(inputs.objective, ceiling, arguments["max_seconds"])
         result = race(open_stand.session, open_stand.reference, {"candidate": handle}, effort, inputs.seed)["candidate"]
+        if tells(inputs) and not open_stand.operators:  # at first there may have been no room for the graph
+            open_stand.operators = executed_operators(open_stand.reference)
         measurement = count_fusions(
             inputs, result.measurement, handle, arguments["expected_fusions"], open_stand.operators
         )

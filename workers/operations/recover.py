@@ -42,6 +42,7 @@ CHECKPOINT_SECONDS = 30.0
 EVALUATION_SECONDS = 8.0
 """Training time between two evaluations, at least: a short training must not spend itself on them."""
 FEWEST_EVALUATIONS = 3
+"""Of even the shortest training, unless they take too much of its time."""
 STATISTICS_TEXTS = 512
 """Texts that importance scores and the statistics of a healed model are taken of."""
 _PROGRESS_SECONDS = 1.0

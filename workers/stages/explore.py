@@ -1,7 +1,5 @@
 """Beside the first trials: which combinations of options keep the outputs, scored in torch without building them."""
 
-from math import inf
-
 from sqlmodel import Session
 
 from infra.database.clock import database_now
@@ -17,6 +15,7 @@ from search.plan import job_budget
 from search.records import job_records
 from search.requests import JobRequest
 from workers.stage import StageContext
+from workers.stages.device_results import affordable_seconds
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 
@@ -86,5 +85,5 @@ def _seconds(session: Session, job: Job) -> float:
     request, labelled = JobRequest.model_validate(job.request), (job.prepared or {})["labelled"]
     records = job_records(session, job.id, labelled=labelled, expected_drops=False)
     budget = job_budget(session, job, request, records, database_now(session))
-    share = inf if request.search_seconds is None else BUDGET_SHARE * request.search_seconds
-    return min(MOST_SECONDS, share, SEARCH_SHARE * (budget.remaining - budget.reserve))
+    most = affordable_seconds(job, BUDGET_SHARE, MOST_SECONDS)
+    return min(most, SEARCH_SHARE * (budget.remaining - budget.reserve))

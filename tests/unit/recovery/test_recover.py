@@ -222,6 +222,27 @@ def test_a_budget_in_seconds_is_kept_and_the_learning_rate_has_decayed(
     assert result.stopped == "finished"
 
 
+@pytest.mark.parametrize(("each", "expected"), [(1.0, 5), (4.0, 3), (80.0, 2)])
+def test_evaluations_that_take_long_are_fewer(
+    classifier: EncoderNetwork, student_of: StudentOf, texts: TrainingData, each: float, expected: int
+) -> None:
+    now = 0.0
+
+    def evaluate(_: CompressedEncoder) -> float:
+        nonlocal now
+        now += each
+        return 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.01
+        return now
+
+    config = SHORT.model_copy(update={"seconds": 100.0})
+    result = run(classifier, student_of(classifier), texts, config, evaluate=evaluate, clock=clock)
+    assert len(result.curve) - 1 == expected
+
+
 def test_patience_ends_a_run_that_gets_no_better(
     classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
 ) -> None:

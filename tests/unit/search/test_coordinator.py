@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from sqlmodel import select
 
+from infra.database.clock import database_now
 from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import Step
@@ -13,10 +14,15 @@ from search import coordinator
 from search import service
 from search.budget import AUDIT_SECONDS
 from search.budget import FEW_AUDITS
+from search.budget import FINALISTS
+from search.budget import budget_state
 from search.pareto import non_dominated
 from search.standing import standings
 from tests.unit.search.synthetic import BASELINES
 from tests.unit.search.synthetic import truth
+from workers.stages.explore import BUDGET_SHARE
+from workers.stages.explore import LEAST_SECONDS
+from workers.stages.explore import _seconds as explore_seconds
 
 
 def view(bench, job_id):
@@ -95,6 +101,30 @@ def test_what_only_served_the_search_ends_with_it(bench):
     run_until_queued(bench, job_id, "confirm")
     with bench.database.read_session() as session:
         assert session.get(Step, explore).state == "cancelled"
+
+
+def test_the_search_stops_early_enough_for_the_trial_that_was_begun_last():
+    durations = {"evaluate": [4.0], "measure": [2.0]}
+    early = budget_state(600.0, None, 100.0, ["baseline"] * 3, durations)
+    finish = (FINALISTS + 3) * 3.0 * 6.0 + FEW_AUDITS * AUDIT_SECONDS
+    assert early.reserve == pytest.approx(finish + 6.0)
+    assert not early.search_is_over
+    assert budget_state(600.0, None, 600.0 - finish - 5.0, ["baseline"] * 3, durations).search_is_over
+    short = budget_state(60.0, None, 3.0, ["baseline"] * 3, {"evaluate": [20.0], "measure": [10.0]})
+    assert not short.search_is_over, "however long a trial takes, there is a search"
+
+
+def test_little_time_is_not_spent_on_exploring(bench):
+    job_id = bench.submit(budget={"seconds": 600}, strategy="guided")
+    for used, expected in ((60.0, True), (400.0, False)):
+        with bench.database.write_session() as session:
+            job = session.get_one(Job, job_id)
+            job.active_seconds, job.prepared = used, {"labelled": True}
+            job.started_at = job.active_at = database_now(session)
+            seconds = explore_seconds(session, job)
+            assert (seconds >= LEAST_SECONDS) == expected
+            assert seconds <= BUDGET_SHARE * 300
+            session.rollback()
 
 
 def test_the_final_measurements_leave_the_audits_their_time(bench):

@@ -1,5 +1,6 @@
 """The maintenance loop brings back what was lost, ends what is hopeless, and removes what is over."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -24,7 +25,6 @@ from infra.errors import ParetuneError
 from infra.settings import load_settings
 from search.job_clock import LONGEST_GAP
 from search.job_clock import PATIENCE
-from search.job_clock import tell_queued
 from tests.helpers.rows import add_job
 from workers.maintenance import Maintenance
 from workers.stage import StageContext
@@ -166,7 +166,9 @@ def test_a_duty_that_fails_keeps_no_other_from_its_own(database: Database, maint
     assert not (maintenance._settings.work).exists()
 
 
-def test_queued_jobs_say_once_that_no_worker_serves_them(database: Database, maintenance: Maintenance) -> None:
+def test_queued_jobs_say_once_that_no_worker_serves_them(
+    database: Database, maintenance: Maintenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def told() -> list[str]:
         with database.read_session() as session:
             events = session.exec(select(Event).where(Event.kind == "notice")).all()
@@ -177,23 +179,18 @@ def test_queued_jobs_say_once_that_no_worker_serves_them(database: Database, mai
         jobs = {name: add_job(session, state="queued").id for name in ("old", "new", "other")}
         for name in ("old", "new"):
             step = steps.create_step(session, job_id=jobs[name], kind="inspect", key="inspect", queue="compute")
-            step.created_at = now - timedelta(seconds=PATIENCE + 60) if name == "old" else now
+            step.created_at = now - timedelta(seconds=PATIENCE + 60) if name == "old" else now + timedelta(hours=1)
         step = steps.create_step(session, job_id=jobs["other"], kind="evaluate", key="e", queue="compute")
         step.state = "running"
         other_id = step.id
-    idle: dict[str, float] = {}
-
-    def look(times: int) -> list[int]:
-        with database.write_session() as session:
-            return [tell_queued(session, database_now(session), idle, LONGEST_GAP) for _ in range(times)]
-
-    enough = int(PATIENCE / LONGEST_GAP) + 1
-    assert sum(look(enough)) == 0, "a worker is at a step of the queue"
+    looks = itertools.count()
+    monkeypatch.setattr("workers.maintenance.database_now", lambda _: now + timedelta(seconds=60 * next(looks)))
+    assert sum(maintenance.tell_queued_jobs() for _ in range(15)) == 0, "a worker is at a step of the queue"
     with database.write_session() as session:
         step = session.get_one(Step, other_id)
         step.state, step.finished_at = "cancelled", now
-    assert look(enough - 1) == [0] * (enough - 1), "nobody has looked for so long"
-    assert look(2) == [1, 0]
+    assert sum(maintenance.tell_queued_jobs() for _ in range(10)) == 0, "nobody has looked for so long"
+    assert [maintenance.tell_queued_jobs() for _ in range(3)] == [1, 0, 0]
     assert told() == [jobs["old"]]
     with database.write_session() as session:
         step = session.exec(select(Step).where(Step.job_id == jobs["old"])).one()
