@@ -83,14 +83,17 @@ def finishing(config: RecoveryConfig, steps: int = FINISH_STEPS) -> RecoveryConf
     )
 
 
+_VALUE_BIAS = "attention.value.bias"
+
+
 @contextmanager
 def fake_quantization(module: CompressedEncoder, recipe: Recipe) -> Iterator[None]:
     """Let the layers of few bits compute as in ``recipe``'s file; afterwards their weights are on its grid for good."""
     layers, quantization = quantized_layers(module), recipe.quantization
     hooks = []
-    for owner in (layer.attention for layer in module.layers if layer.attention is not None):
-        if owner.value.bias is not None:  # the file has it behind the rounding of the context: it is not trained here
-            hooks.append(owner.value.bias.register_hook(torch.zeros_like))
+    for name, parameter in module.named_parameters():
+        if name.endswith(_VALUE_BIAS):  # the file has it behind the rounding of the context: it is not trained here
+            hooks.append(parameter.register_hook(torch.zeros_like))  # type: ignore[no-untyped-call]
     for layer, bits in layers:
         rounding = input_rounding(recipe, bits)
         if rounding is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compressors.export.onnx.quantization import quantize_per_channel
+from compressors.export.simulation import as_written
 from compressors.export.simulation import round_blocks
 from compressors.export.simulation import stored_weight
 from compressors.network import EncoderNetwork
@@ -60,7 +61,8 @@ def on_grid(weight: Tensor) -> bool:
 
 
 def test_the_finish_beats_plain_rounding_and_ends_on_the_grid(classifier: EncoderNetwork, texts: TrainingData) -> None:
-    student = to_module(in_few_bits(classifier))
+    network = as_written(in_few_bits(classifier))
+    student = to_module(network)
     names = set(student.state_dict())
     data = prepare(texts, CONFIG)
     teacher = TeacherCache.build(classifier, data.examples)
@@ -71,6 +73,9 @@ def test_the_finish_beats_plain_rounding_and_ends_on_the_grid(classifier: Encode
     assert len(matrices) == 18
     assert all(on_grid(result.state_dict[name]) for name in matrices)
     assert not on_grid(result.state_dict["head.dense.weight"])  # 32 bits: untouched by the rounding
+    biases = [result.state_dict[name] for name in names if name.endswith("value.bias")]
+    assert len(biases) == 3
+    assert not any(bias.any() for bias in biases), "the file would compute it elsewhere"
 
 
 def test_the_finish_of_a_weight_only_model_ends_on_the_grid_of_its_blocks(
