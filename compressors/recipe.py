@@ -41,6 +41,11 @@ class AttentionRecipe(_Frozen):
     bits: Bits = 32
     """Weight bit-width of the branch's linear layers."""
 
+    @property
+    def level(self) -> int | None:
+        """How much of the branch is kept: its heads."""
+        return self.heads
+
 
 class FeedForwardRecipe(_Frozen):
     """What happens to one layer's feed-forward branch."""
@@ -52,6 +57,11 @@ class FeedForwardRecipe(_Frozen):
     mask: Mask = "wanda"
     pattern: Pattern = "unstructured"
     bits: Bits = 32
+
+    @property
+    def level(self) -> int | None:
+        """How much of the branch is kept: its channels."""
+        return self.intermediate_size
 
 
 class LayerRecipe(_Frozen):

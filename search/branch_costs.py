@@ -176,8 +176,7 @@ def _full_width(anatomy: Anatomy, recipe: BranchRecipe, layer: int) -> int:
 
 
 def _width(recipe: BranchRecipe, full: int) -> int:
-    width = recipe.heads if isinstance(recipe, AttentionRecipe) else recipe.intermediate_size
-    return full if width is None else width
+    return full if recipe.level is None else recipe.level
 
 
 def _rank_share(recipe: BranchRecipe, anatomy: Anatomy, layer: int) -> float:

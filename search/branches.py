@@ -144,7 +144,7 @@ class Locator:
 def _allowed(option: Option, unit: Unit, space: SearchSpace) -> bool:
     recipe, kinds = option.recipe, set(space.kinds)
     full = _full(unit.layer, unit.branch, space.anatomy)
-    width = _width(recipe)
+    width = recipe.level
     needed = set()
     if width is not None and width < full:
         needed.add("depth" if width == 0 else "heads" if unit.branch == "attention" else "ffn")
@@ -166,14 +166,14 @@ def _rewarded(unit: Unit, anatomy: Anatomy, table: BranchTable) -> list[Option]:
     if unit.branch == "attention":
         return list(unit.options)
     full = _full(unit.layer, unit.branch, anatomy)
-    known = {(option.recipe.bits, _width(option.recipe)) for option in unit.options if _is_plain(option)}
+    known = {(option.recipe.bits, option.recipe.level) for option in unit.options if _is_plain(option)}
     levels: dict[int, set[int]] = {}
     for bits, _ in known:
         wanted = set(width_levels(full, table.width_step(bits)))
         levels[bits] = wanted if all((bits, width) in known for width in wanted - {full, 0}) else set()
 
     def fits(option: Option) -> bool:
-        width, bits = _width(option.recipe), option.recipe.bits
+        width, bits = option.recipe.level, option.recipe.bits
         if width is None or width in (full, 0):
             return True
         if _is_plain(option) and levels[bits]:
@@ -203,7 +203,7 @@ def _branch_of(layer: LayerRecipe, branch: Branch) -> AttentionRecipe | FeedForw
 
 
 def _spelling(recipe: AttentionRecipe | FeedForwardRecipe, unit: UnitOptions, anatomy: Anatomy) -> _Spelling:
-    full, width = _full(unit.layer, unit.branch, anatomy), _width(recipe)
+    full, width = _full(unit.layer, unit.branch, anatomy), recipe.level
     kept = full if width is None else width
     if kept == 0:
         return (0, 0, 0.0, "", "", 32)
@@ -215,17 +215,13 @@ def _full(layer: int, branch: Branch, anatomy: Anatomy) -> int:
     return anatomy.heads[layer] if branch == "attention" else anatomy.intermediate_size[layer]
 
 
-def _width(recipe: AttentionRecipe | FeedForwardRecipe) -> int | None:
-    return recipe.heads if isinstance(recipe, AttentionRecipe) else recipe.intermediate_size
-
-
 def _is_plain(option: Option) -> bool:
     return option.recipe.rank is None and option.recipe.sparsity == 0
 
 
 def _is_whole(option: Option) -> bool:
-    return _width(option.recipe) is None and _is_plain(option)
+    return option.recipe.level is None and _is_plain(option)
 
 
 def _removed(option: Option) -> bool:
-    return _width(option.recipe) == 0
+    return option.recipe.level == 0

@@ -56,6 +56,7 @@ from search.lifecycle import set_stage
 from search.lifecycle import trial_event
 from search.plan import TRIALS_IN_FLIGHT
 from search.plan import Plan
+from search.plan import current_budget
 from search.plan import free_places
 from search.plan import job_budget
 from search.plan import propose
@@ -314,9 +315,7 @@ def _continue_search(session: Session, job: Job, plan: Plan, now: datetime, in_f
 
 def _stop_learning_in_time(session: Session, job: Job, now: datetime) -> None:
     """Go on without what is being found out, when no time is left to make use of it."""
-    context = job_context(job)
-    records = job_records(session, job.id, labelled=context.prepared.labelled, expected_drops=False)
-    budget = job_budget(session, job, context.request, records, now)
+    budget = current_budget(session, job, now)
     if not budget.overdue:
         return
     append_event(session, job.id, "notice", {"message": OUT_OF_TIME.format(stage=job.stage)})
@@ -342,10 +341,7 @@ def _after_search(session: Session, job: Job, budget: BudgetState, now: datetime
 def _continue_recovery(session: Session, job: Job, plan: Plan, now: datetime) -> None:
     """Begin the next training, or go on to the finish."""
     if healing.advance(session, job, plan.shapes, now):
-        context = job_context(job)
-        request, prepared = context.request, context.prepared
-        records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
-        finalise.start(session, job, job_trials(session, job.id), job_budget(session, job, request, records, now))
+        finalise.start(session, job, job_trials(session, job.id), current_budget(session, job, now))
 
 
 def _give_up_trials(session: Session, job: Job, records: Sequence[TrialRecord], now: datetime) -> None:

@@ -91,9 +91,9 @@ def tell_queued(session: Session, now: datetime, idle: dict[str, float], gap: fl
     unserved = [queue for queue, seconds in idle.items() if seconds > PATIENCE]
     long_ago = now - timedelta(seconds=PATIENCE)
     due = select(Step).join(Job).where(*waiting, Job.idle_seconds == 0, col(Step.created_at) < long_ago)
-    told = 0
     due = due.where(col(Step.queue).in_(unserved)).order_by(col(Step.id)).limit(MOST_TOLD)
-    for step in session.exec(due).all() if unserved else ():
+    told = 0
+    for step in session.exec(due).all():
         lock_job(session, step.job_id)
         job = session.get_one(Job, step.job_id, populate_existing=True)
         if job.state == "queued" and job.idle_seconds == 0:

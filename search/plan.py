@@ -108,6 +108,13 @@ def job_budget(
     return budget_state(request.search_seconds, request.budget.trials, elapsed, sources, durations)
 
 
+def current_budget(session: Session, job: Job, now: datetime) -> BudgetState:
+    """Return the same for a caller that needs no records."""
+    context = job_context(job)
+    records = job_records(session, job.id, labelled=context.prepared.labelled, expected_drops=False)
+    return job_budget(session, job, context.request, records, now)
+
+
 def recovery_seconds(job: Job, now: datetime) -> float:
     """Return the time that recovery training or repair has taken so far: it has a budget of its own."""
     recovery = (job.prepared or {}).get("recovery")

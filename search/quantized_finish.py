@@ -52,7 +52,7 @@ def finish_candidates(
     found = [pair for pair in best.values() if _loses_by_rounding(*pair, goal) and _may_be_on_front(*pair, records)]
     ceiling = ratio_ceiling(goal, records)
     found.sort(key=lambda pair: _rank(pair[0], pair[1], goal, ceiling))
-    return [(record, _to_train(record)) for record, _ in found]
+    return [(record, _plain(record.recipe)) for record, _ in found if record.recipe is not None]
 
 
 def shape_digest(recipe: Recipe) -> str:
@@ -84,11 +84,6 @@ def _rank(record: TrialRecord, other: TrialRecord, goal: Goal, ceiling: float | 
     good = meets_drop(other.drop, goal) and fits
     fastest = good and goal.max_latency_ms is None
     return late, not good, (record.expected_ratio or 1.0) if fastest else _loss(other), record.number
-
-
-def _to_train(record: TrialRecord) -> Recipe:
-    assert record.recipe is not None
-    return _plain(record.recipe)
 
 
 def _plain(recipe: Recipe) -> Recipe:

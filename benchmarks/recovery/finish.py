@@ -59,16 +59,7 @@ def _finish(bench: Bench, healed: RecoveryResult, config: RecoveryConfig, steps:
 
 def in_eight_bits(recipe: Recipe) -> Recipe:
     """Return the recipe with every layer's products in int8."""
-    layers = [
-        layer.model_copy(
-            update={
-                "attention": layer.attention.model_copy(update={"bits": 8}),
-                "feed_forward": layer.feed_forward.model_copy(update={"bits": 8}),
-            }
-        )
-        for layer in recipe.layers
-    ]
-    return recipe.model_copy(update={"layers": tuple(layers)})
+    return recipe.model_copy(update={"layers": tuple(layer.with_branches(bits=8) for layer in recipe.layers)})
 
 
 def _step(result: RecoveryResult) -> float:

@@ -171,7 +171,7 @@ class _Unit:
                 known[level] = (errors.relative_error(branch), self._stored_bytes(branch))
             options += self._narrowed(known, fewer, prices[fewer])[:-1]
         everywhere = _levels_everywhere(layer, self.kind)
-        narrow = [option for option in options if _level(option.recipe) in everywhere]
+        narrow = [option for option in options if option.recipe.level in everywhere]
         floating, fewest = self._recipe(None, bits=max(bits)), self._recipe(None, bits=min(bits))
         if low_rank:
             found = self._options(low_rank_recipes(floating, fewest, layer), errors, prices)
@@ -263,10 +263,6 @@ def _is_better(other: BranchOption, option: BranchOption) -> bool:
         and other.size_bytes <= option.size_bytes
         and other.error <= option.error
     )
-
-
-def _level(recipe: BranchRecipe) -> int | None:
-    return recipe.heads if isinstance(recipe, AttentionRecipe) else recipe.intermediate_size
 
 
 def _levels_everywhere(layer: Layer, kind: str) -> set[int | None]:

@@ -64,7 +64,7 @@ def target_ratio(known: Sequence[TrialRecord], goal: Goal, turn: int, *, slowest
 
 def target_window(known: Sequence[TrialRecord], goal: Goal, *, slowest: float, fastest: float) -> tuple[float, float]:
     """Return the latency ratios, slow and fast, between which targets are worth a try; all of them without a goal."""
-    if goal.max_drop is None and goal.max_latency_ms is None:
+    if goal.is_open:
         return slowest, fastest
     best = target_ratio(known, goal, 0, slowest=slowest, fastest=fastest)
     return min(slowest, best * WINDOW), max(fastest, best / WINDOW)

@@ -1,6 +1,7 @@
 """One candidate against the dense reference: raced for its latency, or compared by the memory that it takes."""
 
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 from infra.database.models import JsonObject
@@ -37,13 +38,14 @@ class Stand:
     Attributes:
         session: The device.
         reference: The dense model.
-        operators: Operators that the runtime executes for the dense model; empty where they are not known.
+        operators: Operators that the runtime executes for the dense model, once a candidate was compared by them; empty
+            where they are not known.
         memory: The dense model's memory, once a candidate was compared by it.
     """
 
     session: Session
     reference: Handle
-    operators: dict[str, int]
+    operators: dict[str, int] = field(default_factory=dict)
     memory: ReferenceMemory | None = None
 
 
@@ -53,8 +55,7 @@ def stand(inputs: JobInputs, context: OperationContext) -> Stand:
     if not isinstance(found, Stand):
         feeds = load_timing_feeds(inputs)
         session = get_profiler(inputs.device.profiler).open(inputs.device, inputs.workload, feeds=feeds)
-        reference = session.load(reference_artifact(inputs))
-        found = Stand(session, reference, executed_operators(reference) if tells(inputs) else {})
+        found = Stand(session, session.load(reference_artifact(inputs)))
         context.state["stand"] = found
     return found
 
@@ -73,7 +74,7 @@ def measure(arguments: JsonObject, context: OperationContext) -> JsonObject:
     try:
         effort = _effort(inputs.objective, ceiling, arguments["max_seconds"])
         result = race(open_stand.session, open_stand.reference, {"candidate": handle}, effort, inputs.seed)["candidate"]
-        if tells(inputs) and not open_stand.operators:  # at first there may have been no room for the graph
+        if tells(inputs) and not open_stand.operators:  # for want of room it may have failed before
             open_stand.operators = executed_operators(open_stand.reference)
         measurement = count_fusions(
             inputs, result.measurement, handle, arguments["expected_fusions"], open_stand.operators

@@ -11,9 +11,8 @@ from infra.events import append_event
 from infra.steps import create_step
 from search import coordinator
 from search.lifecycle import ENDED
-from search.plan import job_budget
+from search.plan import current_budget
 from search.records import job_records
-from search.requests import JobRequest
 from workers.stage import StageContext
 from workers.stages.device_results import affordable_seconds
 from workers.stages.inputs import get_job
@@ -82,8 +81,6 @@ def start_guided(session: Session, job: Job) -> None:
 
 
 def _seconds(session: Session, job: Job) -> float:
-    request, labelled = JobRequest.model_validate(job.request), (job.prepared or {})["labelled"]
-    records = job_records(session, job.id, labelled=labelled, expected_drops=False)
-    budget = job_budget(session, job, request, records, database_now(session))
+    budget = current_budget(session, job, database_now(session))
     most = affordable_seconds(job, BUDGET_SHARE, MOST_SECONDS)
     return min(most, SEARCH_SHARE * (budget.remaining - budget.reserve))

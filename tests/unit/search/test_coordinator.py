@@ -116,10 +116,11 @@ def test_the_search_stops_early_enough_for_the_trial_that_was_begun_last():
 
 def test_little_time_is_not_spent_on_exploring(bench):
     job_id = bench.submit(budget={"seconds": 600}, strategy="guided")
+    run_until_queued(bench, job_id, "table")
     for used, expected in ((60.0, True), (400.0, False)):
         with bench.database.write_session() as session:
             job = session.get_one(Job, job_id)
-            job.active_seconds, job.prepared = used, {"labelled": True}
+            job.active_seconds = used
             job.started_at = job.active_at = database_now(session)
             seconds = explore_seconds(session, job)
             assert (seconds >= LEAST_SECONDS) == expected

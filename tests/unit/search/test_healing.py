@@ -1,16 +1,10 @@
 """Recovery training as a stage of a job: which shapes, in which order, for how long, and what becomes of them."""
 
 import itertools
-from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 from sqlmodel import select
 
-from compressors.recipe import AttentionRecipe
-from compressors.recipe import FeedForwardRecipe
-from compressors.recipe import LayerRecipe
-from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from infra.database.models import Event
 from infra.database.models import Job
@@ -18,12 +12,6 @@ from infra.database.models import Step
 from search import coordinator
 from search import service
 from search.healing import Healing
-from search.healing import _spent
-from search.quantized_finish import FINISH_SHARE
-from search.quantized_finish import LEAST_STEPS
-from search.quantized_finish import SLOWER
-from search.quantized_finish import finish_candidates
-from search.quantized_finish import shape_digest
 from search.race import LEAST_TURN_SECONDS
 from search.race import SCOUTS
 from search.race import SHORTEST_SECONDS
@@ -36,22 +24,15 @@ from search.race import scouts
 from search.requests import Goal
 from search.requests import JobRequest
 from search.requests import Recover
-from search.study import TrialRecord
+from tests.unit.search.recoveries import GOAL
+from tests.unit.search.recoveries import SEARCH
+from tests.unit.search.recoveries import recoveries
 from tests.unit.search.synthetic import truth
-
-GOAL = {"max_drop": 0.01}
-SEARCH = {"goal": GOAL, "budget": {"seconds": None, "trials": 16}}
 
 
 def front_of(bench, job_id):
     with bench.database.read_session() as session:
         return service.front(session, session.get(Job, job_id))
-
-
-def recoveries(bench, job_id):
-    with bench.database.read_session() as session:
-        statement = select(Step).where(Step.job_id == job_id, Step.kind == "recover")
-        return list(session.exec(statement.order_by(Step.created_at)))
 
 
 def stages(bench, job_id):
@@ -306,136 +287,6 @@ def test_without_a_goal_every_speed_gets_the_same_time():
     (only,) = evenly_spread([Lane(0.5, "uniform"), Lane(0.4, "search"), Lane(0.3, "search"), Lane(0.2, "search")], 1)
     assert only == 2, "the middle one of those that the search has found"
     assert sorted(evenly_spread(lanes, 99)) == list(range(10))
-
-
-def record(number, weights, bits, drop, ratio, width=384):
-    feed_forward = FeedForwardRecipe(bits=bits, intermediate_size=width)
-    recipe = Recipe(
-        layers=(LayerRecipe(attention=AttentionRecipe(bits=bits), feed_forward=feed_forward),), weights=weights
-    )
-    found = TrialRecord(str(number), number, recipe.digest, "recovery", "done", recipe=recipe, drop=drop, ratio=ratio)
-    return replace(found, loss=drop, size_bytes=width * bits)
-
-
-def healed(number, drop, rounded, ratio, width, weights=None):
-    """A healed model in floating point and in int8, which is faster by half."""
-    weights = weights or f"w{number}"
-    return [record(number, weights, 32, drop, 2 * ratio, width), record(number + 1, weights, 8, rounded, ratio, width)]
-
-
-def finishes(records, goal, finished=()):
-    """Numbers of the models to finish, in order."""
-    return [record.number for record, _ in finish_candidates(records, goal, finished)]
-
-
-def test_only_what_loses_more_than_its_share_is_finished():
-    goal = Goal(**GOAL)
-    fine = healed(0, 0.005, 0.006, 0.2, 384)
-    assert finishes(fine, goal) == []
-    loses = [*fine, *healed(2, 0.005, 0.012, 0.15, 256)]
-    assert [recipe for _, recipe in finish_candidates(loses, goal)] == [loses[-1].recipe]
-    smoothed = QuantizationRecipe(scheme="static", smoothing=0.7)
-    last = replace(loses[-1], recipe=loses[-1].recipe.model_copy(update={"quantization": smoothed}))
-    (found,) = finish_candidates([*loses[:-1], last], goal)
-    assert found[1].quantization == QuantizationRecipe(scheme="static")
-    assert finishes([*loses[:-1], last], goal, {shape_digest(found[1])}) == [], "each has one finish"
-
-
-def test_the_fastest_that_meets_the_goal_is_finished_first_and_what_is_hopeless_not_at_all():
-    records = [
-        *healed(0, 0.004, 0.012, 0.30, 384),
-        *healed(2, 0.008, 0.016, 0.20, 256),
-        *healed(4, 0.030, 0.060, 0.10, 64),  # misses the goal, and would be on the front
-        *healed(6, 0.020, 0.050, 0.15, 128),  # the same, by less
-        *healed(8, 0.009, 0.020, 0.25, 320),  # even without rounding slower and worse than the next
-        *healed(10, 0.0085, 0.0085, 0.22, 300),
-    ]
-    assert finishes(records, Goal(**GOAL)) == [3, 1, 7, 5]
-    assert finishes(records, Goal(max_latency_ms=3.0)) == [1, 3, 7, 5], "the most exact below a ceiling"
-    timed = [replace(record, reference_ms=10.0) for record in records]
-    assert finishes(timed, Goal(max_latency_ms=2.1)) == [3, 7, 5, 1], "above the ceiling, however exact"
-    assert finishes(timed, Goal(max_latency_ms=0.9)) == [5, 7, 3, 1], "the nearest to the ceiling"
-    assert finishes(records, Goal(max_drop=0.01, max_size_mb=256 * 8 / 1e6))[0] == 3
-    assert finishes(records, Goal(max_drop=0.01, max_size_mb=200 * 8 / 1e6))[0] == 1, "too large to be the answer"
-
-
-def test_of_the_weights_of_one_shape_the_best_are_finished():
-    scout, trained = healed(0, 0.009, 0.020, 0.2, 384, "scout"), healed(2, 0.005, 0.015, 0.2, 384, "trained")
-    for records in ([*scout, *trained], [*trained, *scout]):
-        assert finishes(records, Goal(**GOAL)) == [3]
-
-
-def finishing_job(bench, **changes):
-    bench.rounding, bench.longest, bench.seconds = 0.01, 40.0, 0.5
-    return bench.submit(recover={"seconds": 1200, "mode": "gradual"} | changes, **SEARCH)
-
-
-def finish_steps(bench, job_id):
-    return [step for step in recoveries(bench, job_id) if step.payload.get("finish")]
-
-
-def test_several_int8_models_are_finished_while_their_part_of_the_time_lasts(bench):
-    bench.useless = {"recover:finish:1"}
-    job_id = finishing_job(bench)
-    assert bench.run(job_id).state == "succeeded"
-    steps = finish_steps(bench, job_id)
-    share = FINISH_SHARE * 1200
-    assert [step.key for step in steps] == ["recover:finish:0", "recover:finish:1", "recover:finish:2"]
-    assert [step.payload["seconds"] for step in steps] == pytest.approx([share, share - 40, share - 80])
-    recipes = [Recipe.model_validate(step.payload["recipe"]) for step in steps]
-    assert len({shape_digest(recipe) for recipe in recipes}) == 3
-    hoped = {
-        trial.candidate["recipe"]["weights"]: truth(trial)[1]
-        for trial in bench.trials(job_id)
-        if trial.facts.get("recovery")
-    }
-    order = [hoped[recipe.weights] for recipe in recipes]
-    assert order[0] > GOAL["max_drop"], "after so little training"
-    assert order == sorted(order), "those that miss the goal by the least first"
-    trained = {step.output["weights"] for step in recoveries(bench, job_id)} - {s.output["weights"] for s in steps}
-    assert {recipe.weights for recipe in recipes} <= trained
-    kept = {
-        t.candidate["recipe"]["weights"]
-        for t in bench.trials(job_id)
-        if t.facts.get("recovery", {}).get("quantized_finish")
-    }
-    assert kept == {steps[0].output["weights"], steps[2].output["weights"]}, "what was worth nothing makes no trial"
-
-
-def test_a_finish_that_failed_costs_the_time_that_it_took(bench):
-    job_id = finishing_job(bench)
-    bench.run(job_id)
-    first = finish_steps(bench, job_id)[0]
-    first.output = None
-    first.finished_at = first.started_at + timedelta(seconds=0.5)
-    assert _spent(first) == 0.5
-    first.finished_at = first.started_at + timedelta(days=1)
-    assert _spent(first) == first.payload["seconds"]
-
-
-def test_a_finish_that_has_no_useful_time_is_not_begun(bench):
-    bench.rounding = 0.01
-    too_short = 0.9 * LEAST_STEPS * SLOWER / 10 / FINISH_SHARE  # ten steps a second
-    job_id = bench.submit(recover={"seconds": too_short}, **SEARCH)
-    assert bench.run(job_id).state == "succeeded"
-    assert recoveries(bench, job_id)
-    assert finish_steps(bench, job_id) == []
-    job_id = finishing_job(bench, quantized_finish=False)
-    bench.run(job_id)
-    assert finish_steps(bench, job_id) == []
-
-
-def test_ticking_again_finishes_nothing_twice(bench):
-    job_id = finishing_job(bench)
-    for _ in range(400):
-        with bench.database.write_session() as session:
-            for _ in range(2):
-                coordinator.tick(session, session.get(Job, job_id), bench.now)
-        if bench.run(job_id, most=1).state != "running":
-            break
-    steps = finish_steps(bench, job_id)
-    assert len(steps) == 3
-    assert len({shape_digest(Recipe.model_validate(step.payload["recipe"])) for step in steps}) == 3
 
 
 def test_training_text_needs_a_training():
