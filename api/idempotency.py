@@ -125,4 +125,10 @@ def _digest(payload: object) -> str:
     return json_digest(jsonable_encoder(payload))
 
 
+def _once_by_url(request: Request) -> Idempotency:
+    return Idempotency(request, "")  # which no header can be
+
+
 Once = Annotated[Idempotency, Depends()]
+OnceByUrl = Annotated[Idempotency, Depends(_once_by_url)]
+"""For what can succeed only once at its URL: whoever asks again gets the same answer, and no key is needed."""

@@ -19,8 +19,8 @@ Compressed transformers that are Pareto-optimal as measured on your device.
 * **Authentication**: `Authorization: Bearer <key>`.
 * **Errors** are `application/problem+json` (RFC 9457). `type` is stable,
   `detail` says what is wrong, `hint` what to do.
-* **Creating** with an `Idempotency-Key` can be repeated safely for a day, and so can completing an upload. Not
-  `/v1/keys`: its answers hold secrets, which are kept nowhere.
+* **Creating** with an `Idempotency-Key` can be repeated safely for a day. Not `/v1/keys`: its answers hold secrets,
+  which are kept nowhere. **Completing** an upload or a model can be repeated without a key.
 * **Lists** are newest first; give `next_cursor` as `cursor` for the next page.
 * **Reads** have an `ETag`; send it as `If-None-Match` and get 304 while nothing has changed. That of a job is weak:
   it changes with what happens, not with `elapsed_seconds`.

@@ -29,6 +29,7 @@ from paretune.types import Model
 from paretune.uploading import LARGE_BYTES
 from paretune.uploading import Progress
 from paretune.uploading import Sender
+from paretune.uploading import complete
 from paretune.uploading import model_files
 
 Format = Literal["onnx", "torch"]
@@ -105,7 +106,7 @@ class Client:
                 sender.resumable(path, kind="model-file", name=file, model_id=model["id"])
             else:
                 sender.put("PUT", f"/v1/models/{model['id']}/files/{file}", path)
-        return Model.model_validate(self._transport.json("POST", f"/v1/models/{model['id']}/complete", patient=True))
+        return Model.model_validate(complete(self._transport, f"/v1/models/{model['id']}"))
 
     def register_model(self, server_path: str, *, name: str | None = None) -> Model:
         """Use a folder on the server's disk, where the operator allows it."""

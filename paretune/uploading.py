@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 
 from paretune.errors import ApiError
+from paretune.outage import poll
 from paretune.transport import ATTEMPTS
+from paretune.transport import JsonObject
 from paretune.transport import Transport
 
 Progress = Callable[[int, int], None]
@@ -63,6 +65,25 @@ def model_files(folder: Path) -> list[str]:
     return [name for name in MODEL_FILES if (folder / name).is_file()] + weights
 
 
+def complete(transport: Transport, path: str, body: JsonObject | None = None) -> JsonObject:
+    """Say that everything has been sent, and return what it became; the service checks it first, which may take long.
+
+    It does so once, however often it is asked: when the answer is lost, it is asked for again, for two minutes if the
+    service is away.
+
+    Raises:
+        ApiError: What was sent is refused, or the service stays away.
+    """
+    return poll(
+        lambda: transport.json("POST", f"{path}/complete", json=body, patient=True),
+        lambda _answer: True,
+        what=path,
+        url=transport.url,
+        pause=0.0,
+        timeout=None,
+    )
+
+
 class Sender:
     """Sends one file after another and counts the bytes of all."""
 
@@ -106,8 +127,7 @@ class Sender:
                 self._send_piece(path, offset, piece)
                 offset += len(piece)
                 self._note(len(piece))
-        end = {"sha256": digest.hexdigest()}
-        return self._transport.json("POST", f"{path}/complete", json=end, create=True, patient=True)
+        return complete(self._transport, path, {"sha256": digest.hexdigest()})
 
     def _send_piece(self, path: str, offset: int, piece: bytes) -> None:
         headers = {"Upload-Offset": str(offset)}

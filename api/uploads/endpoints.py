@@ -15,6 +15,7 @@ from api.bodies import RAW_BODY
 from api.bodies import ReceivedBody
 from api.bodies import receive_body
 from api.idempotency import Once
+from api.idempotency import OnceByUrl
 from api.ownership import get_owned
 from api.problems import responses
 from api.responses import created
@@ -105,23 +106,25 @@ def append(
 
 @router.post("/{upload_id}/complete", response_model=UploadResult, responses=responses(404, 409, 422))
 def complete_upload(
-    upload_id: str, services: CurrentServices, principal: Submitter, once: Once, body: UploadComplete | None = None
+    upload_id: str, services: CurrentServices, principal: Submitter, once: OnceByUrl, body: UploadComplete | None = None
 ) -> JSONResponse:
     """Say that all pieces are there: the file is checked and becomes a model's file or a dataset.
 
-    The answer comes when all is done, which takes minutes for a large file. The upload is gone then: send an
-    `Idempotency-Key`, so that the request can be repeated when its answer is lost.
+    The answer comes when all is done, which takes minutes for a large file. The upload is gone then, but for a day
+    the same request gets the same answer: repeat it when the answer is lost.
     """
+    announced = body.sha256 if body else None
     with services.database.read_session() as session:
         try:
             upload = get_owned(session, Upload, upload_id, principal)
         except NotFoundError:
-            if (answer := once.answered(session, principal, body)) is not None:
-                return answer
-            raise
-    write = service.complete(services, principal, upload, body.sha256 if body else None)
+            if (answer := once.answered(session, principal, None)) is None:
+                raise
+            service.check_result(answer, announced)
+            return answer
+    write = service.complete(services, principal, upload, announced)
     with services.database.write_session() as session:
-        return once.run(session, principal, body, lambda: JSONResponse(write(session).model_dump(mode="json")))
+        return once.run(session, principal, None, lambda: JSONResponse(write(session).model_dump(mode="json")))
 
 
 @router.delete("/{upload_id}", status_code=204, responses=responses(404))

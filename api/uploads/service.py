@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from fastapi.responses import JSONResponse
 from sqlalchemy import delete
 from sqlalchemy import func
 from sqlalchemy import update
@@ -124,16 +125,33 @@ def complete(services: Services, principal: Principal, upload: Upload, sha256: s
     with _joined(services, upload) as path:
         with path.open("rb") as stream:
             found = copy_and_hash(stream, None).sha256
-        for expected in (sha256, upload.sha256):
-            if expected is not None and expected != found:
-                raise InvalidInputError(
-                    f"The file received has the sha256 {found}, but {expected} was announced.",
-                    hint="Delete the upload and send the file again.",
-                    errors=[{"field": "sha256", "message": "is not that of the received bytes"}],
-                )
+        _check_sha256(found, sha256)
+        _check_sha256(found, upload.sha256)
         if upload.kind == "dataset":
             return _become_dataset(services, principal, upload, path, found)
         return _become_model_file(services, principal, upload, path, found)
+
+
+def check_result(answer: JSONResponse, sha256: str | None) -> None:
+    """Compare what an upload became with the hash that a repeated request announces for it.
+
+    Raises:
+        InvalidInputError: The hash is another one.
+    """
+    result = UploadResult.model_validate_json(bytes(answer.body))
+    became = result.file or result.dataset
+    assert became is not None
+    assert became.sha256 is not None
+    _check_sha256(became.sha256, sha256)
+
+
+def _check_sha256(found: str, announced: str | None) -> None:
+    if announced is not None and announced != found:
+        raise InvalidInputError(
+            f"The file received has the sha256 {found}, but {announced} was announced.",
+            hint="Send the file again, in a new upload.",
+            errors=[{"field": "sha256", "message": "is not that of the received bytes"}],
+        )
 
 
 def _become_dataset(services: Services, principal: Principal, upload: Upload, path: Path, sha256: str) -> WriteResult:
@@ -166,8 +184,8 @@ def _become_model_file(
 
 
 def _take(session: Session, upload: Upload) -> None:
-    """Remove the upload's row: completing it twice at once makes one result."""
+    """Remove the upload's row, which says that there is no result yet."""
     current = session.get(Upload, upload.id, with_for_update=True)
     if current is None:
-        raise ConflictError("The upload was completed meanwhile.", hint="Look for its result.")
+        raise ConflictError("The upload was deleted meanwhile.", hint="Send the file again, in a new upload.")
     session.delete(current)

@@ -156,6 +156,9 @@ def test_long_work_is_waited_for_and_done_once_when_its_answer_is_lost(
     assert sdk.register_model(str(folder)).state == "ready"
     assert (len(lost), len(list(sdk.datasets())), len(list(sdk.models()))) == (2, 1, 1)
     assert done == ["copy_and_hash", "read_server_path"]
+    monkeypatch.setattr(paretune.client, "LARGE_BYTES", 32 << 20)
+    assert sdk.upload_model(folder).state == "ready"
+    assert (len(lost), [model.state for model in sdk.models()]) == (3, ["ready", "ready"])
 
 
 def slowed(function: Callable[..., Any], seconds: float, done: list[str]) -> Callable[..., Any]:

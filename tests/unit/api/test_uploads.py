@@ -33,20 +33,44 @@ def test_pieces_become_a_dataset(client: TestClient) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_completing_again_with_the_same_key_gives_the_same_answer(client: TestClient, stranger: TestClient) -> None:
+def test_completing_again_gives_the_same_answer(client: TestClient, stranger: TestClient) -> None:
     path = start(client, len(ROWS))
     send(client, path, 0, ROWS)
-    headers = {"Idempotency-Key": "once"}
     body = {"sha256": hashlib.sha256(ROWS).hexdigest()}
-    first = client.post(f"{path}/complete", json=body, headers=headers)
-    again = client.post(f"{path}/complete", json=body, headers=headers)
-    assert (first.status_code, again.status_code) == (200, 200)
-    assert again.json() == first.json()
-    assert again.headers["idempotent-replay"] == "true"
+    first = client.post(f"{path}/complete", json=body)
+    assert first.status_code == 200
+    for repeated in (body, None):
+        again = client.post(f"{path}/complete", json=repeated)
+        assert again.status_code == 200
+        assert again.json() == first.json()
+        assert again.headers["idempotent-replay"] == "true"
     assert len(client.get("/v1/datasets").json()["items"]) == 1
-    assert client.post(f"{path}/complete", headers=headers).status_code == 422  # another request under the same key
-    assert client.post(f"{path}/complete", json=body).status_code == 404
-    assert stranger.post(f"{path}/complete", json=body, headers=headers).status_code == 404
+    other = client.post(f"{path}/complete", json={"sha256": "0" * 64})
+    assert other.status_code == 422
+    assert body["sha256"] in other.json()["detail"]
+    assert stranger.post(f"{path}/complete", json=body).status_code == 404
+
+
+def test_a_file_of_a_model_can_be_completed_again_when_the_model_is_ready(client: TestClient) -> None:
+    model_id = client.post("/v1/models", json={"name": "m"}).json()["id"]
+    files = model_bytes.model_files()
+    weights = files.pop("model.safetensors")
+    for name, content in files.items():
+        client.put(f"/v1/models/{model_id}/files/{name}", content=content)
+    path = start(client, len(weights), kind="model-file", name="model.safetensors", model_id=model_id)
+    send(client, path, 0, weights)
+    first = client.post(f"{path}/complete").json()
+    ready = client.post(f"/v1/models/{model_id}/complete").json()
+    again = client.post(f"{path}/complete", json={"sha256": hashlib.sha256(weights).hexdigest()})
+    assert (again.status_code, again.json()) == (200, first)
+    assert client.get(f"/v1/models/{model_id}").json() == ready
+
+
+def test_an_upload_that_was_given_up_stays_gone(client: TestClient) -> None:
+    path = start(client, len(ROWS))
+    send(client, path, 0, ROWS)
+    assert client.delete(path).status_code == 204
+    assert client.post(f"{path}/complete").status_code == 404
 
 
 def test_only_the_next_piece_is_taken(client: TestClient) -> None:
