@@ -19,6 +19,11 @@ FEW_AUDITS = 3
 ALL_AUDITS = FINALISTS + 2
 """... and of a long one: the best, the other finalists, and one of the others."""
 LONG_SECONDS = 1800.0
+LEAST_SEARCH = 0.12
+"""Part of the budget that the search has at least where a training follows, however long preparing and learning took:
+what trains is chosen among what the search has found ..."""
+LARGEST_LOAN = 0.25
+"""... and the time comes from the training, at most this part of its own."""
 FIRST_GUESS_SECONDS = 5.0
 """What a trial takes, before any has finished."""
 
@@ -75,6 +80,8 @@ def budget_state(
     elapsed: float,
     sources: Sequence[str],
     durations: Mapping[str, Sequence[float]],
+    *,
+    lent: float = 0.0,
 ) -> BudgetState:
     """Return the state of a budget.
 
@@ -84,16 +91,29 @@ def budget_state(
         elapsed: Seconds since the job started, without those of recovery training.
         sources: Source of each trial so far.
         durations: Seconds that finished ``evaluate`` and ``measure`` steps took; not needed without a time limit.
+        lent: Seconds for the search beyond ``seconds``; see :func:`loan`.
     """
     remaining, reserve = float("inf"), 0.0
     baselines = sum(source == "baseline" for source in sources)
     audits = ALL_AUDITS if seconds is None or seconds >= LONG_SECONDS else FEW_AUDITS
     if seconds is not None:
-        remaining = seconds - elapsed
+        remaining = seconds + lent - elapsed
         finish = (FINALISTS + baselines) * confirm_seconds(durations) + audits * AUDIT_SECONDS
         last_trial = min(trial_seconds(durations), LARGEST_LAST_TRIAL * seconds)
         reserve = min(finish, LARGEST_RESERVE * seconds) + last_trial
     return BudgetState(elapsed, remaining, reserve, audits, len(sources) - baselines, trials)
+
+
+def loan(budget: BudgetState, seconds: float, training: float) -> float:
+    """Return the seconds that a search needs of the training that follows it.
+
+    Args:
+        budget: At the beginning of the search.
+        seconds: The job's budget.
+        training: Seconds of the training.
+    """
+    lacking = LEAST_SEARCH * seconds - (budget.remaining - budget.reserve)
+    return min(max(0.0, lacking), LARGEST_LOAN * training)
 
 
 def confirm_seconds(durations: Mapping[str, Sequence[float]]) -> float:

@@ -29,6 +29,7 @@ from profilers.types import Quality
 from search import finalise
 from search import healing
 from search.budget import BudgetState
+from search.budget import loan
 from search.candidates import recipe_of
 from search.estimator import predict_ratio
 from search.first_look import Patience
@@ -59,6 +60,7 @@ from search.plan import Plan
 from search.plan import current_budget
 from search.plan import free_places
 from search.plan import job_budget
+from search.plan import lent_seconds
 from search.plan import propose
 from search.promote import give_up_above
 from search.promote import rejection
@@ -162,8 +164,17 @@ def needs_table(request: JobRequest) -> bool:
     return request.objective != "peak_memory"
 
 
-def start_search(session: Session, job: Job) -> None:
-    """Enter the search stage, when ``job.prepared`` is complete."""
+def start_search(session: Session, job: Job, now: datetime | None = None) -> None:
+    """Enter the search stage, when ``job.prepared`` is complete.
+
+    Where learning has left it little time, it takes some from the training that follows.
+    """
+    request = JobRequest.model_validate(job.request)
+    budget = current_budget(session, job, now or database_now(session))
+    if request.training is not None and request.budget.seconds is not None and not lent_seconds(job):
+        lent = loan(budget, request.budget.seconds, request.training.seconds)
+        job.prepared = (job.prepared or {}) | {"lent": lent}
+        session.add(job)
     set_stage(session, job, "search")
     request_tick(session, job)
 

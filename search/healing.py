@@ -30,9 +30,11 @@ from search.lifecycle import cancel_stage_steps
 from search.lifecycle import end_trial
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
+from search.outcomes import kept_model
 from search.outcomes import outcome_of
 from search.outcomes import place_of
 from search.plan import PlannedTrial
+from search.plan import lent_seconds
 from search.quantized_finish import FINISH_SHARE
 from search.quantized_finish import LEAST_STEPS
 from search.quantized_finish import SLOWER
@@ -69,6 +71,7 @@ class Healing(BaseModel):
     """Where the stage is.
 
     Attributes:
+        budget: Time for all of it in seconds, evaluation of the trained models included.
         started: The job's active seconds at its beginning.
         finished: The same at its end.
         shapes: What is trained; ``None`` until they are chosen.
@@ -76,6 +79,7 @@ class Healing(BaseModel):
         trainings: Trainings that there is time for, and for the evaluation of what they bring.
     """
 
+    budget: float
     started: float
     finished: float | None = None
     shapes: tuple[Shape, ...] | None = None
@@ -97,8 +101,11 @@ class Healing(BaseModel):
 def start(session: Session, job: Job, now: datetime) -> None:
     """Enter the stage; the next tick chooses the shapes."""
     set_stage(session, job, "recover")
+    wanted = job_context(job).request.training
+    assert wanted is not None
     if Healing.load(job) is None:
-        Healing(started=active_seconds(job, now)).save(session, job)
+        budget = wanted.seconds - lent_seconds(job)
+        Healing(budget=budget, started=active_seconds(job, now)).save(session, job)
     request_tick(session, job)
 
 
@@ -116,11 +123,11 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
     """
     context = job_context(job)
     request, space = context.request, context.space
-    healing, wanted = Healing.load(job), request.training
-    if healing is None or wanted is None or healing.finished is not None:
+    healing = Healing.load(job)
+    if healing is None or request.training is None or healing.finished is not None:
         return True
     elapsed = active_seconds(job, now) - healing.started
-    if elapsed > wanted.seconds + PATIENCE and is_abandoned(job):
+    if elapsed > healing.budget + PATIENCE and is_abandoned(job):
         _give_up(session, job, now)
     if healing.shapes is None:
         healing = _begin(session, job, healing, request, space, shapes)
@@ -130,24 +137,25 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
         record.outcome == "running" for record in records if record.source == SOURCE
     ):
         return False
-    left = wanted.seconds - elapsed - _evaluation_seconds(session, job, 1, space)
-    if _train_next(session, job, healing, request, steps, records, left, finishes=8 in space.bits):
+    left = healing.budget - elapsed - _evaluation_seconds(session, job, 1, space)
+    if _train_next(session, job, healing, request, steps, records, left, space):
         return False
-    if 8 in space.bits and _finish(session, job, request, steps, records, left):
+    if 8 in space.bits and _finish(session, job, healing, request, steps, records, left):
         return False
     healing.model_copy(update={"finished": active_seconds(job, now)}).save(session, job)
     return True
 
 
 def trained(session: Session, job: Job, step: Step, output: JsonObject) -> None:
-    """Create a trial with the trained weights in each number format, if the training was worth anything."""
+    """Create a trial of the trained model in each number format, or of the shape as it was if that stays the better."""
     finish = bool(step.payload.get("finish"))
-    if not output["improved"] and (finish or step.payload["recipe"]["weights"] is None):
+    if not output["improved"]:
         message = "The training did not make the model better on texts that it did not see; the model before it stays."
         append_event(session, job.id, "notice", {"message": message, "step": step.key})
-        return
+        if finish:
+            return
     context = job_context(job)
-    recipe = Recipe.model_validate(step.payload["recipe"]).model_copy(update={"weights": output["weights"]})
+    recipe = kept_model(step.payload, output)
     variants = [recipe] if finish else in_formats(recipe, context.space)
     planned = [PlannedTrial(recipe=variant, source=SOURCE) for variant in variants]
     known = set(session.exec(select(Trial.digest).where(Trial.job_id == job.id)))
@@ -164,9 +172,8 @@ def _begin(
     session: Session, job: Job, healing: Healing, request: JobRequest, space: SearchSpace, shapes: Sequence[Shape]
 ) -> Healing:
     """Write down what is trained, and for how long."""
-    wanted = request.training
+    wanted, total = request.training, healing.budget
     assert wanted is not None
-    total = wanted.seconds
     if not shapes:
         append_event(session, job.id, "notice", {"message": "No shape is worth training."})
     most = EXPECTED_TRAININGS
@@ -199,18 +206,17 @@ def _train_next(
     steps: Sequence[Step],
     records: Sequence[TrialRecord],
     left: float,
-    *,
-    finishes: bool,
+    space: SearchSpace,
 ) -> bool:
     """Begin the next training; return whether there is one."""
     shapes, wanted = healing.shapes or (), request.training
     assert wanted is not None
-    if finishes and wanted.quantized_finish:
-        left -= FINISH_SHARE * wanted.seconds
-    if not shapes or left < LEAST_SHARE * wanted.seconds:
+    if 8 in space.bits and wanted.quantized_finish:
+        left -= FINISH_SHARE * healing.budget
+    if not shapes or left < LEAST_SHARE * healing.budget:
         return False
     outcomes: dict[Place, Outcome] = {
-        place_of(step): outcome_of(step, records) for step in steps if not step.payload.get("finish")
+        place_of(step): outcome_of(step, records, space) for step in steps if not step.payload.get("finish")
     }
     if wanted.mode == "gradual":
         training = next_gradual(len(shapes), outcomes, left)
@@ -252,6 +258,7 @@ def _create(
 def _finish(
     session: Session,
     job: Job,
+    healing: Healing,
     request: JobRequest,
     steps: Sequence[Step],
     records: Sequence[TrialRecord],
@@ -263,7 +270,7 @@ def _finish(
     if not wanted.quantized_finish:
         return False
     finishes = [step for step in steps if step.payload.get("finish")]
-    seconds = min(left, FINISH_SHARE * wanted.seconds - sum(map(_spent, finishes)))
+    seconds = min(left, FINISH_SHARE * healing.budget - sum(map(_spent, finishes)))
     finished = {shape_digest(Recipe.model_validate(step.payload["recipe"])) for step in finishes}
     step_times = {step.output["weights"]: _spent(step) / max(1, step.output["steps"]) for step in steps if step.output}
     affordable = [

@@ -105,7 +105,8 @@ def job_budget(
     durations = step_seconds(session, job.id, ("evaluate", "measure")) if limited else {}
     elapsed = max(0.0, active_seconds(job, now) - recovery_seconds(job, now))
     sources = [record.source for record in records]
-    return budget_state(request.search_seconds, request.budget.trials, elapsed, sources, durations)
+    lent = lent_seconds(job)
+    return budget_state(request.search_seconds, request.budget.trials, elapsed, sources, durations, lent=lent)
 
 
 def current_budget(session: Session, job: Job, now: datetime) -> BudgetState:
@@ -113,6 +114,11 @@ def current_budget(session: Session, job: Job, now: datetime) -> BudgetState:
     context = job_context(job)
     records = job_records(session, job.id, labelled=context.prepared.labelled, expected_drops=False)
     return job_budget(session, job, context.request, records, now)
+
+
+def lent_seconds(job: Job) -> float:
+    """Return the time of the recovery training or repair that was given to the search."""
+    return float((job.prepared or {}).get("lent", 0.0))
 
 
 def recovery_seconds(job: Job, now: datetime) -> float:

@@ -52,7 +52,8 @@ class Outcome:
 
     Attributes:
         failed: It could not be done; the shape is out.
-        weights: sha256 of the trained weights.
+        weights: sha256 of the trained weights; ``None``: the training was in vain, the shape stays as it was. It does
+            not train again, but what it loses untrained says what others may hope for.
         drop: Loss of quality on the search split in the best number format; ``None``: it could not be evaluated.
         drop_error: Standard error of ``drop``.
         curve: ``(seconds, score)`` on texts that were not trained on; scores are at most zero, which is a perfect copy.
@@ -110,7 +111,7 @@ class Training:
 class _State:
     """What the trainings of one shape have brought together."""
 
-    weights: str
+    weights: str | None
     now: Estimate
     """Minus the drop, with a 90 % range."""
     later: Estimate
@@ -171,7 +172,7 @@ def next_training(
         most: Shapes that there is time for without a goal; 0: as many as get :data:`SHORTEST_SECONDS`.
     """
     turn = len(outcomes)
-    out = {shape for (_, shape), outcome in outcomes.items() if outcome.failed or outcome.weights is None}
+    out = {shape for (_, shape), outcome in outcomes.items() if outcome.weights is None}
     if len(out) == len(lanes) or left <= 0:
         return None
     tried = {shape for _, shape in outcomes}
@@ -185,9 +186,7 @@ def next_training(
     if first:
         share = SCOUT_SHARE * seconds / (len(first) + len(tried))
         return Training((turn, first[0]), None, share, last=len(lanes) == 1)
-    states = {
-        shape: state for shape in sorted(tried - out) if (state := _state(_of(outcomes, shape), left)) is not None
-    }
+    states = {shape: state for shape in sorted(tried) if (state := _state(_of(outcomes, shape), left)) is not None}
     waiting = [number for number in range(len(lanes)) if number not in tried]
     if not states and not waiting:
         return None
@@ -217,7 +216,11 @@ def next_gradual(count: int, outcomes: Mapping[Place, Outcome], left: float) -> 
 
 def _choose(lanes: Sequence[Lane], states: Mapping[int, _State], out: set[int], goal: Goal) -> int:
     if goal.max_drop is None:
-        return max(states, key=lambda shape: (states[shape].later.value, -lanes[shape].cost))
+        begun = states.keys() - out
+        if begun:
+            return max(sorted(begun), key=lambda shape: (states[shape].later.value, -lanes[shape].cost))
+        waiting = [number for number in range(len(lanes)) if number not in out]
+        return max(waiting, key=lambda number: untried(lanes[number], lanes, states).value)
     limit = -goal.max_drop
     bag = [shape for shape, state in states.items() if chance(state.now, limit) >= SAFE]
     held = min((lanes[shape].cost for shape in bag), default=max(lane.cost for lane in lanes) / 0.9)
@@ -230,8 +233,8 @@ def _choose(lanes: Sequence[Lane], states: Mapping[int, _State], out: set[int], 
     best = max(gains, key=lambda number: (gains[number], -number), default=None)
     if best is not None and gains[best] >= LEAST_GAIN:
         return best
-    if bag:
-        return min(bag, key=lambda shape: lanes[shape].cost)
+    if trainable := [shape for shape in bag if shape not in out]:
+        return min(trainable, key=lambda shape: lanes[shape].cost)
     return max(chances, key=lambda number: (chances[number], lanes[number].cost))
 
 
@@ -307,7 +310,7 @@ def _of(outcomes: Mapping[Place, Outcome], shape: int) -> list[Outcome]:
 def _state(history: Sequence[Outcome], left: float) -> _State | None:
     """Join the trainings of one shape into one curve."""
     last = history[-1]
-    if last.weights is None or last.drop is None:
+    if last.failed or last.drop is None:
         return None
     seconds, curve = 0.0, list[tuple[float, float]]()
     for outcome in history:

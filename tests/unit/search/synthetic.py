@@ -150,6 +150,7 @@ class Bench:
         seconds: Simulated duration of each step.
         rounding: What a healed model loses by int8, unless its training knew about it.
         longest: Seconds after which a training has run out of patience.
+        slow_learning: Seconds that finding out about the model and the device takes beyond its steps.
     """
 
     database: Database
@@ -162,6 +163,7 @@ class Bench:
     seconds: float = 1.0
     rounding: float = 0.0
     longest: float = 1e9
+    slow_learning: float = 0.0
     in_flight: int = 2
     labelled: bool = True
     executed: list[str] = field(default_factory=list)
@@ -260,7 +262,8 @@ class Bench:
             job.prepared = job.prepared | {"options": option_database().model_dump(mode="json")}
             session.add(job)
         if {"table", "options"} <= set(self.executed):
-            coordinator.start_search(session, job)
+            self.pass_time(session, job, self.slow_learning)
+            coordinator.start_search(session, job, self.now)
 
     def work(self, session: Session, job: Job, trial: Trial, kind: str) -> None:
         ratio, drop, size = truth(trial)

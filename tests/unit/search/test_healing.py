@@ -11,6 +11,10 @@ from infra.database.models import Job
 from infra.database.models import Step
 from search import coordinator
 from search import service
+from search.budget import LARGEST_LOAN
+from search.budget import LEAST_SEARCH
+from search.budget import BudgetState
+from search.budget import loan
 from search.healing import Healing
 from search.race import LEAST_TURN_SECONDS
 from search.race import SCOUTS
@@ -112,7 +116,7 @@ def test_a_gradual_family_is_cut_from_member_to_member(bench):
     assert {trial.candidate["recipe"]["weights"] for trial in healed} == {step.output["weights"] for step in steps}
 
 
-def test_a_training_that_was_worth_nothing_makes_no_trial(bench):
+def test_after_a_training_that_was_worth_nothing_the_shape_is_tried_as_it_was(bench):
     bench.useless = {"recover:0:0", "recover:0:1", "recover:0:2", "recover:0:3", "recover:0:4"}
     job_id = bench.submit(recover={"seconds": 400}, **SEARCH)
     assert bench.run(job_id).state == "succeeded"
@@ -123,6 +127,15 @@ def test_a_training_that_was_worth_nothing_makes_no_trial(bench):
     assert healed
     shape = useless.payload["place"][1]
     assert [step.payload["place"][1] for step in recoveries(bench, job_id)].count(shape) == 1
+    layers = [layer["feed_forward"]["intermediate_size"] for layer in useless.payload["recipe"]["layers"]]
+    as_it_was = [
+        trial
+        for trial in bench.trials(job_id)
+        if trial.candidate.get("recipe")
+        and trial.candidate["recipe"]["weights"] is None
+        and [layer["feed_forward"]["intermediate_size"] for layer in trial.candidate["recipe"]["layers"]] == layers
+    ]
+    assert len(as_it_was) >= 2, "in each number format"
 
 
 def test_shapes_are_faster_than_the_best_model_of_the_search(bench):
@@ -236,6 +249,17 @@ def test_the_race_bisects_on_speed():
     assert (fastest.place, fastest.weights) == ((3, 4), "w0.002"), "nothing faster is left: the best is trained on"
 
 
+def test_what_did_not_train_says_how_far_others_may_go():
+    lost_little, lost_much = (Outcome(False, drop=drop, drop_error=0.0005) for drop in (0.002, 0.04))
+    assert after((1, lost_little)).place[1] > 1, "a shape that is good untrained is followed by a faster one"
+    assert after((3, lost_much)).place[1] < 3
+    assert after((1, lost_little)).weights is None
+    others = {"goal": {"max_latency_ms": 5.0}}
+    assert after((1, lost_little), **others).place[1] != 1
+    everything = [(shape, lost_little) for shape in range(len(LANES))]
+    assert after(*everything) is None
+
+
 def test_half_of_the_rest_is_trained_until_a_half_is_too_little():
     good, bad = outcome(0.002, 1e6), outcome(0.04, 1e6)
     enough, little = 2 * LEAST_TURN_SECONDS, 2 * LEAST_TURN_SECONDS - 2
@@ -306,6 +330,27 @@ def test_guided_repairs_without_labels_within_its_budget(bench):
     assert repaired
     assert not any(trial.facts["recovery"]["use_labels"] for trial in repaired)
     assert not any(step.payload.get("finish") for step in recoveries(bench, job_id))
+
+
+def test_a_search_that_learning_has_left_no_time_takes_some_from_the_training(bench):
+    bench.slow_learning = 200.0
+    job_id = bench.submit(strategy="guided", goal=GOAL, budget={"seconds": 600})
+    job = bench.run(job_id)
+    assert job.state == "succeeded", job.error
+    found = {trial.source for trial in bench.trials(job_id)} - {"baseline", "preset", "recovery"}
+    assert found, "nothing was searched"
+    wall = job.summary["wall_seconds"]
+    assert 200 < wall["recover"] <= 0.5 * 600 * (1 - LARGEST_LOAN) + 10
+    assert wall["total"] <= 610
+
+
+def test_what_a_search_borrows_has_limits():
+    def at_start(remaining):
+        return BudgetState(elapsed=0, remaining=remaining, reserve=100, audits=0, trials=0, trial_limit=None)
+
+    assert loan(at_start(100 + LEAST_SEARCH * 600), 600, 300) == 0
+    assert loan(at_start(100 + LEAST_SEARCH * 600 - 20), 600, 300) == pytest.approx(20)
+    assert loan(at_start(0), 600, 300) == LARGEST_LOAN * 300
 
 
 @pytest.mark.parametrize(
