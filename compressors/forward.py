@@ -28,15 +28,6 @@ def apply_linear(values: Tensor, linear: Linear) -> Tensor:
     return functional.linear(functional.linear(values, linear.right), linear.left, linear.bias)
 
 
-def round_activations(values: Tensor) -> Tensor:
-    """Round to 256 steps between the extremes of each example, which include 0. ``[batch, ...]``, same shape."""
-    axes = tuple(range(1, values.dim()))
-    low, high = values.amin(axes, keepdim=True).clamp(max=0.0), values.amax(axes, keepdim=True).clamp(min=0.0)
-    scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
-    zero = torch.round(-low / scale)
-    return (torch.clamp(torch.round(values / scale) + zero, 0, 255) - zero) * scale
-
-
 def attention_context(attention: Attention, state: Tensor, mask: Tensor, linear: LinearMap = apply_linear) -> Tensor:
     """Return what the output projection reads, ``[batch, tokens, heads * head_size]``."""
     batch, length, _ = state.shape

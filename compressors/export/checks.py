@@ -174,7 +174,7 @@ def rounding_tolerance(network: EncoderNetwork, quantization: QuantizationRecipe
     """Return the relative error that is allowed for the network's bit-widths on ``feeds``."""
     if not is_rounded(network, quantization):
         return FLOAT_TOLERANCE
-    exact, rounded = to_module(network, share=True), rounded_module(network, quantization, int8_products=True)
+    exact, rounded = to_module(network, share=True), rounded_module(network, quantization)
     expected = compare(module_runner(rounded), module_runner(exact), feeds).relative_error
     return FLOAT_TOLERANCE + ROUNDING_FACTOR * expected
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from compressors.apply import apply_recipe
 from compressors.calibration.cache import ByteCache
 from compressors.calibration.statistics import Calibration
-from compressors.export.simulation import stored_linear
+from compressors.export.simulation import stored_attention
+from compressors.export.simulation import stored_feed_forward
 from compressors.network import Attention
 from compressors.network import EncoderNetwork
 from compressors.network import FeedForward
@@ -78,15 +79,15 @@ class BranchLibrary:
 
     def _build(self, layer: int, branch: BranchRecipe, key: str) -> Branch:
         kind = "attention" if isinstance(branch, AttentionRecipe) else "feed_forward"
+        quantization = self.recipe.quantization
         layers = [LayerRecipe() for _ in self.network.layers]
         layers[layer] = LayerRecipe.model_validate({kind: branch})
         recipe = self.recipe.model_copy(update={"layers": tuple(layers)})
         candidate = apply_recipe(self.network, self.calibration, recipe)
-        built = Branch(getattr(candidate.layers[layer], kind), key)
-        for linear in built.linears:
-            stored = stored_linear(linear, self.recipe.quantization)
-            linear.weight, linear.left, linear.right = stored.weight, stored.left, stored.right
-        return built
+        built = candidate.layers[layer]
+        if kind == "attention":
+            return Branch(built.attention and stored_attention(built.attention, quantization), key)
+        return Branch(built.feed_forward and stored_feed_forward(built.feed_forward, quantization), key)
 
 
 def stored_bytes(linears: tuple[Linear, ...], quantization: QuantizationRecipe) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from compressors.calibration.statistics import Calibration
-from compressors.export.simulation import deployed_product
+from compressors.export.simulation import FileArithmetic
 from compressors.network import EncoderNetwork
 from compressors.network import Layer
 from compressors.options.branches import Branch
@@ -118,7 +118,7 @@ def build_options(
             put into it when it is done.
     """
     library = BranchLibrary(network, calibration, recipe, cache_bytes=0)
-    model = StitchedModel(network, scoring, follow=True, product=deployed_product(recipe))
+    model = StitchedModel(network, scoring, follow=True, arithmetic=FileArithmetic.of(recipe, grid="text"))
     kinds = [
         (index, kind)
         for index, layer in enumerate(network.layers)

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from compressors.calibration.cache import ByteCache
+from compressors.export.simulation import FileArithmetic
 from compressors.forward import LinearMap
 from compressors.forward import activate
 from compressors.forward import apply_linear
 from compressors.forward import attention_context
+from compressors.forward import fold_value_bias
 from compressors.forward import normalise
 from compressors.network import Attention
 from compressors.network import ClassificationHead
@@ -52,7 +54,8 @@ class StitchedModel:
         follow: Keep the dense states before the first layer that the last combination changed, instead of those before
             the first layer of all, and no states of combinations: for branches that are replaced one by one, in the
             order of the layers. Going back costs a run of the layers before.
-        product: How linear layers are computed. Rounding what they read costs about as much again as the forward pass.
+        arithmetic: How linear layers are computed; ``None``: in float32. Rounding what they read costs about as much
+            again as the forward pass.
     """
 
     @torch.inference_mode()
@@ -62,10 +65,12 @@ class StitchedModel:
         scoring: ScoringSet,
         *,
         follow: bool = False,
-        product: LinearMap = apply_linear,
+        arithmetic: FileArithmetic | None = None,
     ) -> None:
         self._network = network
-        self._linear = product
+        self._rounds = arithmetic is not None
+        self._linear: LinearMap = apply_linear if arithmetic is None else arithmetic.product
+        self._projection: LinearMap = apply_linear if arithmetic is None else arithmetic.operand
         self._scoring = scoring
         self._head = to_module(network, share=True).head
         self._masks = [batch["attention_mask"].bool()[:, None, None, :] for batch in scoring.batches]
@@ -124,13 +129,17 @@ class StitchedModel:
             found = self._dense_parts[index]
             if attention is not None:
                 assert not isinstance(attention.network, FeedForward)
-                found = replace(found, attention=attention.network)
+                found = replace(found, attention=self._as_written(attention.network))
             if feed_forward is not None:
                 assert not isinstance(feed_forward.network, Attention)
                 found = replace(found, feed_forward=feed_forward.network)
             key = "/".join(branch.key for branch in given) if all(branch.key for branch in given) else ""
             layers[index] = replace(found, key=key)
         return layers
+
+    def _as_written(self, attention: Attention | None) -> Attention | None:
+        """Move the bias of the values to where files have it, behind the rounding of what the output reads."""
+        return attention if attention is None or not self._rounds else fold_value_bias(attention)
 
     def _run(self, number: int, layers: Sequence[Parts]) -> Tensor:
         """Run one batch from the dense states to the output."""
@@ -163,7 +172,7 @@ class StitchedModel:
     def _layer(self, state: Tensor, mask: Tensor, index: int, parts: Parts, *, last: bool) -> Tensor:
         layer = self._network.layers[index]
         if parts.attention is not None:
-            context = attention_context(parts.attention, state, mask, self._linear)
+            context = attention_context(parts.attention, state, mask, self._projection)
             state = state + self._linear(context, parts.attention.output)
         if last and self._classifier:
             state = state[:, :1]  # nobody reads the other tokens any more

@@ -19,8 +19,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from compressors.export.simulation import input_rounding
-from compressors.forward import round_activations
+from compressors.export.simulation import FileArithmetic
 from compressors.methods.rounding import largest_value
 from compressors.recipe import Recipe
 from compressors.recovery.config import FINISH_STEPS
@@ -90,12 +89,13 @@ _VALUE_BIAS = "attention.value.bias"
 def fake_quantization(module: CompressedEncoder, recipe: Recipe) -> Iterator[None]:
     """Let the layers of few bits compute as in ``recipe``'s file; afterwards their weights are on its grid for good."""
     layers, quantization = quantized_layers(module), recipe.quantization
+    arithmetic = FileArithmetic.of(recipe, grid="text")
     hooks = []
     for name, parameter in module.named_parameters():
         if name.endswith(_VALUE_BIAS):  # the file has it behind the rounding of the context: it is not trained here
             hooks.append(parameter.register_hook(torch.zeros_like))  # type: ignore[no-untyped-call]
     for layer, bits in layers:
-        rounding = input_rounding(recipe, bits)
+        rounding = arithmetic.rounding(bits)
         if rounding is not None:
             hooks.append(layer.register_forward_pre_hook(partial(_round_input, rounding)))
         for name in _matrices(layer):
@@ -185,14 +185,8 @@ class _LearnedStepRounding(torch.autograd.Function):
         return gradient * inside, (gradient * slope).sum(1) / (weight.shape[1] * levels) ** 0.5, None
 
 
-def quantize_activation(values: Tensor, rounding: Callable[[Tensor], Tensor] = round_activations) -> Tensor:
-    """Round what a layer reads, straight through.
-
-    Args:
-        values: ``[B, ...]``.
-        rounding: Where to; the default rounds each text (row of the batch) to 256 levels between its least and greatest
-            value (and zero).
-    """
+def quantize_activation(values: Tensor, rounding: Callable[[Tensor], Tensor]) -> Tensor:
+    """Round what a layer reads, ``[batch, ...]``, with straight-through gradients."""
     return values + (rounding(values.detach().float()) - values).detach()
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from compressors.calibration.statistics import Calibration
-from compressors.export.simulation import deployed_product
-from compressors.export.simulation import input_rounding
+from compressors.export.simulation import FileArithmetic
+from compressors.export.simulation import stored_embeddings
 from compressors.export.simulation import stored_linear
-from compressors.export.simulation import stored_table
 from compressors.forward import activate
 from compressors.forward import apply_linear
 from compressors.forward import attention_context
@@ -84,7 +83,7 @@ class Walk:
     ) -> None:
         self._network, self._candidate = network, candidate
         self._calibration, self._recipe, self._parts = calibration, recipe, parts
-        self._product = deployed_product(recipe)
+        self._file = FileArithmetic.of(recipe, grid="text")
         self._first_weight = 1.0
         embed = [_embedding_sum(network, None), _embedding_sum(candidate, recipe.quantization)]
         self._streams = []
@@ -160,7 +159,7 @@ class Walk:
                 key=self._stored(repaired.key),
                 value=self._stored(repaired.value),
             )
-            contexts = [attention_context(stored, s.current, s.mask, self._product) for s in self._streams]
+            contexts = [attention_context(stored, s.current, s.mask, self._file.operand) for s in self._streams]
             repaired.output = self._writer(repaired.output, contexts, changes)
             sums = self._written(repaired.output, contexts)
         return repaired, self._after_branch(layer.attention_norm, sums, dense.attention_norm, changes)
@@ -176,7 +175,7 @@ class Walk:
             assert dense.feed_forward is not None
             repaired = replace(found, up=self._reader(found.up, dense.feed_forward.up, kept))
             up = self._stored(repaired.up)
-            middles = [activate(repaired, self._product(stream.current, up)) for stream in self._streams]
+            middles = [activate(repaired, self._file.product(stream.current, up)) for stream in self._streams]
             repaired.down = self._writer(repaired.down, middles, changes)
             sums = self._written(repaired.down, middles)
         return repaired, self._after_branch(layer.feed_forward_norm, sums, dense.feed_forward_norm, changes, removed)
@@ -195,7 +194,7 @@ class Walk:
         """Return the compressed streams with what the layer adds to them."""
         stored = self._stored(linear)
         rows = zip(self._streams, inputs, strict=True)
-        return [stream.current + self._product(values, stored) for stream, values in rows]
+        return [stream.current + self._file.product(values, stored) for stream, values in rows]
 
     def _stored(self, linear: Linear) -> Linear:
         return stored_linear(linear, self._recipe.quantization)
@@ -204,7 +203,7 @@ class Walk:
         if "matrices" not in self._parts:
             return linear
         fitted, held = Pairs.empty(linear.inputs, linear.outputs), Pairs.empty(linear.inputs, linear.outputs)
-        rounding = input_rounding(self._recipe, linear.bits)
+        rounding = self._file.rounding(linear.bits)
         for stream, (values, targets) in zip(self._streams, rows, strict=True):
             read, chosen = values if rounding is None else rounding(values), stream.attended
             (held if stream.held else fitted).add(read[chosen], targets[chosen], self._weights(stream))
@@ -268,12 +267,11 @@ class Walk:
 
 
 def _embedding_sum(network: EncoderNetwork, quantization: QuantizationRecipe | None) -> torch.nn.Module:
-    """Return the module that computes what the norm of the embeddings reads; with its file's table, if rounded."""
+    """Return the module that computes what the norm of the embeddings reads; with its file's tables, if rounded."""
+    if quantization is not None:
+        network = replace(network, embeddings=stored_embeddings(network.embeddings, quantization))
     embed = to_module(network, share=True).embeddings
     embed.register_module("norm", torch.nn.Identity())
-    if quantization is not None:
-        table = stored_table(network.embeddings.word, quantization)
-        embed.word.weight = torch.nn.Parameter(table, requires_grad=False)
     return embed
 
 
