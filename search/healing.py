@@ -6,6 +6,8 @@ so that repeating a tick changes nothing.
 
 from collections.abc import Sequence
 from datetime import datetime
+from statistics import median_low
+from typing import NamedTuple
 
 from pydantic import BaseModel
 from sqlmodel import Session
@@ -39,6 +41,8 @@ from search.quantized_finish import FINISH_SHARE
 from search.quantized_finish import LEAST_STEPS
 from search.quantized_finish import SLOWER
 from search.quantized_finish import finish_candidates
+from search.quantized_finish import is_int8
+from search.quantized_finish import is_trained
 from search.quantized_finish import shape_digest
 from search.race import SHORTEST_SECONDS
 from search.race import Lane
@@ -98,6 +102,14 @@ class Healing(BaseModel):
         session.add(job)
 
 
+class Finish(NamedTuple):
+    """A quantisation-aware finish that is due: the int8 model, the recipe to train, and the seconds for it."""
+
+    record: TrialRecord
+    recipe: Recipe
+    seconds: float
+
+
 def start(session: Session, job: Job, now: datetime) -> None:
     """Enter the stage; the next tick chooses the shapes."""
     set_stage(session, job, "recover")
@@ -137,10 +149,15 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
         record.outcome == "running" for record in records if record.source == SOURCE
     ):
         return False
-    left = healing.budget - elapsed - _evaluation_seconds(session, job, 1, space)
-    if _train_next(session, job, healing, request, steps, records, left, space):
+    left = healing.budget - elapsed - _evaluation_seconds(session, job, 1, space) - _overhead(steps)
+    finish, kept = None, 0.0
+    if 8 in space.bits and request.training.quantized_finish:
+        finish = _next_finish(healing, request, steps, records, left)
+        kept = _kept_for_finishes(healing, steps, records, finish)
+    if _train_next(session, job, healing, request, steps, records, left - kept, space):
         return False
-    if 8 in space.bits and _finish(session, job, healing, request, steps, records, left):
+    if finish is not None:
+        _create_finish(session, job, steps, finish)
         return False
     healing.model_copy(update={"finished": active_seconds(job, now)}).save(session, job)
     return True
@@ -211,8 +228,6 @@ def _train_next(
     """Begin the next training; return whether there is one."""
     shapes, wanted = healing.shapes or (), request.training
     assert wanted is not None
-    if 8 in space.bits and wanted.quantized_finish:
-        left -= FINISH_SHARE * healing.budget
     if not shapes or left < LEAST_SHARE * healing.budget:
         return False
     outcomes: dict[Place, Outcome] = {
@@ -255,38 +270,42 @@ def _create(
     append_event(session, job.id, "notice", {"message": message, "predicted_ratio": shape.ratio, "step": key})
 
 
-def _finish(
-    session: Session,
-    job: Job,
-    healing: Healing,
-    request: JobRequest,
-    steps: Sequence[Step],
-    records: Sequence[TrialRecord],
-    left: float,
-) -> bool:
-    """Begin the next quantisation-aware finish, if a model needs one and there is time; return whether it was begun."""
-    wanted = request.training
-    assert wanted is not None
-    if not wanted.quantized_finish:
-        return False
+def _next_finish(
+    healing: Healing, request: JobRequest, steps: Sequence[Step], records: Sequence[TrialRecord], left: float
+) -> Finish | None:
+    """Return the next quantisation-aware finish: of the first model that needs one and for which there is time."""
     finishes = [step for step in steps if step.payload.get("finish")]
     seconds = min(left, FINISH_SHARE * healing.budget - sum(map(_spent, finishes)))
     finished = {shape_digest(Recipe.model_validate(step.payload["recipe"])) for step in finishes}
     step_times = {step.output["weights"]: _spent(step) / max(1, step.output["steps"]) for step in steps if step.output}
-    affordable = [
-        (record, recipe)
+    affordable = (
+        Finish(record, recipe, seconds)
         for record, recipe in finish_candidates(records, request.goal, finished)
         if seconds >= LEAST_STEPS * SLOWER * step_times.get(recipe.weights, 0.0)
-    ]
-    if seconds <= 0 or not affordable:
-        return False
-    record, recipe = affordable[0]
-    key = f"recover:finish:{len(finishes)}"
-    payload = {"recipe": recipe.model_dump(mode="json"), "seconds": seconds, "place": [len(steps), 0], "finish": True}
+    )
+    return next(affordable, None) if seconds > 0 else None
+
+
+def _kept_for_finishes(
+    healing: Healing, steps: Sequence[Step], records: Sequence[TrialRecord], finish: Finish | None
+) -> float:
+    """Return the time that trainings have to leave for finishes.
+
+    None as soon as trained models were tried in int8 and none of them needs a finish: it makes a training longer. Once
+    a model had its finish, the trainings are over.
+    """
+    tried = any(is_trained(record) and is_int8(record) for record in records)
+    begun = any(step.payload.get("finish") for step in steps)
+    return 0.0 if tried and finish is None and not begun else FINISH_SHARE * healing.budget
+
+
+def _create_finish(session: Session, job: Job, steps: Sequence[Step], finish: Finish) -> None:
+    number = sum(bool(step.payload.get("finish")) for step in steps)
+    key, recipe = f"recover:finish:{number}", finish.recipe.model_dump(mode="json")
+    payload: JsonObject = {"recipe": recipe, "seconds": finish.seconds, "place": [len(steps), 0], "finish": True}
     create_step(session, job_id=job.id, kind="recover", key=key, queue="compute", payload=payload)
-    message = f"Quantisation-aware finish of model {record.number}, for at most {seconds:.0f} s."
+    message = f"Quantisation-aware finish of model {finish.record.number}, for at most {finish.seconds:.0f} s."
     append_event(session, job.id, "notice", {"message": message, "step": key})
-    return True
 
 
 def _spent(step: Step) -> float:
@@ -297,6 +316,20 @@ def _spent(step: Step) -> float:
     if step.started_at is None or step.finished_at is None:
         return had
     return min(had, (step.finished_at - step.started_at).total_seconds())
+
+
+def _overhead(steps: Sequence[Step]) -> float:
+    """Return what a training takes beside its training time, to load and to cut; 0 while that is not known.
+
+    The first one, which runs the dense model as well, says nothing about the others; of one that was interrupted, and
+    has waited, the lower median keeps clear.
+    """
+    found = [
+        (step.finished_at - step.started_at).total_seconds() - float(step.output["seconds"])
+        for step in steps
+        if step.output is not None and step.started_at and step.finished_at and place_of(step)[0] > 0
+    ]
+    return max(0.0, median_low(found)) if found else 0.0
 
 
 def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from compressors.recipe import Recipe
 from search.goals import meets_drop
 from search.pareto import dominates
+from search.promote import quality_limit
 from search.reference_time import ratio_ceiling
 from search.requests import Goal
 from search.study import TrialRecord
 
 FINISH_SHARE = 0.08
-"""Part of the recovery's time that is set aside for all of them."""
+"""Part of the recovery's time that all of them may take; set aside while one is likely to be needed."""
 LEAST_STEPS = 100
 """Where there is no time for so many, a finish is not begun."""
 SLOWER = 1.5
@@ -29,8 +30,9 @@ def finish_candidates(
     """Return the healed int8 models to finish, the most promising first, each with the recipe to train.
 
     A candidate loses more than its share by rounding. Without that loss it would be on the front of all models, as one
-    would that is to be the answer. Of the weights that a shape had in the course of a race the best count. The recipe
-    comes without smoothing, which would move the trained weights off the grid that they are trained on.
+    would that is to be the answer, and not so far beyond the goal that no front shows it. Of the weights that a shape
+    had in the course of a race the best count. The recipe comes without smoothing, which would move the trained weights
+    off the grid that they are trained on.
 
     Those that meet the goal without rounding come first, the fastest of them before others, or the most exact one where
     a latency is asked for; then those that miss it by the least.
@@ -44,12 +46,14 @@ def finish_candidates(
     best: dict[str, tuple[TrialRecord, TrialRecord]] = {}
     for record in records:
         other = floating.get(_weights(record))
-        if other is None or other.loss is None or record.recipe is None or _weights(record) is None:
+        if other is None or other.loss is None or record.recipe is None or not is_trained(record):
             continue
         shape = shape_digest(record.recipe)
         if is_int8(record) and shape not in finished and (shape not in best or other.loss < _loss(best[shape][1])):
             best[shape] = record, other
-    found = [pair for pair in best.values() if _loses_by_rounding(*pair, goal) and _may_be_on_front(*pair, records)]
+    found = [
+        pair for pair in best.values() if _loses_by_rounding(*pair, goal) and _may_be_on_front(*pair, records, goal)
+    ]
     ceiling = ratio_ceiling(goal, records)
     found.sort(key=lambda pair: _rank(pair[0], pair[1], goal, ceiling))
     return [(record, _plain(record.recipe)) for record, _ in found if record.recipe is not None]
@@ -67,12 +71,19 @@ def is_int8(record: TrialRecord) -> bool:
     )
 
 
+def is_trained(record: TrialRecord) -> bool:
+    """Whether the model has weights that a training has brought."""
+    return _weights(record) is not None
+
+
 def _loses_by_rounding(record: TrialRecord, other: TrialRecord, goal: Goal) -> bool:
     share = SHARE_WITHOUT_GOAL if goal.max_drop is None else SHARE * goal.max_drop
     return record.drop is not None and other.drop is not None and record.drop - other.drop > share
 
 
-def _may_be_on_front(record: TrialRecord, other: TrialRecord, records: Sequence[TrialRecord]) -> bool:
+def _may_be_on_front(record: TrialRecord, other: TrialRecord, records: Sequence[TrialRecord], goal: Goal) -> bool:
+    if goal.max_drop is not None and other.drop is not None and other.drop > quality_limit(goal.max_drop):
+        return False
     hoped = replace(record, loss=other.loss).objectives
     found = [entry.objectives for entry in records if entry is not record]
     return hoped is not None and not any(known is not None and dominates(known, hoped) for known in found)
