@@ -279,7 +279,9 @@ def test_without_a_goal_as_many_shapes_train_as_can_be_evaluated_in_the_time(ben
     digests = [Recipe.model_validate(step.payload["recipe"]).digest for step in steps]
     assert len(digests) == len(set(digests)) > 3
     assert sum(step.payload["seconds"] for step in steps) == pytest.approx(healing.seconds, rel=0.15)
-    assert max(step.payload["seconds"] for step in steps) < 1.2 * min(step.payload["seconds"] for step in steps)
+    *others, last = [step.payload["seconds"] for step in steps]
+    assert max(others) < 1.2 * min(others)
+    assert 0.5 * others[0] < last < 1.2 * others[0], "what is left"
 
 
 def test_without_a_maximum_drop_the_best_quality_wins():
