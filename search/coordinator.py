@@ -180,7 +180,7 @@ def start_search(session: Session, job: Job, now: datetime | None = None) -> Non
 
 
 def allowed_at_first(session: Session, job: Job, trial: Trial) -> Patience | None:
-    """Return how bad a trial may be on the first part of the texts; ``None``: it is evaluated to the end."""
+    """Return how bad a trial may be before its evaluation ends; ``None``: it is evaluated to the end."""
     context = job_context(job)
     labelled = context.prepared.labelled
     records = job_records(session, job.id, labelled=labelled, expected_drops=False)
@@ -188,13 +188,13 @@ def allowed_at_first(session: Session, job: Job, trial: Trial) -> Patience | Non
 
 
 def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | None = None) -> None:
-    """Decide what becomes of a trial that has its quality and size: measure it, or reject it."""
+    """Decide what becomes of a trial that has its size, and its quality if that matters: measure it, or reject it."""
     job = lock_job(session, job)
     if trial.state != "queued" or job.state in ENDED:
         return
     context = job_context(job)
     request, prepared = context.request, context.prepared
-    quality = Quality.model_validate(trial.quality)
+    quality = Quality.model_validate(trial.quality) if trial.quality else None
     session.flush()
     others = job_records(session, job.id, labelled=prepared.labelled)
     loss = others.pop(trial.number).loss  # numbers have no gaps
@@ -205,7 +205,6 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
     session.add(trial)
     limit = None
     if trial.source != "baseline":
-        assert loss is not None
         stop = stop_of(trial.facts)
         reason = (
             stop.reason if stop else rejection(quality, trial.size_bytes, predicted, others, request.goal, loss=loss)
@@ -215,6 +214,7 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
             end_trial(session, trial, "rejected", now=now)
             request_tick(session, job)
             return
+        assert loss is not None
         limit = give_up_above(loss, trial.size_bytes, others)
     append_event(session, job.id, "trial", trial_event(trial))
     create_step(

@@ -26,9 +26,10 @@ others, and the race between shapes goes by what these came to."""
 
 
 class Patience(BaseModel):
-    """How bad the first part may be.
+    """How bad a candidate may be before its evaluation ends.
 
     Attributes:
+        max_size_mb: The goal's: a larger file is not evaluated at all.
         max_drop: The goal's; ``None``: only what is no better than a constant is given up.
         curve: What changed predictions cost in this job (:class:`search.drop_model.DropModel`); ``None`` without
             labels, where the change itself is the drop.
@@ -36,8 +37,13 @@ class Patience(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    max_size_mb: float | None = None
     max_drop: float | None = None
     curve: tuple[float, float] | None = None
+
+    def fits(self, size_bytes: int) -> bool:
+        """Whether a file of so many bytes is small enough to be evaluated."""
+        return Goal(max_size_mb=self.max_size_mb).fits(size_bytes)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Stop:
 
 
 def patience(source: str, goal: Goal, trials: Iterable[TrialRecord], *, labelled: bool) -> Patience | None:
-    """Return how bad a trial may be on the first part; ``None``: it is evaluated to the end, whatever comes out.
+    """Return how bad a trial may be before its evaluation ends; ``None``: it is evaluated to the end in any case.
 
     Args:
         source: Of the trial.
@@ -64,7 +70,8 @@ def patience(source: str, goal: Goal, trials: Iterable[TrialRecord], *, labelled
     """
     if source in ALWAYS_WHOLE:
         return None
-    return Patience(max_drop=goal.max_drop, curve=drop_model(trials).curve if labelled else None)
+    curve = drop_model(trials).curve if labelled else None
+    return Patience(max_size_mb=goal.max_size_mb, max_drop=goal.max_drop, curve=curve)
 
 
 def drop_model(trials: Iterable[TrialRecord]) -> DropModel:

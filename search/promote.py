@@ -16,18 +16,18 @@ SIZE_TOLERANCE = 1.02
 
 
 def rejection(
-    quality: Quality,
+    quality: Quality | None,
     size_bytes: int | None,
     predicted: Estimate | None,
     others: Iterable[TrialRecord],
     goal: Goal,
     *,
-    loss: float,
+    loss: float | None,
 ) -> str | None:
     """Return why a candidate is not measured, in words, or ``None`` if it is.
 
     Args:
-        quality: Quality on the search split.
+        quality: Quality on the search split; ``None`` of a model whose size was enough to know.
         size_bytes: Stored size.
         predicted: Latency ratio that the latency model expects, with its interval; ``None`` if it cannot say.
         others: The job's other trials.
@@ -35,7 +35,10 @@ def rejection(
         loss: The candidate's quality objective, as in its :class:`TrialRecord`.
     """
     if size_bytes is not None and not goal.fits(size_bytes):
-        return f"not measured: takes {size_bytes / 1e6:.1f} MB, the goal allows {goal.max_size_mb:g} MB"
+        missing = "evaluated" if quality is None else "measured"
+        return f"not {missing}: takes {size_bytes / 1e6:.1f} MB, the goal allows {goal.max_size_mb:g} MB"
+    assert quality is not None
+    assert loss is not None
     if goal.max_drop is not None and quality.drop.low > quality_limit(goal.max_drop):
         return (
             f"not measured: loses {quality.drop.value:.1%} of {quality.metric} "

@@ -12,6 +12,8 @@ from search.drop_model import Evidence
 from search.requests import Goal
 
 Outcome = Literal["running", "done", "failed"]
+Objectives = tuple[float, float, float]
+"""Latency ratio, loss of quality and stored bytes."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -80,8 +82,8 @@ class TrialRecord:
         return self.predicted if self.stopped else self.ratio
 
     @property
-    def objectives(self) -> tuple[float, float, float] | None:
-        """(latency ratio, loss, bytes), or ``None`` while one of them is unknown."""
+    def objectives(self) -> Objectives | None:
+        """What is to be small, or ``None`` while one of them is unknown."""
         ratio = self.expected_ratio
         if self.outcome != "done" or ratio is None or self.loss is None or self.size_bytes is None:
             return None

@@ -32,7 +32,6 @@ from search.reference_time import usual_time_of
 from search.refine import offspring
 from search.remembered import Remembered
 from search.remembered import context_key
-from search.requests import Goal
 from search.requests import JobRequest
 from search.solver import FloatArray
 from search.solver import efficient_options
@@ -169,14 +168,15 @@ class _Turn:
         self._formats_after = FORMATS_AFTER_IN_MEMORY if request.objective == "peak_memory" else FORMATS_AFTER
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
-        self._space = space = space.within(_most_bytes(study.goal, space, self._located, fixed_bytes))
+        self._space = space = space.within(_most_bytes(study, space, context, fixed_bytes))
         self._weights = self._fit_weights()
         self._precision = self._best_precision()
         self._slowest, self._fastest = self._range()
         self._spread = space.focus((self._slowest, self._fastest), np.ones(len(space.units)))
         self._measured = measured(study.trials)
         window = target_window(self._measured, study.goal, slowest=self._slowest, fastest=self._fastest)
-        self._explored = [entry.recipe for entry in explored if window[1] <= entry.ratio <= window[0]]
+        near = [entry.recipe for entry in explored if window[1] <= entry.ratio <= window[0]]
+        self._explored = [recipe for recipe in near if _fits(space, context, recipe)]
         self._focused = space.focus(window, self._weights)
         self._proposer = OptunaProposer(self._focused, request.sampler, GuidedStrategy.name)
 
@@ -369,23 +369,38 @@ def _is_equalled(trial: TrialRecord, everybody: Sequence[TrialRecord]) -> bool:
     )
 
 
-def _most_bytes(goal: Goal, space: GuidedSpace, located: Sequence[Located], fixed_bytes: int) -> float | None:
+def _most_bytes(study: StudyState, space: GuidedSpace, context: str, fixed_bytes: int) -> float | None:
     """Return how many bytes the branches may take together; ``None``: there is no limit.
 
-    What else a file holds is the difference that the files so far show; before there is one, ``fixed_bytes``.
+    What else a file holds is the difference that the files so far show, also those that were too large to be evaluated;
+    before there is one, ``fixed_bytes``.
     """
-    if goal.max_size_mb is None:
+    if study.goal.max_size_mb is None:
         return None
     others = [
-        found.record.size_bytes - space.stored_bytes(found.choice) for found in located if found.record.size_bytes
+        trial.size_bytes - space.stored_bytes(found[0])
+        for trial in study.trials
+        if trial.size_bytes and (found := _found(space, context, trial)) is not None
     ]
-    return goal.max_size_mb * 1e6 - (float(np.median(others)) if others else fixed_bytes)
+    return study.goal.max_size_mb * 1e6 - (float(np.median(others)) if others else fixed_bytes)
+
+
+def _fits(space: GuidedSpace, context: str, recipe: Recipe) -> bool:
+    """Whether a recipe is expected to be small enough; those with options that the database lacks get a try."""
+    found = _choices.get(context, recipe.digest, lambda: _choice(space, recipe))
+    return found is None or space.fits(found[0])
+
+
+def _found(space: GuidedSpace, context: str, trial: TrialRecord) -> _Choice | None:
+    """Return the options that a trial uses; ``None`` where these are not the database's."""
+    recipe = trial.recipe
+    if recipe is None or (trial.sampler_state or {}).get("origin") == FORMAT_ORIGIN:
+        return None
+    return _choices.get(context, trial.digest, lambda: _choice(space, recipe))
 
 
 def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | None:
     recipe, loss = trial.recipe, trial.divergence if trial.divergence is not None else trial.loss
-    if (trial.sampler_state or {}).get("origin") == FORMAT_ORIGIN:
-        return None  # its options are those of another format
     if (
         recipe is None
         or recipe.repair != "none"
@@ -394,7 +409,7 @@ def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | N
         or loss is None
     ):
         return None  # what a repair gave back would be taken for the options' merit
-    found = _choices.get(context, trial.digest, lambda: _choice(space, recipe))
+    found = _found(space, context, trial)
     if found is None:
         return None
     return Located(trial, *found, recipe.precision, trial.taught_ratio, loss)

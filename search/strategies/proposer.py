@@ -6,6 +6,7 @@ what is new; without it (another process, after a crash) it is rebuilt and propo
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from statistics import median
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -28,6 +29,7 @@ from search.strategies.elite import Elite
 from search.strategies.novelty import nearest_new
 from search.strategies.samplers import Memory
 from search.strategies.samplers import make_sampler
+from search.study import Objectives
 from search.study import StudyState
 from search.study import TrialRecord
 
@@ -131,7 +133,8 @@ class OptunaProposer:
                 continue
             # Judged by what was known at its end, and not again later: Optuna is told once.
             ceiling = ratio_ceiling(study.goal, known[: place + 1])
-            frozen = self._frozen(trial, study.goal, ceiling)
+            objectives = trial.objectives or _unevaluated(trial, study.goal, known[:place])
+            frozen = self._frozen(trial, objectives, study.goal, ceiling)
             kept.elite.add(len(kept.study.get_trials(deepcopy=False)), frozen)
             kept.study.add_trial(frozen)
         kept.digests = digests
@@ -143,8 +146,9 @@ class OptunaProposer:
     def _is_mine(self, trial: TrialRecord) -> bool:
         return trial.params is not None and trial.params.keys() == self._distributions.keys()
 
-    def _frozen(self, trial: TrialRecord, goal: Goal, ceiling: float | None) -> FrozenTrial:
-        objectives = trial.objectives
+    def _frozen(
+        self, trial: TrialRecord, objectives: Objectives | None, goal: Goal, ceiling: float | None
+    ) -> FrozenTrial:
         return optuna.trial.create_trial(
             state=TrialState.COMPLETE if objectives else TrialState.FAIL,
             values=list(objectives) if objectives else None,
@@ -177,12 +181,31 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     return CategoricalDistribution(parameter.levels)
 
 
+def _unevaluated(trial: TrialRecord, goal: Goal, before: Iterable[TrialRecord]) -> Objectives | None:
+    """Return objectives for a model that was too large to be evaluated; ``None`` for any other.
+
+    A constraint says what is wrong with it, and by how much. Its loss, which nobody knows, is a middling one, so that
+    it says nothing.
+    """
+    ratio, size = trial.expected_ratio, trial.size_bytes
+    losses = [other.loss for other in before if other.outcome == "done" and other.loss is not None]
+    if trial.outcome != "done" or ratio is None or size is None or goal.fits(size) or not losses:
+        return None
+    return ratio, median(losses), float(size)
+
+
 def _constraints(trial: TrialRecord, goal: Goal, ceiling: float | None) -> dict[str, float]:
+    """Return what the goal asks for, as numbers that are to be at most 0; 0 also where one is not known.
+
+    The same ones for every trial, or ``gp`` would refuse to learn from them.
+    """
     constraints: dict[str, float] = {}
-    if goal.max_drop is not None and trial.drop_at_least is not None:
-        constraints["drop"] = trial.drop_at_least - quality_limit(goal.max_drop)
-    if ceiling is not None and trial.ratio is not None:
-        constraints["latency"] = trial.ratio - ceiling
-    if goal.max_size_mb is not None and trial.size_bytes is not None:
-        constraints["size"] = trial.size_bytes / 1e6 - goal.max_size_mb
+    if goal.max_drop is not None:
+        limit = quality_limit(goal.max_drop)
+        constraints["drop"] = (limit if trial.drop_at_least is None else trial.drop_at_least) - limit
+    if goal.max_latency_ms is not None:
+        ratio = trial.expected_ratio
+        constraints["latency"] = 0.0 if ceiling is None or ratio is None else ratio - ceiling
+    if goal.max_size_mb is not None:
+        constraints["size"] = 0.0 if trial.size_bytes is None else trial.size_bytes / 1e6 - goal.max_size_mb
     return constraints

@@ -31,24 +31,30 @@ def evaluate(arguments: JsonObject, context: OperationContext) -> JsonObject:
     The deployed artifact is evaluated on the device's own runtime, one example at a time at its own length; the
     finalists are evaluated again, padded to the workload's shape. A candidate that is hopeless on the first part of the
     texts (:func:`search.first_look.hopeless`) is evaluated no further: ``facts["first_part"]["stopped"]`` says why, and
-    ``quality`` is that of the first part. Without ``allowed_at_first`` every candidate is evaluated to the end.
+    ``quality`` is that of the first part. One whose file is larger than the goal allows is not evaluated: ``quality``
+    is ``None``. Without ``allowed_at_first`` every candidate is evaluated to the end.
     """
     inputs = JobInputs.model_validate(arguments["inputs"])
     candidate = parse_candidate(arguments["candidate"])
-    allowed = arguments.get("allowed_at_first")
+    given = arguments.get("allowed_at_first")
+    allowed = None if given is None else Patience.model_validate(given)
     work = bench(inputs, context)
     artifact, build_seconds = build_artifact(inputs, candidate, context)
+    size = size_bytes(artifact)
+    facts: JsonObject = {"build_seconds": build_seconds}
+    if isinstance(candidate, RecipeCandidate):
+        facts |= work.facts(candidate.recipe)
+    if allowed is not None and not allowed.fits(size):
+        return {"quality": None, "size_bytes": size, "facts": facts}
     started = time.monotonic()
     profiler = get_profiler(inputs.device.profiler)
     with profiler.open(inputs.device, inputs.evaluation_workload, pinned=False) as session:
         handle = session.load(artifact, static=False)
-        quality, first = judge(handle, work, None if allowed is None else Patience.model_validate(allowed))
-    facts: JsonObject = {"build_seconds": build_seconds, "evaluate_seconds": time.monotonic() - started}
+        quality, first = judge(handle, work, allowed)
+    facts["evaluate_seconds"] = time.monotonic() - started
     if first is not None:
         facts["first_part"] = first
-    if isinstance(candidate, RecipeCandidate):
-        facts |= work.facts(candidate.recipe)
-    return {"quality": quality.model_dump(mode="json"), "size_bytes": size_bytes(artifact), "facts": facts}
+    return {"quality": quality.model_dump(mode="json"), "size_bytes": size, "facts": facts}
 
 
 def judge(handle: Handle, work: Bench, allowed: Patience | None) -> tuple[Quality, JsonObject | None]:

@@ -16,6 +16,7 @@ from search.branches import allowed_merges
 from search.branches import allowed_units
 from search.estimator import latency_model
 from search.latency_model import LatencyModel
+from search.options import Explored
 from search.options import Merge
 from search.refine import LEAST_USE
 from search.refine import MOST_CHANGES
@@ -310,6 +311,31 @@ def test_a_size_limit_is_kept_beside_the_other_goal():
     assert len(late) > 20
     assert max(trial.size_bytes for trial in late) <= 6.2e6 + 2000
     assert min(trial.drop for trial in late) < 0.3
+
+
+def test_files_that_were_too_large_to_be_evaluated_teach_what_fits():
+    """The database knows of 1 MB beside the branches, and there are 5: the first files are all too large."""
+    problem, goal = Stored(), Goal(max_size_mb=6.2)
+    strategy = problem.strategy("guided")
+    study = StudyState(job_id="job", seed=0, goal=goal, trials=())
+    first = strategy.ask(study, 3)
+    records = [problem.record(number, proposal) for number, proposal in enumerate(first)]
+    assert not any(goal.fits(record.size_bytes) for record in records)
+    unknown = {"loss": None, "drop": None, "drop_at_least": None, "divergence": None, "ratio": None}
+    study = replace(study, trials=tuple(replace(r, predicted=r.ratio, **unknown) for r in records))
+    assert all(problem.size(proposal.recipe) <= 6.2e6 + 2000 for proposal in strategy.ask(study, 6))
+
+
+def test_what_was_explored_and_does_not_fit_is_not_tried():
+    """As far as the database knows: 1 MB beside the branches, of which 4 MB are allowed."""
+    problem = Stored()
+    known = [proposal.recipe for proposal in problem.strategy("guided").ask(StudyState("job", 0, Goal(), ()), 6)]
+    explored = tuple(Explored(recipe=recipe, ratio=0.4, divergence=0.1) for recipe in known)
+    proposals = problem.strategy("guided", explored=explored).ask(StudyState("job", 0, Goal(max_size_mb=5.0), ()), 6)
+    tried = [proposal.recipe for proposal in proposals if proposal.sampler_state == {"origin": "explored"}]
+    small = [recipe for recipe in known if problem.size(recipe) <= 9e6]
+    assert tried == small
+    assert 0 < len(small) < 6
 
 
 def test_a_latency_ceiling_that_the_table_rules_out_is_refused_before_the_search():

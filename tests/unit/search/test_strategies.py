@@ -3,6 +3,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from optuna.trial import TrialState
 
 from infra.clock import utcnow
 from search.requests import Goal
@@ -143,6 +144,33 @@ def test_gaussian_process_proposes_and_resumes():
     proposer._kept.clear()
     assert DirectStrategy(small, "gp").ask(study, 1) == proposals
     assert len({p.recipe.digest for p in proposals} | study.digests) == 12
+
+
+GOALS = [Goal(max_drop=0.02), Goal(max_latency_ms=8.0, max_size_mb=0.0003), Goal(max_drop=0.02, max_size_mb=0.0003)]
+
+
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
+def test_samplers_learn_from_what_was_not_measured_and_not_evaluated(sampler, goal):
+    proposer._kept.clear()
+    study = search(RandomStrategy(SPACE), 14, goal=goal)
+    trials = [replace(trial, reference_ms=20.0) for trial in study.trials]
+    place = max(range(4, 14), key=lambda number: trials[number].size_bytes)
+    unknown = {"ratio": None, "loss": None, "drop": None, "drop_at_least": None}
+    trials[3] = replace(trials[3], ratio=None, predicted=0.7)
+    trials[place] = large = replace(trials[place], predicted=0.8, **unknown)
+    study = replace(study, trials=tuple(trials))
+    assert len(DirectStrategy(SPACE, sampler).ask(study, 1)) == 1
+    told = next(iter(proposer._kept.values())).study.trials[place]
+    if goal.max_size_mb is None:
+        assert told.state == TrialState.FAIL, "nothing is wrong with its size"
+        return
+    assert told.state == TrialState.COMPLETE
+    assert told.constraints["size"] == pytest.approx(large.size_bytes / 1e6 - goal.max_size_mb)
+    assert told.constraints["size"] > 0
+    losses = [trial.loss for trial in study.trials[:place]]
+    assert told.values[0] == 0.8
+    assert min(losses) < told.values[1] < max(losses)
 
 
 @pytest.mark.parametrize("make", [RandomStrategy, DirectStrategy])

@@ -156,6 +156,18 @@ def test_a_hopeless_candidate_costs_the_first_part_only(work: Bench, runs: list[
     assert 1 - whole["quality"]["fidelity"] > found["facts"]["first_part"]["change"]["low"]
 
 
+def test_a_file_that_is_too_large_is_not_evaluated(work: Bench, runs: list[int]) -> None:
+    mild = recipe(len(work.network.layers), 4, 60)
+    whole = evaluated(work, mild, None)
+    runs.clear()
+    found = evaluated(work, mild, Patience(max_size_mb=(whole["size_bytes"] - 1) / 1e6))
+    assert not runs
+    assert found["quality"] is None
+    assert found["size_bytes"] == whole["size_bytes"]
+    assert found["facts"]["parameters"] == whole["facts"]["parameters"]
+    assert evaluated(work, mild, Patience(max_size_mb=whole["size_bytes"] / 1e6))["quality"] == whole["quality"]
+
+
 @pytest.fixture(scope="module")
 def service_(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service_ = Service(tmp_path_factory.mktemp("home"), graph_seconds=0.0)
@@ -196,3 +208,33 @@ def test_a_hopeless_candidate_of_a_job_is_rejected_early_and_says_so(service_: S
         if event.payload["trial_id"] == ids["hopeless"] and event.payload["state"] == "rejected"
     ]
     assert told["stopped"] == {"examples": LEAST, "of": of}
+
+
+def test_a_candidate_of_a_job_above_its_size_limit_is_rejected_unevaluated_and_says_so(
+    service_: Service, tmp_path: Path
+) -> None:
+    asked = {"strategy": "direct", "goal": {"max_size_mb": 0.001}, "workload": {"sequence_length": 32}}
+    job_id = service_.submit(tmp_path, rows=300, seed=VARIED, **asked)
+    service_.run(job_id, until="search")
+    planned = [
+        PlannedTrial(recipe=recipe(3, 4, width), source=source, name=source)
+        for width, source in ((500, "direct"), (400, "recovery"))
+    ]
+    with service_.database.write_session() as session:
+        create_planned(session, session.get_one(Job, job_id), planned, set(), len(planned))
+    for step in service_.rows(Step, job_id=job_id, kind="evaluate"):
+        assert service_.worker.run(step.id)
+    rows = service_.rows(Trial, job_id=job_id)
+    trials = {trial.facts["name"]: trial for trial in rows}
+    large, trained = trials["direct"], trials["recovery"]
+    assert (large.state, large.quality) == ("rejected", None)
+    assert large.size_bytes > 1000
+    assert large.predicted["ratio"] > 0, "the search learns where it is"
+    assert trained.quality is not None
+    assert trained.facts["rejected"].startswith("not measured: takes ")
+    assert trained.state == "rejected"
+    with service_.database.read_session() as session:
+        job = session.get_one(Job, job_id)
+    view = Presenter(job, rows).trial(large)
+    assert view.verdict == f"not evaluated: takes {large.size_bytes / 1e6:.1f} MB, the goal allows 0.001 MB"
+    assert view.quality is None
