@@ -1,6 +1,7 @@
 """Errors as RFC 9457 ``application/problem+json``."""
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +24,13 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:paretune:problem:"
 
 _RETRY_AFTER_SECONDS = "2"
+_SHOULD_BE = re.compile(r"^(Input|String|Value) should be")
+_COMPARISONS = {
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "more than",
+}
+"""What pydantic says, in fewer words; the longer ones come first."""
 
 
 class FieldProblem(BaseModel):
@@ -109,11 +117,15 @@ def _field_name(location: tuple[int | str, ...]) -> str:
 
 
 def _field_message(error: dict[str, Any]) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return "no such field: check the spelling, or remove it"
     if error["type"] == "missing":
         return "is required"
+    if error["type"] == "string_pattern_mismatch":
+        return f"has a character that is not allowed, or too many: it must match {error['ctx']['pattern']}"
+    message = _SHOULD_BE.sub("must be", str(error["msg"]).removeprefix("Value error, "))
+    for theirs, ours in _COMPARISONS.items():
+        message = message.replace(theirs, ours)
     return message[:1].lower() + message[1:]
 
 

@@ -199,9 +199,8 @@ def _resolve_columns(dataset: Dataset, columns: Columns) -> Columns:
 
 def _check_column(dataset: Dataset, column: str, field: str) -> None:
     if column not in dataset.columns:
-        option = field.replace("_", "-")
         message = f"Dataset {dataset.id} has no column {column!r}."
-        hint = f"It has: {', '.join(dataset.columns) or 'none'}. Name the right one: columns.{field}, --{option}."
+        hint = f"It has: {', '.join(dataset.columns) or 'none'}. Name the right one in columns.{field}."
         raise InvalidDatasetError(message, hint=hint, errors=[{"field": f"columns.{field}", "message": message}])
 
 

@@ -12,6 +12,9 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from typing import Literal
+from typing import get_args
+from typing import get_origin
 
 import typer.main
 from pydantic import BaseModel
@@ -285,10 +288,18 @@ def _value(option: Any) -> str:
         default = option.opts if option.default else option.secondary_opts
         return f"default `{default[0]}`" if option.secondary_opts else ""
     default = option.default
-    text = f"`{option.metavar or option.opts[0].lstrip('-').upper()}`"
+    choices = " | ".join(f"`{choice}`" for choice in _choices(option.type_descriptor.annotation))
+    text = choices or f"`{option.metavar or option.opts[0].lstrip('-').upper()}`"
     if option.required:
         return f"{text}, required"
     return text if default is None or callable(default) else f"{text}, default `{default}`"
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """Return the values of a ``Literal``, alone or as one of several types."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for part in get_args(annotation) for choice in _choices(part))
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -8,7 +8,7 @@ import typer
 from paretune.cli import options
 from paretune.cli.common import connect
 from paretune.cli.common import job_id
-from paretune.cli.durations import parse_duration
+from paretune.cli.durations import budget_duration
 from paretune.cli.output import reported
 from paretune.cli.submit import show_started
 from paretune.client import goal_of
@@ -23,7 +23,10 @@ def again(
     max_drop: options.MaxDrop = None,
     max_latency: options.MaxLatency = None,
     max_size: options.MaxSize = None,
-    budget: Annotated[str | None, typer.Option(help="Time for the whole job, such as 10m.", metavar="DURATION")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Time for the whole job, such as 10m.", metavar="DURATION", parser=budget_duration),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the progress and wait for the end.")] = False,
     as_json: options.Json = False,
@@ -41,7 +44,7 @@ def again(
       paretune again latest --device local-openvino --watch
       paretune again JOB --max-drop 0.02 --budget 20m
     """
-    seconds = None if budget is None else parse_duration(budget)
+    options.check_goal(max_drop, max_latency, max_size)
     with connect(url, api_key, home) as client:
         before = client.job(job_id(client, job))
         changes: dict[str, Any] = {"name": name}
@@ -49,8 +52,8 @@ def again(
             changes["device"] = device
         if goal := goal_of(max_drop, max_latency, max_size):
             changes["goal"] = goal
-        if seconds is not None:
+        if budget is not None:
             trials = before.request.get("budget", {}).get("trials")
-            changes["budget"] = {"seconds": seconds, "trials": trials}
+            changes["budget"] = {"seconds": budget, "trials": trials}
         started = client.submit_like(before, **changes)
         show_started(client, started, f"Follow it:      paretune watch {started.id}", watch=watch, as_json=as_json)

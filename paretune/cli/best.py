@@ -31,9 +31,7 @@ def best(
     max_latency: options.MaxLatency = None,
     max_size: options.MaxSize = None,
     trial: Annotated[int | None, typer.Option(help="Take this trial instead of the best.")] = None,
-    format: Annotated[
-        str, typer.Option(help="onnx or torch. onnx gives a baseline as the file that was measured.")
-    ] = "onnx",
+    format: Annotated[Format, typer.Option(help="onnx gives a baseline as the file that was measured.")] = "onnx",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Download the model into this folder.", metavar="DIR")
     ] = None,
@@ -50,21 +48,19 @@ def best(
       paretune best JOB --max-drop 0.01 --format onnx -o ./best
       paretune best JOB --max-latency 5 --json | jq .latency
     """
-    if format not in {"onnx", "torch"}:
-        raise typer.BadParameter("choose onnx or torch", param_hint="--format")
     if trial is not None and (max_drop, max_latency, max_size) != (None, None, None):
         raise typer.BadParameter(
             "a trial is taken whatever the goal: leave out --max-drop, --max-latency and --max-size",
             param_hint="--trial",
         )
-    kind: Format = "torch" if format == "torch" else "onnx"
+    options.check_goal(max_drop, max_latency, max_size)
     with connect(url, api_key, home) as client:
         identifier = job_id(client, job)
         if trial is None:
             view = client.best(identifier, max_drop=max_drop, max_latency_ms=max_latency, max_size_mb=max_size)
         else:
             view = client.request("GET", f"/v1/jobs/{identifier}/trials/{trial}")
-        files = _download(client, view, kind, output, quiet=as_json) if output is not None else []
+        files = _download(client, view, format, output, quiet=as_json) if output is not None else []
         if as_json:
             print_json(view | {"files": files})
             return

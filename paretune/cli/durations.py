@@ -5,7 +5,21 @@ import re
 import typer
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LONGEST_SECONDS = 7 * 86400.0
+"""Longest time of a job's search, and of its training."""
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+
+def budget_duration(text: str) -> float:
+    """Return seconds, as many as a job may have.
+
+    Raises:
+        typer.BadParameter: The text is not a duration, has no unit, or is none or more than a week.
+    """
+    seconds = parse_duration(text)
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise typer.BadParameter(f"{text!r} is not more than 0s and at most {LONGEST_SECONDS / _UNITS['d']:.0f}d")
+    return seconds
 
 
 def parse_duration(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from typing import Annotated
+from typing import Literal
 
 import typer
 from rich.markup import escape
@@ -14,10 +15,12 @@ from paretune.cli.output import console
 from paretune.cli.output import print_json
 from paretune.cli.output import reported
 
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
 
 @reported
 def jobs(
-    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
     as_json: options.Json = False,
     url: options.Url = None,
@@ -41,8 +44,8 @@ def jobs(
         table.add_column(column, no_wrap=column != "name")
     for job in found:
         created = job.created_at.astimezone().strftime("%m-%d %H:%M")
-        state = job.stage if job.state == "running" else job.state
-        cells = (job.id, state, str(job.request["device"]), created, job.name or "")
+        shown = job.stage if job.state == "running" else job.state
+        cells = (job.id, shown, str(job.request["device"]), created, job.name or "")
         table.add_row(*map(escape, cells))
     console.print(table if found else "No jobs yet. Start one: paretune submit MODEL_DIR --data FILE --watch")
 

@@ -2,10 +2,20 @@
 
 from pathlib import Path
 from typing import Annotated
+from typing import Literal
 
 import typer
 
 _CONNECTION = "Connection"
+
+Task = Literal["sequence-classification", "embedding"]
+Objective = Literal["p50", "p90", "p99", "throughput", "peak_memory"]
+RecoverMode = Literal["race", "gradual"]
+Strategy = Literal["guided", "direct", "random"]
+Sampler = Literal["tpe", "nsga2", "gp", "random"]
+Kind = Literal["heads", "ffn", "depth", "rank", "sparsity", "bits"]
+IntegerFormat = Literal["int8_dynamic", "int8_static", "int8_weights", "int4_weights"]
+"""Values that the service takes; a test compares them with its own."""
 
 Url = Annotated[
     str | None,
@@ -38,3 +48,32 @@ MaxSize = Annotated[
     float | None,
     typer.Option("--max-size", min=0.0, help="Largest stored size, in millions of bytes.", metavar="MB"),
 ]
+
+
+def check_goal(max_drop: float | None, max_latency: float | None, max_size: float | None) -> None:
+    """Refuse goals that contradict each other or that nothing reaches.
+
+    Raises:
+        typer.BadParameter: With the option to change.
+    """
+    if max_drop is not None and max_latency is not None:
+        raise typer.BadParameter("give one of --max-drop and --max-latency, not both", param_hint="--max-latency")
+    for option, value in {"--max-latency": max_latency, "--max-size": max_size}.items():
+        if value == 0:
+            raise typer.BadParameter("give more than 0", param_hint=option)
+
+
+def parse_list(text: str | None, option: str, allowed: tuple[str, ...]) -> list[str] | None:
+    """Split comma-separated names.
+
+    Raises:
+        typer.BadParameter: One is not among the allowed ones, or there is none.
+    """
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [name for name in names if name not in allowed]
+    if wrong or not names:
+        unknown = f"{wrong[0]!r} is not one of them" if wrong else "there is none"
+        raise typer.BadParameter(f"{unknown}; choose from {', '.join(allowed)}", param_hint=option)
+    return names

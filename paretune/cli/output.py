@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
+from paretune.cli.refusals import as_typed
 from paretune.errors import ApiError
 
 FAILED = 1
@@ -45,9 +46,10 @@ def _plain(value: Any) -> Any:
 
 def print_error(error: ApiError) -> None:
     """Print what is wrong, why, and what to do."""
+    error = as_typed(error)
     errors.print(f"[bold red]{escape(error.title)}:[/] {escape(error.detail)}")
     for problem in error.errors:
-        line = f"{problem.get('field', '')}: {problem.get('message', '')}"
+        line = ": ".join(filter(None, map(str, (problem.get("field"), problem.get("message")))))
         if str(problem.get("message", "")) not in error.detail:
             errors.print(f"  [red]•[/] {escape(line)}")
     if error.hint:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 from typing import Any
+from typing import get_args
 
 import typer
 from rich.markup import escape
@@ -13,7 +14,7 @@ from rich.progress import TextColumn
 
 from paretune.cli import options
 from paretune.cli.common import connect
-from paretune.cli.durations import parse_duration
+from paretune.cli.durations import budget_duration
 from paretune.cli.output import FAILED
 from paretune.cli.output import console
 from paretune.cli.output import errors
@@ -60,32 +61,41 @@ def submit(
     label_column: Annotated[
         str | None, typer.Option(help="Default: label, if the data has it.", rich_help_panel=_DATA)
     ] = None,
-    task: Annotated[str, typer.Option(help="sequence-classification or embedding.")] = "sequence-classification",
+    task: Annotated[options.Task, typer.Option(help="What the model does.")] = "sequence-classification",
     device: Annotated[str, typer.Option(help="Name of a registered device: `paretune devices`.")] = "local-cpu",
     max_drop: options.MaxDrop = None,
     max_latency: options.MaxLatency = None,
     max_size: options.MaxSize = None,
     objective: Annotated[
-        str,
+        options.Objective,
         typer.Option(
             help="What to make small: p50, p90 or p99 latency, the mean time (throughput), or peak_memory.",
             rich_help_panel=_GOAL,
         ),
     ] = "p50",
     budget: Annotated[
-        str | None, typer.Option(help="Time for the whole job, such as 10m.", metavar="DURATION", rich_help_panel=_GOAL)
+        float | None,
+        typer.Option(
+            help="Time for the whole job, such as 10m.",
+            metavar="DURATION",
+            parser=budget_duration,
+            rich_help_panel=_GOAL,
+        ),
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Limit of tried candidates.", rich_help_panel=_GOAL)] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="Limit of tried candidates.", rich_help_panel=_GOAL)
+    ] = None,
     recover: Annotated[
-        str | None,
+        float | None,
         typer.Option(
             help="Time for recovery training after the search, such as 20m; on top of --budget.",
             metavar="DURATION",
+            parser=budget_duration,
             rich_help_panel=_GOAL,
         ),
     ] = None,
     recover_mode: Annotated[
-        str | None,
+        options.RecoverMode | None,
         typer.Option(
             help="race (default) or gradual: a family of models, each cut from the last.", rich_help_panel=_GOAL
         ),
@@ -100,9 +110,11 @@ def submit(
             rich_help_panel=_GOAL,
         ),
     ] = True,
-    batch: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
-    sequence_length: Annotated[int | None, typer.Option(min=1, help="Default: 128.", rich_help_panel=_WORKLOAD)] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
+    batch: Annotated[int | None, typer.Option(min=1, max=1024, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(min=1, max=8192, help="Default: 128.", rich_help_panel=_WORKLOAD)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=256, help="Default: 1.", rich_help_panel=_WORKLOAD)] = None,
     kinds: Annotated[
         str | None, typer.Option(help="Comma-separated: heads,ffn,depth,rank,sparsity,bits.", rich_help_panel=_SEARCH)
     ] = None,
@@ -114,8 +126,8 @@ def submit(
             rich_help_panel=_SEARCH,
         ),
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="guided, direct or random.", rich_help_panel=_SEARCH)] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, gp or random.", rich_help_panel=_SEARCH)] = None,
+    strategy: Annotated[options.Strategy | None, typer.Option(help="Default: guided.", rich_help_panel=_SEARCH)] = None,
+    sampler: Annotated[options.Sampler | None, typer.Option(help="Default: tpe.", rich_help_panel=_SEARCH)] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.", rich_help_panel=_SEARCH)] = None,
     priority: Annotated[
         int | None, typer.Option(min=0, max=9, help="9 is served first, before the fair sharing. Default: 5.")
@@ -138,7 +150,7 @@ def submit(
       paretune submit ./embedder --data texts.jsonl --task embedding --device local-openvino
       JOB=$(paretune submit ./my-model --data dev.csv --label-column stars --json | jq -r .id)
     """
-    budget_seconds = parse_duration(budget) if budget else None
+    options.check_goal(max_drop, max_latency, max_size)
     training = _recover(recover, recover_mode, ignore_labels=ignore_labels, train=train)
     _require_files(data, calibration, train)
     columns = {"text_column": text_column, "second_text_column": second_text_column, "label_column": label_column}
@@ -147,7 +159,9 @@ def submit(
     fields |= {"priority": priority, "columns": _given(columns), "workload": _given(workload)}
     if not repair:
         fields["repair_share"] = 0
-    fields["space"] = _given({"kinds": _list(kinds), "formats": _list(formats)})
+    kinds_given = options.parse_list(kinds, "--kinds", get_args(options.Kind))
+    formats_given = options.parse_list(formats, "--formats", get_args(options.IntegerFormat))
+    fields["space"] = _given({"kinds": kinds_given, "formats": formats_given})
     with connect(url, api_key, home) as client:
         job = client.submit(
             _model_id(client, model, quiet=as_json),
@@ -160,7 +174,7 @@ def submit(
             max_latency_ms=max_latency,
             max_size_mb=max_size,
             objective=objective,
-            budget_seconds=budget_seconds,
+            budget_seconds=budget,
             budget_trials=trials,
             recover=training,
             **_given(fields),
@@ -207,10 +221,6 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value != {}}
 
 
-def _list(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _is_id(text: str) -> bool:
     return len(text) == 36 and text.count("-") == 4 and not Path(text).exists()
 
@@ -237,12 +247,12 @@ def _require_files(*texts: str | None) -> None:
 
 
 def _recover(
-    duration: str | None, mode: str | None, *, ignore_labels: bool, train: str | None
+    seconds: float | None, mode: str | None, *, ignore_labels: bool, train: str | None
 ) -> dict[str, Any] | None:
-    if duration is None:
-        options = {"--recover-mode": mode is not None, "--ignore-labels": ignore_labels, "--train": train is not None}
-        for option, given in options.items():
+    if seconds is None:
+        needed = {"--recover-mode": mode is not None, "--ignore-labels": ignore_labels, "--train": train is not None}
+        for option, given in needed.items():
             if given:
-                raise typer.BadParameter(f"{option} needs a time: give --recover 20m as well")
+                raise typer.BadParameter("it needs a time for training: give --recover 20m as well", param_hint=option)
         return None
-    return {"seconds": parse_duration(duration), "use_labels": not ignore_labels} | _given({"mode": mode})
+    return {"seconds": seconds, "use_labels": not ignore_labels} | _given({"mode": mode})

@@ -203,11 +203,22 @@ def test_names_with_brackets_are_shown_as_they_are(world: World, run: Run, folde
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--budget 10min", "not a duration"),
-        ("--recover 10min", "not a duration"),
-        ("--ignore-labels", "--recover 20m"),
+        ("--budget 10min", "'--budget': '10min' is not a duration"),
+        ("--budget 0s", "'--budget': '0s' is not more than 0s and at most 7d"),
+        ("--recover 10min", "'--recover': '10min' is not a duration"),
+        ("--recover 8d", "'--recover': '8d' is not more than 0s and at most 7d"),
+        ("--ignore-labels", "--ignore-labels: it needs a time for training: give --recover 20m"),
         ("--recover-mode race", "--recover 20m"),
+        ("--recover 1m --recover-mode walk", "'--recover-mode': Value error, 'walk' is not one of 'race', 'gradual'"),
         ("--train DATA", "--recover 20m"),
+        ("--max-drop 0.1 --max-latency 5", "one of --max-drop and --max-latency"),
+        ("--max-latency 0", "--max-latency: give more than 0"),
+        ("--max-drop 7", "'--max-drop': Input should be less than or equal to 1"),
+        ("--kinds heads,toes", "--kinds: 'toes' is not one of them; choose from heads, ffn, depth"),
+        ("--formats int9", "--formats: 'int9' is not one of them; choose from int8_dynamic"),
+        ("--objective speed", "'speed' is not one of 'p50', 'p90'"),
+        ("--task poetry", "'poetry' is not one of 'sequence-classification', 'embedding'"),
+        ("--sequence-length 9000", "'--sequence-length': Input should be less than or equal to 8192"),
         ("--calibration missing.jsonl", "missing.jsonl is not a file"),
     ],
 )
@@ -232,7 +243,7 @@ def test_uploaded_things_can_be_named_by_id(run: Run, folder: Path, data: Path) 
     [
         (["--device", "moon"], "Registered devices: local-cpu"),
         (["--text-column", "sentence"], "no column 'sentence'"),
-        (["--text-column", "sentence"], "It has: text, label. Name the right one: columns.text_column, --text-column."),
+        (["--text-column", "sentence"], "It has: text, label. Name the right one in --text-column."),
         (["--label-column", "stars"], "no column 'stars'"),
         (["--max-latency", "0.0001"], "starting any graph takes longer"),
     ],
@@ -323,10 +334,17 @@ def test_reports_are_written_or_printed(
     assert not (tmp_path / "a.html").exists()
 
 
-def test_devices_and_keys(run: Run) -> None:
+def test_devices_and_keys(world: World, run: Run) -> None:
     assert "local-cpu" in run("devices").output
     added = run("devices", "add", "four", "--profiler", "onnxruntime", "--option", "affinity=[0,1]", "--json")
     assert parsed(added)["options"] == {"affinity": [0, 1]}
+    assert run("devices").output.count("no worker has looked at it yet") == 2
+    with world.services.database.write_session() as session:
+        row = session.exec(select(Device).where(Device.name == "four")).one()
+        row.capabilities = {"available": True, "formats": ["onnx"]}
+        row.facts = {"cpu": "A processor", "gpu": "A GPU"}
+    (line,) = (line for line in run("devices").output.splitlines() if "four" in line)
+    assert ("available" in line, "onnx" in line, "A GPU" in line) == (True, True, True)
     assert [item["name"] for item in parsed(run("devices", "--json"))["items"]] == ["four", "local-cpu"]
     key = parsed(run("keys", "add", "ci", "--scope", "read", "--json"))
     assert key["scopes"] == ["read"]
