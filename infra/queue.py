@@ -29,6 +29,12 @@ def device_queue(device: str) -> str:
     return _checked(f"device.{device}")
 
 
+def device_of(queue: str) -> str | None:
+    """Return the name of the device that a queue belongs to; ``None`` for the other queues."""
+    prefix, _, name = queue.partition(".")
+    return name if prefix == "device" and name else None
+
+
 def _checked(queue: str) -> str:
     if not _QUEUE_NAME.fullmatch(queue):
         raise ValueError(f"{queue!r} is no queue: use 'search', 'compute' or 'device.<name>'")

@@ -182,3 +182,19 @@ class Profiler(Protocol):
             InvalidInputError: An option is unknown or has a wrong value.
         """
         ...
+
+
+@runtime_checkable
+class HasDeviceFacts(Protocol):
+    """What a :class:`Profiler` has as well where a device is more than the host that it is called from."""
+
+    def device_facts(self, device: DeviceProfile) -> dict[str, Any]:
+        """Say which device it is, such as the model, memory and driver of a GPU. JSON types that stay the same.
+
+        Called where :meth:`Profiler.describe` finds the runtime, in a process of its own: it may import the runtime.
+
+        Raises:
+            UnavailableError: The device with these options is not there.
+            InvalidInputError: An option has a wrong value.
+        """
+        ...

@@ -29,6 +29,7 @@ from infra.errors import UnavailableError
 from infra.events import append_event
 from infra.log import log_context
 from infra.queue import StepQueue
+from infra.queue import device_of
 from infra.relay import relay
 from infra.settings import Settings
 from infra.steps import ClaimedStep
@@ -43,6 +44,7 @@ from workers.heartbeat import HandBack
 from workers.heartbeat import Heartbeat
 from workers.host_share import HostShare
 from workers.runner.pool import RunnerPool
+from workers.served_devices import describe_if_new
 from workers.stage import Stage
 from workers.stage import StageContext
 from workers.turn import Turn
@@ -126,7 +128,7 @@ class StepExecutor:
         with self._database.write_session() as session:
             keep = self._turn.job(self._settings.turn_seconds)
             claimed = claims.claim_next(session, step_id, lease_owner(), lease_seconds, keep_job=keep)
-            if claimed is None or not claimed.queue.startswith("device."):
+            if claimed is None or device_of(claimed.queue) is None:
                 return claimed
             device_id = session.exec(select(Job.device_id).where(Job.id == claimed.job_id)).one()
             if acquire_device(session, device_id, claimed, lease_seconds):
@@ -178,8 +180,9 @@ class StepExecutor:
         def waiting(_seconds: float) -> None:
             heartbeat.check()
 
-        if claimed.queue.startswith("device."):
+        if device_of(claimed.queue) is not None:
             with self._host_lock.exclusive(waiting=waiting, purpose=claimed.key):
+                describe_if_new(self._database, claimed.job_id)
                 yield None
         elif claimed.queue == "compute":
             with HostShare(self._host_lock, waiting, claimed.key) as share:

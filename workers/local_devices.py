@@ -10,47 +10,54 @@ from collections.abc import Collection
 from collections.abc import Sequence
 
 from sqlmodel import Session
+from sqlmodel import col
 from sqlmodel import select
 
 from infra.database.engine import Database
 from infra.database.models import Device
 from infra.settings import load_settings
-from profilers.host import machine_facts
-from profilers.registry import get_profiler
 from profilers.types import Capabilities
+from workers.device_description import look_at
+from workers.device_description import note
+from workers.device_description import profile_of
 
 LOCAL_DEVICES = {"local-cpu": "onnxruntime", "local-openvino": "openvino", "local-cuda": "torch_cuda"}
 """Names of the devices of a host and the profilers behind them."""
 
 
 def register_local_devices(
-    session: Session, *, only_host: bool, names: Collection[str] = tuple(LOCAL_DEVICES)
+    database: Database, *, only_host: bool, names: Collection[str] = tuple(LOCAL_DEVICES)
 ) -> dict[str, Capabilities]:
     """Write a row for each profiler that is available on this host.
 
     Args:
-        session: Of a transaction that may write.
-        only_host: No other host measures under these names. Else a device that is not available here stays as it is
-            described, because another host may have it.
+        database: Where to.
+        only_host: No other host measures under these names; see :func:`workers.device_description.note`.
         names: The devices to look at.
 
     Returns:
         What was found here, by name; rows were written for what is available.
     """
-    found = {}
-    for name in names:
-        profiler = LOCAL_DEVICES[name]
-        found[name] = capabilities = get_profiler(profiler).describe()
-        row = session.exec(select(Device).where(Device.name == name)).one_or_none()
-        if capabilities.available or (only_host and row is not None):
-            session.add(_described(row or Device(name=name, profiler=profiler), capabilities))
-    return found
+    with database.read_session() as session:
+        known = _registered(session, names)
+        profiles = [profile_of(known.get(name) or _new(name)) for name in names]
+    found = {profile.name: look_at(profile) for profile in profiles}  # which takes seconds: not in a transaction
+    with database.write_session() as session:
+        known = _registered(session, names)
+        for name, seen in found.items():
+            if name in known or seen.capabilities.available:
+                device = known.get(name) or _new(name)
+                note(device, seen, only_host=only_host)
+                session.add(device)
+    return {name: seen.capabilities for name, seen in found.items()}
 
 
-def _described(device: Device, capabilities: Capabilities) -> Device:
-    device.capabilities = capabilities.model_dump(mode="json")
-    device.facts = machine_facts()
-    return device
+def _registered(session: Session, names: Collection[str]) -> dict[str, Device]:
+    return {row.name: row for row in session.exec(select(Device).where(col(Device.name).in_(names)))}
+
+
+def _new(name: str) -> Device:
+    return Device(name=name, profiler=LOCAL_DEVICES[name])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"{name!r} is not one of {known}")
     settings = load_settings()
     database = Database(settings.database_url)
-    with database.write_session() as session:
-        found = register_local_devices(session, only_host=settings.embedded, names=names)
+    found = register_local_devices(database, only_host=settings.embedded, names=names)
     database.dispose()
     for name, capabilities in found.items():
         state = "registered" if capabilities.available else f"not available on this host: {capabilities.reason}"

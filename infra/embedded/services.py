@@ -23,6 +23,7 @@ from infra.settings import Settings
 
 DEVICE_WORKER = "device"
 _STOP_REQUESTS_SECONDS = 3
+_LOOK_AT_DEVICES_SECONDS = 120
 
 
 def service_processes(settings: Settings, app: Celery, devices: Iterable[str]) -> list[ManagedProcess]:
@@ -118,12 +119,36 @@ def register_local_devices(settings: Settings) -> None:
     Raises:
         UnavailableError: It does not work.
     """
-    command = [sys.executable, "-m", "workers.local_devices"]
-    done = subprocess.run(command, env=_environment(settings), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    _look_at_devices(settings, ["workers.local_devices"])
+
+
+def describe_device(settings: Settings, name: str) -> None:
+    """Write into the database what a device is that was registered while the service runs, in the same way.
+
+    Raises:
+        UnavailableError: It does not work.
+    """
+    _look_at_devices(settings, ["workers.device_description", name])
+
+
+def _look_at_devices(settings: Settings, module: list[str]) -> None:
+    command = [sys.executable, "-m", *module]
+    try:
+        done = subprocess.run(
+            command,
+            env=_environment(settings),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_LOOK_AT_DEVICES_SECONDS,
+        )
+        problem = done.stderr.strip().splitlines()[-1:] if done.returncode else None
+    except subprocess.TimeoutExpired as error:
+        problem = [str(error)]
+    if problem is not None:
         raise UnavailableError(
-            f"The devices of this machine cannot be registered: {done.stderr.strip().splitlines()[-1:]}.",
-            hint="Run python -m workers.local_devices to see why.",
+            f"The devices of this machine cannot be described: {' '.join(problem)}",
+            hint=f"Run python -m {' '.join(module)} to see why.",
         )
 
 

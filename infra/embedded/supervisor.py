@@ -18,6 +18,7 @@ from infra.embedded.home import write_private
 from infra.embedded.process import ManagedProcess
 from infra.embedded.services import DEVICE_WORKER
 from infra.embedded.services import check_port
+from infra.embedded.services import describe_device
 from infra.embedded.services import device_worker_command
 from infra.embedded.services import register_local_devices
 from infra.embedded.services import service_processes
@@ -152,6 +153,7 @@ class Supervisor:
                     self._known_devices.add(name)
                     self._device_worker().command = device_worker_command(sorted(self._known_devices))
                     say(f"The device worker serves the new device {name}.")
+                    describe_device(self._settings, name)
         except (ParetuneError, OSError) as error:
             reason = error.explain() if isinstance(error, ParetuneError) else error
             logger.warning("cannot look for new devices: %s", reason)

@@ -13,6 +13,7 @@ from paretune.cli.common import connect
 from paretune.cli.output import console
 from paretune.cli.output import print_json
 from paretune.cli.output import reported
+from paretune.types import Device
 
 app = typer.Typer(help="List and register devices.", invoke_without_command=True)
 
@@ -41,15 +42,13 @@ def devices(
         print_json({"items": found})
         return
     table = Table()
-    for column in ("name", "profiler", "state", "formats", "options"):
+    for column in ("name", "profiler", "state", "hardware", "formats", "options"):
         table.add_column(column)
     for device in found:
-        capabilities = device.capabilities
-        state = "not looked at yet"
-        if capabilities:
-            state = "available" if capabilities.get("available") else str(capabilities.get("reason", "not available"))
-        formats = ", ".join(capabilities.get("formats", []))
-        table.add_row(*map(escape, (device.name, device.profiler, state, formats, json.dumps(device.options))))
+        hardware = str(device.facts.get("gpu") or device.facts.get("cpu") or "")
+        formats = ", ".join(device.capabilities.get("formats", []))
+        given = json.dumps(device.options) if device.options else ""
+        table.add_row(*map(escape, (device.name, device.profiler, _state(device), hardware, formats, given)))
     console.print(table if found else "No devices yet: `paretune up` registers the local ones.")
 
 
@@ -73,6 +72,16 @@ def add(
         print_json(device)
     else:
         console.print(f"Device [bold]{escape(device.name)}[/] is registered.")
+        console.print(
+            f"Its worker serves the queue [bold]device.{escape(device.name)}[/] and describes it: `paretune devices`.",
+            soft_wrap=True,
+        )
+
+
+def _state(device: Device) -> str:
+    if not device.capabilities:
+        return "no worker has looked at it yet"
+    return "available" if device.capabilities.get("available") else str(device.capabilities.get("reason"))
 
 
 def parse_option(text: str) -> tuple[str, Any]:

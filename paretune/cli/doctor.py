@@ -153,7 +153,10 @@ def _devices(client: Client) -> Iterator[Finding]:
         yield Finding("devices", "problem", "none registered", "paretune devices add local-cpu --profiler onnxruntime")
     for device in found:
         capabilities = device.capabilities
-        if capabilities and not capabilities.get("available"):
+        if not capabilities:
+            hint = f"Start one for the queue device.{device.name}: docs/guides/devices.md."
+            yield Finding(f"device {device.name}", "warning", "no worker has looked at it yet", hint)
+        elif not capabilities.get("available"):
             yield Finding(f"device {device.name}", "warning", "not available", str(capabilities.get("reason", "")))
         else:
             yield Finding(f"device {device.name}", "ok", device.profiler)

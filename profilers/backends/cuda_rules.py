@@ -1,7 +1,8 @@
-"""Decisions of the CUDA profiler, apart from the GPU: availability, which blocks count, how to warm up."""
+"""Decisions of the CUDA profiler, apart from the GPU: availability, its facts, which blocks count, how to warm up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 THROTTLE_REASONS = {
     0x04: "software power cap",
@@ -39,6 +40,26 @@ def availability(torch_version: str | None, *, device_nodes: bool) -> tuple[bool
 def throttling(reasons: int) -> list[str]:
     """Name the bits of NVML's clock event reasons that spoil a measurement."""
     return [text for bit, text in THROTTLE_REASONS.items() if reasons & bit]
+
+
+def gpu_facts(properties: Any, driver: str | None, cuda: str | None) -> dict[str, Any]:
+    """Say which GPU it is.
+
+    Args:
+        properties: As ``torch.cuda.get_device_properties`` returns them.
+        driver: Version of the NVIDIA driver; ``None`` where unknown.
+        cuda: Version of CUDA that torch was built with.
+
+    Returns:
+        ``gpu`` (its name), ``gpu_memory`` (bytes), ``compute_capability``, ``driver``, ``cuda``.
+    """
+    return {
+        "gpu": str(properties.name),
+        "gpu_memory": int(properties.total_memory),
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "driver": driver,
+        "cuda": cuda,
+    }
 
 
 @dataclass(frozen=True)

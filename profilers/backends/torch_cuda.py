@@ -26,6 +26,7 @@ from infra.errors import InvalidInputError
 from infra.errors import InvalidModelError
 from infra.errors import UnavailableError
 from profilers.backends.cuda_rules import availability
+from profilers.backends.cuda_rules import gpu_facts
 from profilers.backends.cuda_rules import is_disturbed
 from profilers.backends.cuda_rules import is_warm
 from profilers.backends.cuda_rules import throttling
@@ -36,6 +37,7 @@ from profilers.protocol import API_VERSION
 from profilers.protocol import BlockSamples
 from profilers.protocol import Feeds
 from profilers.protocol import Handle
+from profilers.protocol import HasDeviceFacts
 from profilers.protocol import Health
 from profilers.protocol import Outputs
 from profilers.protocol import Profiler
@@ -76,6 +78,17 @@ class TorchCudaProfiler:
             baselines=("fp32", "torch_bf16", "torch_fp16"),
         )
 
+    def device_facts(self, device: DeviceProfile) -> dict[str, Any]:
+        """Name the GPU, its memory and its driver (see :class:`profilers.protocol.HasDeviceFacts`)."""
+        import torch
+
+        properties = _gpu_properties(_index(device))
+        nvml = Nvml(str(properties.uuid))
+        try:
+            return gpu_facts(properties, nvml.facts()["driver"], torch.version.cuda)
+        finally:
+            nvml.close()
+
     def open(
         self, device: DeviceProfile, workload: Workload, *, feeds: Feeds | None = None, pinned: bool = True
     ) -> "TorchCudaSession":
@@ -88,6 +101,29 @@ class TorchCudaProfiler:
         if mode not in ("graph", "eager"):
             raise InvalidInputError(f"The device option 'mode' is {mode!r}.", hint="Use 'graph' or 'eager'.")
         return TorchCudaSession(device, workload, feeds)
+
+
+def _index(device: DeviceProfile) -> int:
+    index = device.options.get("index", 0)
+    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+        raise InvalidInputError(
+            f"The device option 'index' is {index!r}.", hint="Use the number of a GPU: 0 for the first."
+        )
+    return index
+
+
+def _gpu_properties(index: int) -> Any:
+    import torch
+
+    try:
+        return torch.cuda.get_device_properties(index)
+    except (RuntimeError, AssertionError) as error:
+        raise _unusable(index, error) from error
+
+
+def _unusable(index: int, error: Exception) -> UnavailableError:
+    hint = "Check nvidia-smi and the option 'index'."
+    return UnavailableError(f"The GPU {index} cannot be used: {error}", hint=hint)
 
 
 class TorchCudaSession:
@@ -105,19 +141,17 @@ class TorchCudaSession:
         self.workload = workload
         self.feeds = feeds
         self.graphs = device.options.get("mode", "graph") == "graph"
-        index = int(device.options.get("index", 0))
+        index = _index(device)
+        properties = _gpu_properties(index)
         try:
-            properties = torch.cuda.get_device_properties(index)
             self._cuda = torch.device("cuda", index)
             cache_bytes = 2 * int(getattr(properties, "L2_cache_size", 0) or 50 << 20)
             cold = bool(device.options.get("cold_l2", False))
             self._flush = torch.empty(cache_bytes, dtype=torch.int8, device=self._cuda) if cold else None
             # From here on NVML lists this process too, under a number that a container does not know as its own.
             torch.empty(1, device=self._cuda)
-        except (RuntimeError, AssertionError) as error:
-            raise UnavailableError(
-                f"The GPU {index} cannot be used: {error}", hint="Check nvidia-smi and the option 'index'."
-            ) from error
+        except RuntimeError as error:
+            raise _unusable(index, error) from error
         self._properties = properties
         self._nvml = Nvml(str(properties.uuid))
         self._foreign = self._nvml.foreign_processes()
@@ -190,16 +224,15 @@ class TorchCudaSession:
     def facts(self) -> dict[str, Any]:
         """Return the GPU, driver, versions and mode."""
         torch = self._torch
+        measured = self._nvml.facts()
         return {
             **machine_facts(),
-            **self._nvml.facts(),
+            **measured,
+            **gpu_facts(self._properties, measured["driver"], torch.version.cuda),
             "profiler": self.device.profiler,
             "options": dict(self.device.options),
             "workload": self.workload.model_dump(),
             "runtime": "torch",
-            "gpu": self._properties.name,
-            "gpu_memory": self._properties.total_memory,
-            "cuda": torch.version.cuda,
             "mode": "graph" if self.graphs else "eager",
             "cold_l2": self._flush is not None,
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
@@ -327,3 +360,4 @@ if TYPE_CHECKING:
     from profilers.backends.torch_module import TorchModel
 
     _conforms: Profiler = TorchCudaProfiler()
+    _has_facts: HasDeviceFacts = TorchCudaProfiler()

@@ -15,8 +15,8 @@ from search.requests import JobRequest
 
 CLEARLY_MORE = 2.0
 """A result is measured anew by a job that can spend so many times the time on it: intervals become a third narrower."""
-HOST_FACTS = ("fingerprint", "cpu_limit", "versions")
-"""What times depend on of all that is known about a device's host: processor, memory class, quota, runtimes."""
+HOST_FACTS = ("fingerprint", "cpu_limit", "versions", "gpu")
+"""What times depend on of all that is known about a device: processor, memory class, quota, runtimes, GPU."""
 
 
 def measured_key(session: Session, job: Job, what: JsonObject) -> str:

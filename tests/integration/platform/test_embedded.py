@@ -110,6 +110,14 @@ def test_life_of_the_embedded_service(service: Service) -> None:
         session.add(Device(name="added-later", profiler="onnxruntime"))
     wait_for(lambda: "The device worker serves the new device added-later." in service.said())
 
+    def described() -> Device:
+        with database.read_session() as session:
+            return session.exec(select(Device).where(Device.name == "added-later")).one()
+
+    wait_for(lambda: described().capabilities)
+    assert described().capabilities["available"]
+    assert described().facts["fingerprint"]
+
     # What dies is started again, the device worker for all devices that there are by now.
     victims = (
         ("broker", "valkey-server"),

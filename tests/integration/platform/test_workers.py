@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import redis
+from sqlmodel import select
 
 from infra import relay
+from infra.database.models import Device
 from infra.database.models import Step
 from infra.settings import broker_socket
 from infra.steps import mark_dispatched
@@ -121,6 +123,20 @@ def test_flushing_the_broker_costs_nothing(cluster: Cluster, monkeypatch: pytest
     cluster.start_worker()
     wait_for(lambda: [cluster.state(step_id) for step_id in steps] == ["done"] * 3)
     assert sorted(cluster.finished()) == ["step0", "step1", "step2"]
+
+
+def test_a_worker_that_starts_describes_the_device_that_it_serves(cluster: Cluster) -> None:
+    with cluster.database.write_session() as session:
+        session.add(Device(name="core-1", profiler="onnxruntime"))
+
+    def device() -> Device:
+        with cluster.database.read_session() as session:
+            return session.exec(select(Device).where(Device.name == "core-1")).one()
+
+    cluster.start_worker("device.core-1")
+    wait_for(lambda: device().capabilities)
+    assert device().capabilities["available"]
+    assert device().facts["cpu"]
 
 
 def test_high_priority_is_served_first(cluster: Cluster) -> None:

@@ -181,6 +181,17 @@ class TestTorch:
 
 @pytest.mark.gpu
 class TestGpu:
+    def test_the_device_is_named(self):
+        profiler = get_profiler("torch_cuda")
+        if not profiler.describe().available:
+            pytest.skip(profiler.describe().reason)
+        device = DeviceProfile(name="gpu", profiler="torch_cuda")
+        facts = profiler.device_facts(device)
+        assert "NVIDIA" in facts["gpu"]
+        assert facts["gpu_memory"] > 1 << 30
+        with profiler.open(device, WORKLOAD) as session:
+            assert session.facts().items() >= facts.items()
+
     @pytest.mark.parametrize("mode", ["graph", "eager"])
     def test_times_and_outputs(self, tmp_path, mode):
         profiler = get_profiler("torch_cuda")

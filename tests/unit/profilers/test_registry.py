@@ -1,13 +1,16 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from infra.errors import InvalidInputError
 from infra.errors import NotFoundError
+from infra.errors import UnavailableError
 from profilers import registry
 from profilers.backends.cuda_rules import GpuState
 from profilers.backends.cuda_rules import availability
+from profilers.backends.cuda_rules import gpu_facts
 from profilers.backends.cuda_rules import is_disturbed
 from profilers.backends.cuda_rules import is_warm
 from profilers.backends.cuda_rules import throttling
@@ -83,6 +86,31 @@ def test_cuda_availability(version, nodes, available, reason):
     found = availability(version, device_nodes=nodes)
     assert found[0] is available
     assert reason in found[1]
+
+
+def test_the_facts_of_a_gpu_are_its_name_memory_and_versions():
+    properties = SimpleNamespace(name="NVIDIA H200", total_memory=150_000_000_000, major=9, minor=0, uuid="u")
+    assert gpu_facts(properties, "580.95.05", "13.0") == {
+        "gpu": "NVIDIA H200",
+        "gpu_memory": 150_000_000_000,
+        "compute_capability": "9.0",
+        "driver": "580.95.05",
+        "cuda": "13.0",
+    }
+    assert gpu_facts(properties, None, None)["driver"] is None
+
+
+@pytest.mark.parametrize("index", ["0", -1, 1.5, True])
+def test_the_index_of_a_gpu_is_a_number(index):
+    device = DeviceProfile(name="gpu", profiler="torch_cuda", options={"index": index})
+    with pytest.raises(InvalidInputError, match="'index' is"):
+        get_profiler("torch_cuda").device_facts(device)
+
+
+def test_a_gpu_that_is_not_there_is_said_so():
+    device = DeviceProfile(name="gpu", profiler="torch_cuda", options={"index": 99})
+    with pytest.raises(UnavailableError, match="The GPU 99 cannot be used"):
+        get_profiler("torch_cuda").device_facts(device)
 
 
 def test_gpu_blocks_are_disturbed_by_throttling_falling_clocks_and_others():

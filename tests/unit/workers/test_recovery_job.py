@@ -86,8 +86,8 @@ class Service:
         paths = sorted(path for path in model.rglob("*") if path.is_file())
         files = {path.relative_to(model).as_posix(): blobs.put_file(self.database, self.store, path) for path in paths}
         sets = {path.stem: blobs.put_file(self.database, self.store, path) for path in (data, train)}
+        register_local_devices(self.database, only_host=True)
         with self.database.write_session() as session:
-            register_local_devices(session, only_host=True)
             model_id = f"model-{task}"
             session.merge(Model(id=model_id, owner="me", name="tiny", state="ready"))
             session.flush()
