@@ -75,11 +75,12 @@ class TrialRecord:
 
     @property
     def taught_ratio(self) -> float | None:
-        """Measured ratio; the predicted one of a model that was given up after the first part of the texts.
+        """Measured ratio; the predicted one of a model that was rejected after its evaluation.
 
-        Such models are measured nowhere, but the search has to learn from them where the useful ones end.
+        Such models are measured nowhere, but their loss is known, and the search has to learn from them what their
+        options cost and where the useful ones end.
         """
-        return self.predicted if self.stopped else self.ratio
+        return self.predicted if self.ratio is None and self.outcome == "done" else self.ratio
 
     @property
     def objectives(self) -> Objectives | None:

@@ -44,8 +44,8 @@ def measured(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
 def target_ratio(known: Sequence[TrialRecord], goal: Goal, turn: int, *, slowest: float, fastest: float) -> float:
     """Return the latency ratio to aim for.
 
-    Maximum drop: between the fastest model that meets it and the next faster one that does not. Latency ceiling: at it
-    and slightly below. No goal: into the largest gap of the front.
+    Maximum drop: between the fastest model that meets it and the best of the faster ones, which do not. Latency
+    ceiling: at it and slightly below. No goal: into the largest gap of the front.
 
     Args:
         known: Trials so far, as :func:`measured` returns them.
@@ -84,7 +84,9 @@ def _between_feasible_and_not(
         tried = max((ratio for ratio, _ in ours), default=fastest)
         return float(slowest ** (1 - share) * min(tried, slowest) ** share)
     best = min(feasible)
-    too_fast = max((ratio for ratio, drop in ours if drop > max_drop and ratio < best), default=fastest)
+    # One that loses more, though it is slower, was a bad allocation and says nothing about its speed.
+    missed = [(drop, -ratio) for ratio, drop in ours if drop > max_drop and ratio < best]
+    too_fast = -min(missed)[1] if missed else fastest
     limit = max(too_fast, fastest, best * LONGEST_STEP)
     return float(best ** (1 - share) * min(limit, best) ** share)
 

@@ -172,8 +172,9 @@ def test_the_search_learns_from_what_was_given_up(stopping) -> None:
             assert record.objectives is not None, "Optuna is told a value"
             assert record.taught_ratio == record.predicted
     assert any(record.predicted is not None for record in given_up)
-    rest = [record for record in records if not record.stopped]
-    assert all(record.taught_ratio == record.ratio for record in rest)
+    for record in records:
+        is_rejected = trials[record.number].state == "rejected"
+        assert record.taught_ratio == (record.predicted if is_rejected else record.ratio)
     note = stopped_early(trials)
     assert note in job.summary["notes"]
     assert f"64 of 512 texts, because they lose too much: {len(given_up)} of {len(trials)}" in note
@@ -190,10 +191,13 @@ def test_agreement_compares_numbers_of_the_same_texts_only(stopping) -> None:
     assert rows["first_divergence", "holdout_drop"].models == rows["drop", "holdout_drop"].models
 
 
-def test_given_up_models_bound_the_targets_of_the_solver() -> None:
+@pytest.mark.parametrize("stopped", [True, False])
+def test_rejected_models_bound_the_targets_of_the_solver(stopped) -> None:
     dense = Recipe.dense(2)
     good = TrialRecord("a", 0, "a", "guided", "done", recipe=dense, ratio=0.6, drop=0.002, loss=0.002)
-    bad = TrialRecord("b", 1, "b", "guided", "done", recipe=dense, predicted=0.5, drop=0.05, loss=0.05, stopped=True)
+    bad = TrialRecord("b", 1, "b", "guided", "done", recipe=dense, predicted=0.5, drop=0.05, loss=0.05, stopped=stopped)
     goal = Goal(max_drop=0.01)
     alone, bounded = (target_ratio(trials, goal, 0, slowest=1.0, fastest=0.1) for trials in ([good], [good, bad]))
     assert alone < 0.5 < bounded < 0.6
+    worse = TrialRecord("c", 2, "c", "guided", "done", recipe=dense, ratio=0.58, drop=0.06, loss=0.06)
+    assert target_ratio([good, bad, worse], goal, 0, slowest=1.0, fastest=0.1) == bounded, "slower and worse than bad"

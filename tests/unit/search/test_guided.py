@@ -33,6 +33,7 @@ from search.spdy import unit_weights
 from search.strategies import proposer
 from search.strategies.guided import MOST_REPAIRS
 from search.strategies.guided import REPAIR_AFTER
+from search.strategies.guided import _Turn
 from search.strategies.guided_space import GuidedSpace
 from search.strategies.targets import MOST_LOSS
 from search.strategies.targets import spread_target
@@ -324,6 +325,27 @@ def test_files_that_were_too_large_to_be_evaluated_teach_what_fits():
     unknown = {"loss": None, "drop": None, "drop_at_least": None, "divergence": None, "ratio": None}
     study = replace(study, trials=tuple(replace(r, predicted=r.ratio, **unknown) for r in records))
     assert all(problem.size(proposal.recipe) <= 6.2e6 + 2000 for proposal in strategy.ask(study, 6))
+
+
+def test_models_that_were_rejected_after_their_evaluation_teach_what_options_cost():
+    problem = Problem()
+    study = problem.search(problem.strategy("guided"), 12)
+    rejected = [replace(trial, predicted=trial.ratio, ratio=None) for trial in study.trials]
+    known, taught, unknown = (
+        learnt_weights(problem, replace(study, trials=tuple(trials))) for trials in (study.trials, rejected, [])
+    )
+    assert np.allclose(known, taught)
+    assert not np.allclose(known, unknown)
+    failed = [replace(trial, outcome="failed") for trial in rejected]
+    assert np.allclose(learnt_weights(problem, replace(study, trials=tuple(failed))), unknown)
+
+
+def learnt_weights(problem, study):
+    """What a turn has learnt about how much the error of each unit costs."""
+    strategy = problem.strategy("guided")
+    model = latency_model(strategy._request, strategy._prepared, study.trials)
+    space = GuidedSpace(strategy._units, strategy._space, model)
+    return _Turn(space, strategy._context, study, strategy._request, strategy._fixed_bytes)._weights
 
 
 def test_what_was_explored_and_does_not_fit_is_not_tried():
