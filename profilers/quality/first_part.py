@@ -23,6 +23,25 @@ predictions that more examples would say nothing new."""
 
 
 @dataclass(frozen=True)
+class FirstReference:
+    """What every model is held against on the first part of a split.
+
+    Attributes:
+        positions: Of the examples in the split, ascending, int64.
+        dense_outputs: Of the dense model, ``[positions, width]``.
+        of: Examples of the whole split.
+        constant_divergence: How far the nearest constant answer is from the dense model (:func:`best_constant`).
+        constant_change: Share of the predictions that are another one with it, or 1 - mean cosine.
+    """
+
+    positions: NDArray[np.int64]
+    dense_outputs: NDArray[np.floating]
+    of: int
+    constant_divergence: float
+    constant_change: float
+
+
+@dataclass(frozen=True)
 class FirstPart:
     """A model's outputs on the first part.
 
@@ -48,20 +67,31 @@ def first_positions(examples: int) -> NDArray[np.int64]:
     return (np.arange(count, dtype=np.int64) * examples) // count
 
 
+def first_reference(dense_outputs: NDArray[np.floating], task: Task) -> FirstReference | None:
+    """Return what models are held against on the first part; ``None`` where the split has none.
+
+    Args:
+        dense_outputs: Output of the dense model for the split, ``[examples, width]``.
+        task: What it means.
+    """
+    positions = first_positions(len(dense_outputs))
+    if len(positions) == 0:
+        return None
+    chosen = dense_outputs[positions]
+    constant = np.broadcast_to(best_constant(chosen.astype(np.float64), task), chosen.shape)
+    still, _ = compare(constant, chosen, None, task, split="search", padded=False)
+    return FirstReference(positions, chosen, len(dense_outputs), still.divergence, still.drop.value)
+
+
 def run_first(
-    handle: Handle,
-    encoded: EncodedTexts,
-    dense_outputs: NDArray[np.floating],
-    task: Task,
-    workload: Workload,
-    seed: int,
-) -> FirstPart | None:
-    """Run a model on the first part of a split, each text at its own length; ``None`` where the split has none.
+    handle: Handle, encoded: EncodedTexts, reference: FirstReference, task: Task, workload: Workload, seed: int
+) -> FirstPart:
+    """Run a model on the first part of a split, each text at its own length, and compare outputs: no label is read.
 
     Args:
         handle: A loaded artifact that accepts any shape.
         encoded: The split's texts.
-        dense_outputs: Output of the dense model for the split, ``[examples, width]``.
+        reference: What it is held against.
         task: What the output means.
         workload: Texts are cut to its length.
         seed: Of the bootstrap.
@@ -69,12 +99,17 @@ def run_first(
     Raises:
         InvalidModelError: As of :func:`profilers.quality.evaluate.evaluate`.
     """
-    positions = first_positions(len(encoded))
-    if len(positions) == 0:
-        return None
-    outputs = run_all(handle, encoded.select(positions), task, workload, padded=False)
-    look = look_at(outputs, dense_outputs[positions], task, of=len(encoded), seed=seed)
-    return FirstPart(positions, outputs, look)
+    outputs = run_all(handle, encoded.select(reference.positions), task, workload, padded=False)
+    found, _ = compare(outputs, reference.dense_outputs, None, task, split="search", padded=False, seed=seed)
+    look = FirstLook(
+        examples=len(outputs),
+        of=reference.of,
+        divergence=found.divergence,
+        change=found.drop,
+        constant_divergence=reference.constant_divergence,
+        constant_change=reference.constant_change,
+    )
+    return FirstPart(reference.positions, outputs, look)
 
 
 def run_rest(
@@ -91,33 +126,6 @@ def run_rest(
     outputs = np.empty((len(encoded), later.shape[1]), dtype=np.float32)
     outputs[first.positions], outputs[rest] = first.outputs, later
     return outputs
-
-
-def look_at(
-    outputs: NDArray[np.floating], dense_outputs: NDArray[np.floating], task: Task, *, of: int, seed: int
-) -> FirstLook:
-    """Return what a model's outputs on the first part say; no label is looked at.
-
-    Args:
-        outputs: ``[examples, width]``.
-        dense_outputs: The same of the dense model.
-        task: What the output means.
-        of: Number of examples in the whole split.
-        seed: Of the bootstrap.
-    """
-    constant = np.broadcast_to(best_constant(dense_outputs.astype(np.float64), task), dense_outputs.shape)
-    found, still = (
-        compare(these, dense_outputs, None, task, split="search", padded=False, seed=seed)[0]
-        for these in (outputs, constant)
-    )
-    return FirstLook(
-        examples=len(outputs),
-        of=of,
-        divergence=found.divergence,
-        change=found.drop,
-        constant_divergence=still.divergence,
-        constant_change=still.drop.value,
-    )
 
 
 def best_constant(dense_outputs: NDArray[np.float64], task: Task) -> NDArray[np.float64]:

@@ -18,6 +18,8 @@ from compressors.recipe import Recipe
 from compressors.repair.sequential import repair_sequentially
 from infra.database.models import JsonObject
 from infra.errors import InvalidModelError
+from profilers.quality.first_part import FirstReference
+from profilers.quality.first_part import first_reference
 from workers.operations.data import JobData
 from workers.operations.data import load_dense_outputs
 from workers.operations.inputs import JobInputs
@@ -77,6 +79,11 @@ class Bench:
     def dense_outputs(self) -> dict[str, NDArray[np.float32]]:
         """Outputs of the dense model on each split, ``[examples, labels or hidden]``."""
         return load_dense_outputs(self.inputs)
+
+    @cached_property
+    def first_reference(self) -> FirstReference | None:
+        """What candidates are held against on the first part of the search split; ``None``: there is no such part."""
+        return first_reference(self.dense_outputs["search"], self.inputs.task)
 
     def candidate_network(self, recipe: Recipe) -> EncoderNetwork:
         """Apply a recipe to the dense network, with the trained weights that it names, and repair it if it says so."""

@@ -64,8 +64,8 @@ def judge(handle: Handle, work: Bench, allowed: Patience | None) -> tuple[Qualit
         The quality on the whole split, or on its first part if that shows that the model is hopeless; and what the
         first part said, with why evaluation stopped there.
     """
-    inputs, texts, dense = work.inputs, work.data.texts["search"], work.dense_outputs["search"]
-    first = run_first(handle, texts, dense, inputs.task, inputs.workload, inputs.seed)
+    inputs, texts, reference = work.inputs, work.data.texts["search"], work.first_reference
+    first = run_first(handle, texts, reference, inputs.task, inputs.workload, inputs.seed) if reference else None
     stop = hopeless(first.look, allowed) if first and allowed else None
     if first and stop:
         quality = _quality(work, first.outputs, first.positions)

@@ -116,6 +116,23 @@ def test_no_constant_is_nearer_to_the_dense_model() -> None:
         assert cosine(dense, alike).mean() >= cosine(dense, unlike).mean()
 
 
+def test_the_constant_answer_is_found_once_for_all_candidates(work: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    def counting(dense_outputs: Any, task: Any) -> Any:
+        found.append(len(dense_outputs))
+        return best_constant(dense_outputs, task)
+
+    monkeypatch.setattr("profilers.quality.first_part.best_constant", counting)
+    fresh = Bench(work.inputs)
+    looks = [
+        evaluated(fresh, recipe(len(work.network.layers), heads, 60), None)["facts"]["first_part"] for heads in (4, 3)
+    ]
+    assert found == [LEAST]
+    assert looks[0]["constant_divergence"] == looks[1]["constant_divergence"]
+    assert looks[0]["divergence"] != looks[1]["divergence"]
+
+
 def test_in_two_parts_the_numbers_are_the_same_and_nothing_runs_twice(work: Bench, runs: list[int]) -> None:
     mild = recipe(len(work.network.layers), 4, 60)
     found = evaluated(work, mild, Patience(max_drop=0.5, curve=(USUAL_SLOPE, 0.0)))
