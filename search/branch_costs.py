@@ -229,7 +229,15 @@ def _curves(table: BranchTable) -> dict[tuple[str, ...], _Curve]:
 
 
 def _interpolate(curve: _Curve, width: int) -> float:
-    widths, times = curve
+    """Return the time of a branch that is there, on straight lines between the widths that were timed.
+
+    Part of a branch's time does not shrink with its width and is saved only with the whole branch. So below the
+    narrowest width the line is that of the two narrowest ones, unless this is below the line to no time at all.
+    """
+    widths, times = curve  # the first width is 0
+    if len(widths) > 2 and width < widths[1]:
+        slope = (times[2] - times[1]) / (widths[2] - widths[1])
+        return max(times[1] * width / widths[1], times[1] - slope * (widths[1] - width))
     if width <= widths[-1]:
         return float(np.interp(width, widths, times))
     return times[-1] * width / widths[-1]

@@ -133,6 +133,19 @@ def test_dense_and_smallest_models_are_reproduced() -> None:
         assert model.predict(recipe).value == pytest.approx(true_time(recipe), rel=0.08)
 
 
+def test_narrow_branches_keep_what_does_not_shrink_with_the_width() -> None:
+    model = measured_model()
+    for width in (8, 16, 32, 56):
+        for bits in (8, 32):
+            branch = FeedForwardRecipe(intermediate_size=width, bits=bits)
+            true = Machine().feed_forward(branch, first=False) * (1 + Machine.miss)
+            found = model.branch_time(branch, 0, "f32")
+            assert found == pytest.approx(true, rel=0.2), (
+                f"{width} in {bits} bits; a line to zero is three times too low"
+            )
+    assert model.branch_time(FeedForwardRecipe(intermediate_size=0), 0, "f32") == 0.0
+
+
 def test_what_low_rank_costs_beyond_its_products_is_measured() -> None:
     """Ranks and widths that were not timed cost their share times the overhead of the rank that was."""
     machine = Machine()
