@@ -92,6 +92,11 @@ __all__ = [
 ]
 
 OUT_OF_TIME = "No time is left for what the stage {stage} finds out: the job goes on with what it has."
+NO_SEARCH = (
+    "No time is left for a search: {elapsed:.0f} seconds of the budget went to preparation and baselines, and the rest "
+    "belongs to the final measurements."
+)
+NO_SEARCH_HINT = "Give the job a larger budget, or measure where less else runs."
 EXHAUSTED = "Nothing new is left to try within the allowed space; the search ends before its budget."
 FAILURES_IN_A_ROW = 10
 """After so many failed trials without a single good one the job gives up."""
@@ -319,6 +324,9 @@ def _continue_search(session: Session, job: Job, plan: Plan, now: datetime, in_f
             return
         if not budget.search_is_over:
             append_event(session, job.id, "notice", {"message": EXHAUSTED})
+        elif job.stage == "baselines" and budget.remaining <= budget.reserve:
+            message = NO_SEARCH.format(elapsed=budget.elapsed)
+            append_event(session, job.id, "notice", {"message": message, "hint": NO_SEARCH_HINT})
         _after_search(session, job, budget, now)
     elif len(created) < free and not plan.exhausted:
         request_tick(session, job)

@@ -22,6 +22,7 @@ from infra.steps import create_step
 from profilers.types import Capabilities
 from search.agreement import agreement
 from search.goals import check_sane
+from search.lifecycle import ENDED
 from search.lifecycle import cancel_job
 from search.lifecycle import job_trials
 from search.prepared import Prepared
@@ -100,6 +101,9 @@ def best(session: Session, job: Job, goal: Goal | None = None) -> TrialView:
     """
     view = Presenter(job, job_trials(session, job.id)).best(goal)
     if view is None:
+        if job.state in ENDED:
+            hint = "Start another one; `paretune again` asks for the same."
+            raise ConflictError(f"Job {job.id} is {job.state}, and had measured nothing before.", hint=hint)
         raise ConflictError(
             f"Job {job.id} has measured nothing yet (state {job.state}, stage {job.stage}).",
             hint="Wait for the first trial; the job's events say when it is there.",

@@ -4,10 +4,14 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 JsonObject = dict[str, Any]
 
-_WIDE_COLUMNS = 110
+_LEAST_NAME = 12
+"""Characters of a model's name that a table shows in one line at least."""
+_BORDERS = 3
+"""Characters around a cell."""
 _ONLY_WIDE = ("quality", "size")
 """Columns that a narrow terminal does without: nothing is chosen by them."""
 _FACTORS = {
@@ -40,8 +44,14 @@ def _interval(estimate: JsonObject | None, form: str, *, scale: float = 1.0, wid
     return f"{value:{form}} [dim]({low:{form}}…{high:{form}})[/]" if wide else f"{value:{form}}"
 
 
-def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
-    """Return the cells of one model by column; what is not needed to choose only where there is room."""
+def model_cells(view: JsonObject, *, wide: bool, relational: bool) -> dict[str, str]:
+    """Return the cells of one model by column.
+
+    Args:
+        view: The model.
+        wide: With intervals and with what is not needed to choose.
+        relational: With how well similarities of embeddings are kept.
+    """
     latency, quality = view.get("latency") or {}, view.get("quality") or {}
     against_int8, expected = latency.get("speedup_vs_int8"), quality.get("expected_drop")
     in_memory = latency.get("objective") == "peak_memory"
@@ -57,7 +67,9 @@ def model_cells(view: JsonObject, *, wide: bool) -> dict[str, str]:
         "size": format_size(view.get("size_bytes")),
     }
     if not wide:
-        return {name: cell for name, cell in cells.items() if name not in _ONLY_WIDE}
+        cells = {name: cell for name, cell in cells.items() if name not in _ONLY_WIDE}
+    if not relational:
+        return cells
     details = quality.get("details") or {}
     return cells | {title: f"{details[name]:.3f}" for name, title in RELATIONAL.items() if name in details}
 
@@ -75,14 +87,13 @@ def front_table(front: JsonObject, width: int) -> Table:
         front: Answer of ``GET /v1/jobs/{id}/front``.
         width: Columns of the terminal.
     """
-    wide = width >= _WIDE_COLUMNS
     models = [(view, None) for view in front["points"]] + [(view, "dim") for view in front["baselines"]]
     title = f"Front of job {front['job_id']} ({front['status']}) by {front['objective_name']}"
     note = front.get("reference_note")  # factors against fp32 are not what they seem
     table = Table(
         title=escape(title), title_justify="left", caption=escape(note) if note else None, caption_justify="left"
     )
-    rows = [model_cells(view, wide=wide) for view, _ in models]
+    rows = _rows([view for view, _ in models], width)
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     for name in columns:
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=name != "model")
@@ -93,3 +104,22 @@ def front_table(front: JsonObject, width: int) -> Table:
         cells = [rows[index].get(name, "–") for name in columns]
         table.add_row(*cells, style=marked, end_section=last_of_front)
     return table
+
+
+def _rows(views: list[JsonObject], width: int) -> list[dict[str, str]]:
+    """Return the cells of all models: as much of each as there is room for in a line."""
+    for wide, relational in ((True, True), (False, True)):
+        rows = [model_cells(view, wide=wide, relational=relational) for view in views]
+        if _width(rows) <= width:
+            return rows
+    return [model_cells(view, wide=False, relational=False) for view in views]
+
+
+def _width(rows: list[dict[str, str]]) -> int:
+    widths: dict[str, int] = {}
+    for cells in rows:
+        for name, cell in cells.items():
+            widths[name] = max(widths.get(name, len(name)), Text.from_markup(cell).cell_len)
+    if "model" in widths:
+        widths["model"] = min(widths["model"], _LEAST_NAME)
+    return sum(width + _BORDERS for width in widths.values()) + 1

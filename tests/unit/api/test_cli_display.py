@@ -95,6 +95,21 @@ def test_what_the_best_is_chosen_by_is_shown_at_any_width() -> None:
         assert words not in narrow
 
 
+@pytest.mark.parametrize("width", [80, 100, 110, 120, 135, 200])
+def test_nothing_is_squeezed_out_of_the_table_of_embeddings(width: int) -> None:
+    embedding = model(6)
+    embedding["quality"] = embedding["quality"] | {
+        "details": {"neighbour_overlap": 0.9071, "similarity_spearman": 0.9917}
+    }
+    text = shown(width, embedding)
+    for words in ("│ 6 │", "6 layers", "expected", "+0.46"):
+        assert words in text, text
+    assert "┃  ┃" not in text, text
+    assert "in…" not in text, text
+    assert ("rank corr." in text) == (width >= 100)
+    assert ("(2.90…3.10)" in text) == (width >= 135)
+
+
 def test_a_flattered_reference_is_told_under_the_table() -> None:
     note = "fuses only 1 of 13 norms [of] the reference"
     assert note in shown(140, model(6), reference_note=note)

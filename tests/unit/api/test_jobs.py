@@ -92,6 +92,15 @@ def test_a_model_that_is_not_complete_cannot_be_used(client: TestClient) -> None
     assert answer.status_code == 409
 
 
+def test_nobody_is_told_to_wait_for_the_best_of_a_job_that_is_over(client: TestClient) -> None:
+    path = f"/v1/jobs/{submit(client)['id']}"
+    assert "Wait for the first trial" in client.get(f"{path}/best").json()["hint"]
+    client.post(f"{path}/cancel")
+    nothing = client.get(f"{path}/best").json()
+    assert (nothing["status"], "is cancelled" in nothing["detail"]) == (409, True)
+    assert "Wait" not in nothing["hint"]
+
+
 @pytest.mark.parametrize("end", ["running", "cancelled", "failed"])
 def test_the_best_so_far_can_be_read_in_every_state(world: World, client: TestClient, end: str) -> None:
     job = submit(client, goal={"max_drop": 0.01})

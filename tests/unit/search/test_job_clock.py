@@ -38,6 +38,11 @@ def notices(bench, job_id):
     return [event.payload["message"] for event in events]
 
 
+def no_search_notices(bench, job_id):
+    start, _, _ = coordinator.NO_SEARCH.partition("{")
+    return sum(message.startswith(start) for message in notices(bench, job_id))
+
+
 def run_until(bench, job_id, condition):
     while not condition():
         bench.run(job_id, most=1)
@@ -87,6 +92,7 @@ def test_learning_that_takes_longer_than_the_budget_leaves_the_baselines_as_an_a
     tick(bench, job_id)
     assert open_steps(bench, job_id) == ["confirm"]
     assert coordinator.OUT_OF_TIME.format(stage=last) in notices(bench, job_id)
+    assert no_search_notices(bench, job_id) == 0
     job = bench.run(job_id)
     assert job.state == "succeeded", job.error
     assert job.summary["best"] in {trial.id for trial in bench.trials(job_id)}
@@ -108,6 +114,7 @@ def test_races_of_graphs_end_with_the_budget_and_the_baselines_are_still_tried(b
     assert open_steps(bench, job_id) == []
     assert bench.run(job_id).state == "succeeded"
     assert {trial.state for trial in bench.trials(job_id)} == {"complete"}
+    assert no_search_notices(bench, job_id) == 1
 
 
 def waiting_for_a_healed_model(bench):
