@@ -93,7 +93,7 @@ __all__ = [
 
 OUT_OF_TIME = "No time is left for what the stage {stage} finds out: the job goes on with what it has."
 NO_SEARCH = (
-    "No time is left for a search: {elapsed:.0f} seconds of the budget went to preparation and baselines, and the rest "
+    "No time is left for a search: preparation and baselines took {elapsed:.0f} seconds, and what the budget has left "
     "belongs to the final measurements."
 )
 NO_SEARCH_HINT = "Give the job a larger budget, or measure where less else runs."

@@ -66,10 +66,11 @@ def test_the_rest_calls_of_the_quickstart(world: World, tmp_path: Path) -> None:
 
 
 def last_object(text: str) -> dict[str, Any]:
-    """The last of several JSON objects that follow each other without a separator."""
-    decoder, found, position = json.JSONDecoder(), {}, 0
-    while position < len(text):
-        found, position = decoder.raw_decode(text, position)
+    """The last of several JSON objects that follow each other."""
+    decoder, found, rest = json.JSONDecoder(), {}, text.lstrip()
+    while rest:
+        found, end = decoder.raw_decode(rest)
+        rest = rest[end:].lstrip()
     return found
 
 
