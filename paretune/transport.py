@@ -84,7 +84,8 @@ class Transport:
                     method, path, json=json, content=content, params=query, headers=headers, timeout=timeout
                 )
             except httpx.TransportError as error:
-                if last or isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol):
+                never_there = attempt == 1 and isinstance(error, httpx.ConnectError)
+                if last or never_there or isinstance(error, httpx.UnsupportedProtocol):
                     raise ApiError.unreachable(self.url, error, repeatable=method in _SAFE) from error
             except httpx.InvalidURL as error:
                 raise ApiError.unreachable(self.url, error) from error

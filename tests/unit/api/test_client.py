@@ -170,6 +170,33 @@ def slowed(function: Callable[..., Any], seconds: float, done: list[str]) -> Cal
     return slow
 
 
+def test_a_service_that_is_gone_for_a_moment_after_it_was_there_is_asked_again(
+    live: LiveService, sdk: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paretune.transport, "_FIRST_DELAY_SECONDS", 0.01)
+    send = sdk._transport.http.request
+    failures: list[Exception | None] = [httpx.ReadError("lost"), httpx.ConnectError("refused"), None]
+    sent: list[str] = []
+
+    def restart(method: str, path: str, **options: Any) -> httpx.Response:
+        sent.append(method)
+        failure = failures.pop(0)
+        if isinstance(failure, httpx.ConnectError):
+            raise failure
+        answer = send(method, path, **options)
+        if failure is not None:
+            raise failure
+        return answer
+
+    monkeypatch.setattr(sdk._transport.http, "request", restart)
+    made = sdk.add_device("once", "onnxruntime")
+    assert (made.name, len(sent)) == ("once", 3)
+    failures[:] = [httpx.ConnectError("refused")]
+    with pytest.raises(ApiError, match="No Paretune service answers"):
+        sdk.devices()  # it may never have been there: said at once
+    assert len(sent) == 4
+
+
 def test_a_service_that_still_works_is_not_called_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paretune.transport, "_FIRST_DELAY_SECONDS", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent, Client(f"http://127.0.0.1:{silent.getsockname()[1]}") as sdk:
