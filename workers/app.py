@@ -27,7 +27,7 @@ def _on_setup_logging(**_: Any) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _on_ready(sender: Any, **_: Any) -> None:
-    describe_at_start(sender.app.amqp.queues.consume_from)
+    describe_at_start(settings, sender.app.amqp.queues.consume_from)
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

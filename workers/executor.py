@@ -182,7 +182,7 @@ class StepExecutor:
 
         if device_of(claimed.queue) is not None:
             with self._host_lock.exclusive(waiting=waiting, purpose=claimed.key):
-                describe_if_new(self._database, claimed.job_id)
+                describe_if_new(self._settings, self._database, claimed.job_id)
                 yield None
         elif claimed.queue == "compute":
             with HostShare(self._host_lock, waiting, claimed.key) as share:

@@ -4,8 +4,8 @@ The looking is done in another process, see :mod:`workers.device_description`. A
 serves them all the same.
 """
 
-import functools
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -18,6 +18,7 @@ from infra.database.engine import Database
 from infra.database.models import Device
 from infra.database.models import Job
 from infra.queue import device_of
+from infra.settings import Settings
 from workers import shutdown
 
 logger = logging.getLogger(__name__)
@@ -26,12 +27,16 @@ _LONGEST_LOOK_SECONDS = 120.0
 _FIRST_DELAY_SECONDS = 5.0
 _LONGEST_DELAY_SECONDS = 300.0
 
+_tried: set[str] = set()
+"""Devices that this process has looked at, or tried to, at their first step."""
 
-def describe_at_start(queues: Collection[str]) -> threading.Thread | None:
+
+def describe_at_start(settings: Settings, queues: Collection[str]) -> threading.Thread | None:
     """Describe the devices of these queues beside the worker's work; again and again until the database has it.
 
     Args:
-        queues: What the worker serves.
+        settings: The worker's.
+        queues: What it serves.
 
     Returns:
         The thread that does it, or ``None`` if there are no devices among them.
@@ -39,36 +44,33 @@ def describe_at_start(queues: Collection[str]) -> threading.Thread | None:
     names = sorted(name for name in map(device_of, queues) if name is not None)
     if not names:
         return None
-    thread = threading.Thread(target=_describe_until_done, args=[names], daemon=True, name="devices")
+    thread = threading.Thread(target=_describe_until_done, args=[settings, names], daemon=True, name="devices")
     thread.start()
     return thread
 
 
-def describe_if_new(database: Database, job_id: str) -> None:
+def describe_if_new(settings: Settings, database: Database, job_id: str) -> None:
     """Describe the device of a job unless some worker has done so; a process tries it once."""
     with database.read_session() as session:
         device = session.exec(select(Device).join(Job).where(Job.id == job_id)).one_or_none()
-    if device is not None and not device.capabilities:
-        _describe_once(device.name)
+    if device is not None and not device.capabilities and device.name not in _tried:
+        _tried.add(device.name)
+        _describe(settings, [device.name])
 
 
-@functools.cache
-def _describe_once(name: str) -> None:
-    _describe([name])
-
-
-def _describe_until_done(names: Collection[str]) -> None:
+def _describe_until_done(settings: Settings, names: Collection[str]) -> None:
     delay = _FIRST_DELAY_SECONDS
-    while not _describe(names) and not shutdown.requested():
+    while not _describe(settings, names) and not shutdown.requested():
         time.sleep(delay)
         delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
 
 
-def _describe(names: Collection[str]) -> bool:
+def _describe(settings: Settings, names: Collection[str]) -> bool:
     command = [sys.executable, "-m", "workers.device_description", *names]
     try:
         done = subprocess.run(
             command,
+            env=os.environ | settings.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

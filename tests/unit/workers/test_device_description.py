@@ -99,22 +99,23 @@ def test_a_plugin_names_the_device_itself_or_says_that_it_is_not_there() -> None
 
 
 def test_a_worker_describes_the_devices_among_its_queues(database: Database) -> None:
-    thread = served_devices.describe_at_start(["search", "device.core-1", "device.not-registered"])
+    thread = served_devices.describe_at_start(load_settings(), ["search", "device.core-1", "device.not-registered"])
     assert thread is not None
     thread.join(60)
     assert row(database, "core-1").capabilities["available"]
     assert row(database, "gone").capabilities == {}
-    assert served_devices.describe_at_start(["compute", "search"]) is None
+    assert served_devices.describe_at_start(load_settings(), ["compute", "search"]) is None
 
 
-def test_a_device_that_was_registered_later_is_described_at_its_first_step(database: Database) -> None:
-    served_devices._describe_once.cache_clear()
+def test_a_device_that_is_described_is_not_looked_at_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[list[str]] = []
+    monkeypatch.setattr(served_devices, "_tried", set())
+    monkeypatch.setattr(served_devices, "_describe", lambda _settings, names: looked.append(names))
     with database.write_session() as session:
-        job = add_job(session, device=row(database, "core-1")).id
-    served_devices.describe_if_new(database, job)
-    assert row(database, "core-1").capabilities["available"]
-    with database.write_session() as session:
-        session.exec(select(Device).where(Device.name == "core-1")).one().facts = {}
-    served_devices._describe_once.cache_clear()
-    served_devices.describe_if_new(database, job)
-    assert row(database, "core-1").facts == {}, "it was known already"
+        first = add_job(session, device=row(database, "core-1")).id
+        known_device = Device(name="known", profiler="p", capabilities={"available": True})
+        session.add(known_device)
+        known = add_job(session, device=known_device).id
+    for job in (first, first, known):
+        served_devices.describe_if_new(load_settings(), database, job)
+    assert looked == [["core-1"]], "once, even if nothing came of it"

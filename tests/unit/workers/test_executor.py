@@ -15,6 +15,7 @@ from sqlmodel import select
 from infra import steps
 from infra.clock import utcnow
 from infra.database.engine import Database
+from infra.database.models import Device
 from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import JsonObject
@@ -323,6 +324,23 @@ def test_a_device_measures_one_thing_at_a_time(bench: Bench) -> None:
     with bench.database.write_session() as session:
         session.get_one(Step, second).not_before = None
     assert bench.worker(FakeStage(lambda _: {})).run(second)
+
+
+def test_a_device_that_no_worker_has_looked_at_is_described_before_its_first_step(bench: Bench) -> None:
+    with bench.database.write_session() as session:
+        job = add_job(session)
+    seen: list[JsonObject] = []
+
+    def work(context: StageContext) -> JsonObject:
+        with context.read_session() as session:
+            device = session.exec(select(Device).join(Job).where(Job.id == job.id)).one()
+            seen.append(device.capabilities | device.facts)
+        return {}
+
+    assert bench.worker(FakeStage(work)).run(bench.step(queue="device.cpu", job=job))
+    (found,) = seen
+    assert found["available"]
+    assert found["cpu"]
 
 
 def test_nothing_computes_while_this_host_measures(bench: Bench) -> None:
