@@ -28,6 +28,7 @@ from search.race import scouts
 from search.requests import Goal
 from search.requests import JobRequest
 from search.requests import Recover
+from search.shapes import FASTER
 from tests.unit.search.recoveries import GOAL
 from tests.unit.search.recoveries import SEARCH
 from tests.unit.search.recoveries import recoveries
@@ -58,7 +59,7 @@ def test_healed_models_win_and_are_marked(bench, strategy):
     assert front.best.healed
     assert front.best.name.endswith("healed")
     assert front.best.quality.drop.value <= GOAL["max_drop"]
-    assert front.best.latency.ratio.value < 0.9 * before.best.latency.ratio.value
+    assert front.best.latency.ratio.value < FASTER * before.best.latency.ratio.value
     assert not any(point.healed for point in before.points)
 
     healed = [trial for trial in bench.trials(job_id) if trial.source == "recovery"]
