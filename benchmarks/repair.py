@@ -3,11 +3,11 @@
     python -m benchmarks.repair --model DIR --data DIR [--shapes 9/768 6/384] [--texts 512] [--seeds 3]
 
 ``--data`` is a folder with ``train.jsonl`` (its texts only) and ``test.jsonl``. A shape is heads/channels of every
-layer, or ``without:2,4``: layers that are removed; the layers have 8 bits. Every seed draws other texts, of which the
-repair holds a quarter out. Divergence and accuracy are of all of test, which no part of the repair has seen, with
-weights and activations rounded as the file rounds them; intervals are Student's t over seeds, ``from none`` is the
-paired difference. The second table is over all shapes and seeds: the mean ratio of the divergence to that without a
-repair, how often it was lower, and the worst.
+layer, ``without:2,4``: layers that are removed, or ``merge:2``: a layer that the one behind it is merged into. Layers
+have 8 bits. Every seed draws other texts, of which the repair holds a quarter out. Divergence and accuracy are of all
+of test, which no part of the repair has seen, with weights and activations rounded as the file rounds them; intervals
+are Student's t over seeds, ``from none`` is the paired difference. The second table is over all shapes and seeds: the
+mean ratio of the divergence to that without a repair, how often it was lower, and the worst.
 """
 
 import argparse
@@ -121,15 +121,16 @@ def main() -> None:
 def to_recipe(shape: str, layers: int) -> Recipe:
     """Read a shape."""
     quantization = QuantizationRecipe(reduce_range=this_cpu().saturating_int8)
-    kept, _, removed = shape.partition("without:")
-    if removed:
-        gone = {int(index) for index in removed.split(",")}
-        plan = [
-            LayerRecipe(removed=True) if index in gone else LayerRecipe().with_branches(bits=8)
-            for index in range(layers)
-        ]
+    whole, gone = LayerRecipe().with_branches(bits=8), LayerRecipe(removed=True)
+    kind, _, positions = shape.partition(":")
+    plan = [whole] * layers
+    if kind == "without":
+        for index in map(int, positions.split(",")):
+            plan[index] = gone
+    elif kind == "merge":
+        plan[int(positions)], plan[int(positions) + 1] = whole.model_copy(update={"merged": 1}), gone
     else:
-        heads, width = map(int, kept.split("/"))
+        heads, width = map(int, shape.split("/"))
         attention, branch = AttentionRecipe(heads=heads, bits=8), FeedForwardRecipe(intermediate_size=width, bits=8)
         plan = [LayerRecipe(attention=attention, feed_forward=branch)] * layers
     return Recipe(layers=tuple(plan), quantization=quantization, repair="sequential")

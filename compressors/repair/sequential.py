@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from compressors.apply import apply_recipe
 from compressors.calibration.statistics import Calibration
 from compressors.network import ClassificationHead
 from compressors.network import EncoderNetwork
@@ -67,6 +68,10 @@ def repair_sequentially(
     closer to the dense ones. The candidate is walked and judged as its file computes it: layers with few bits have the
     weights that are stored, and read what is rounded where the file rounds it. Deterministic.
 
+    Where layers were merged into one, the repair begins with the first of them alone, whose norm then stands in for the
+    others: merged weights are the better ones only as long as nothing is repaired, and from them the steps end halfway
+    (``benchmarks.repair --shapes merge:1 without:2``).
+
     Args:
         network: the dense model.
         candidate: what :func:`compressors.apply.apply_recipe` made of it by ``recipe``. It is not changed.
@@ -84,12 +89,20 @@ def repair_sequentially(
             f"Repair needs at least {HOLD_OUT} batches of text, got {len(given)}.", hint="Use smaller batches."
         )
 
-    def walk(parts: Parts, chosen: Sequence[tuple[Batch, bool]]) -> tuple[EncoderNetwork, float]:
-        walked = Walk(network, candidate, calibration, recipe, chosen, parts)
+    def walk(start: EncoderNetwork, parts: Parts, chosen: Sequence[tuple[Batch, bool]]) -> tuple[EncoderNetwork, float]:
+        walked = Walk(network, start, calibration, recipe, chosen, parts)
         result = walked.run()
         classifier = isinstance(network.head, ClassificationHead)
         return result, float(divergences(*walked.outputs(), classifier=classifier).mean())
 
-    _, before = walk(frozenset(), [entry for entry in given if entry[1]])
-    repaired, after = walk(parts, given)
+    _, before = walk(candidate, frozenset(), [entry for entry in given if entry[1]])
+    start = candidate
+    if "matrices" in parts and any(layer.merged for layer in recipe.layers):
+        start = apply_recipe(network, calibration, _without_merges(recipe))
+    repaired, after = walk(start, parts, given)
     return Repair(repaired, True, before, after) if after < before else Repair(candidate, False, before, before)
+
+
+def _without_merges(recipe: Recipe) -> Recipe:
+    layers = tuple(layer.model_copy(update={"merged": 0}) for layer in recipe.layers)
+    return recipe.model_copy(update={"layers": layers})

@@ -1,5 +1,6 @@
 """Repair: fitted on some text, judged on other text, never worse."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from compressors.repair.sequential import EVERYTHING
+from compressors.repair.sequential import Repair
 from compressors.repair.sequential import repair_sequentially
 from compressors.repair.walk import Parts
 from compressors.tensors import named_tensors
@@ -249,3 +251,30 @@ def test_too_little_text_is_refused(bert: EncoderNetwork, calibration: Calibrati
     recipe = smaller(bert)
     with pytest.raises(InvalidInputError, match="at least"):
         repair_sequentially(bert, bert, calibration, recipe, random_batches(bert, 3, seed=5))
+
+
+def test_the_repair_of_merged_layers_begins_with_the_first_of_them_alone(
+    bert: EncoderNetwork, calibration: Calibration
+):
+    """The second hardly does anything. From the merged weights, which are the second's, there is no way back."""
+    second = copy.deepcopy(bert.layers[1])
+    assert second.attention is not None
+    assert second.feed_forward is not None
+    for linear in (second.attention.output, second.feed_forward.down):
+        linear.weight, linear.bias = 1e-3 * linear.matrix(), torch.zeros(linear.outputs)
+    network = replace(bert, layers=[bert.layers[0], second])
+    batches = random_batches(bert, 8, seed=5)
+
+    def repair(merged: int) -> tuple[EncoderNetwork, Repair]:
+        first = LayerRecipe(merged=merged).with_branches(bits=8)
+        recipe = Recipe(layers=(first, LayerRecipe(removed=True)))
+        candidate = apply_recipe(network, calibration, recipe)
+        return candidate, repair_sequentially(network, candidate, calibration, recipe, batches)
+
+    (merged, mended), (_, expected) = repair(1), repair(0)
+    assert mended.kept
+    assert mended.before > expected.before
+    assert mended.after == expected.after
+    found, wanted, before = (named_tensors(entry) for entry in (mended.network, expected.network, merged))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert not torch.equal(found["layers.0.attention.query.weight"], before["layers.0.attention.query.weight"])
