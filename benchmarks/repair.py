@@ -29,6 +29,7 @@ from compressors.apply import apply_recipe
 from compressors.calibration import Calibration
 from compressors.calibration import calibrate
 from compressors.network import EncoderNetwork
+from compressors.options.scoring import Batch
 from compressors.options.scoring import divergences
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
@@ -40,7 +41,6 @@ from compressors.recovery.data import model_inputs
 from compressors.recovery.data import sequential_batches
 from compressors.repair.sequential import EVERYTHING
 from compressors.repair.sequential import repair_sequentially
-from compressors.repair.walk import Batch
 from compressors.repair.walk import Parts
 from compressors.repair.walk import Walk
 from profilers.isa import this_cpu

@@ -18,6 +18,7 @@ from compressors.network import FeedForward
 from compressors.network import Layer
 from compressors.network import Linear
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
@@ -167,8 +168,6 @@ class _Builder:
             f"{self.layer.index}.{site}.{self.recipe.criterion}.{width}",
         )
 
-    def _refine(
-        self, name: str, linear: Linear, given: MatrixInput, plan: AttentionRecipe | FeedForwardRecipe
-    ) -> Linear:
+    def _refine(self, name: str, linear: Linear, given: MatrixInput, plan: BranchRecipe) -> Linear:
         key = f"{self.layer.index}.{name}.{self.recipe.criterion}.{self.compensate}.{linear.outputs}x{linear.inputs}"
         return refine(linear, given, plan, self.recipe, self.calibration.cache, key)

@@ -58,6 +58,11 @@ def activate(branch: FeedForward, values: Tensor) -> Tensor:
     return functional.gelu(values, approximate="tanh" if branch.activation == "gelu_tanh" else "none")
 
 
+def feed_forward_output(branch: FeedForward, state: Tensor, linear: LinearMap = apply_linear) -> Tensor:
+    """Return what the branch adds to the states, same shape."""
+    return linear(activate(branch, linear(state, branch.up)), branch.down)
+
+
 def normalise(values: Tensor, norm: Norm) -> Tensor:
     """Return LayerNorm over the last axis, same shape."""
     return functional.layer_norm(values, norm.weight.shape, norm.weight, norm.bias, norm.epsilon)

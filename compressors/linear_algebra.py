@@ -96,13 +96,6 @@ def upper_inverse_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mo
     return factor
 
 
-def square_root(centred: Tensor) -> Tensor:
-    """Return ``R`` with ``C = R R^T``; negative eigenvalues, which only rounding can cause, count as zero."""
-    values, vectors = torch.linalg.eigh((centred + centred.T) / 2)
-    root: Tensor = vectors * values.clamp_min(0).sqrt()
-    return root
-
-
 def reconstruction_error(difference: Tensor, centred: Tensor) -> float:
     """Return ``tr(D C D^T)`` for ``difference = D [out, in]``: the squared error of the outputs, bias refitted."""
     return float(((difference @ centred) * difference).sum())

@@ -1,11 +1,9 @@
 """The neutral form of an encoder: what every method edits and every exporter writes.
 
 An adapter (:mod:`compressors.anatomy`) turns a Hugging Face model into an :class:`EncoderNetwork`; methods return
-edited copies;
-exporters turn it into ONNX or torch. All tensors are torch, float32, on the CPU. Shapes: ``hidden`` is the residual
-width,
-``heads`` the number of heads of *this* layer, ``head_size`` their width, ``intermediate`` the FFN width of *this*
-layer.
+edited copies; exporters turn it into ONNX or torch. All tensors are torch, float32, on the CPU. Shapes: ``hidden`` is
+the residual width, ``heads`` the number of heads of *this* layer, ``head_size`` their width, ``intermediate`` the FFN
+width of *this* layer.
 """
 
 from dataclasses import dataclass
@@ -155,10 +153,8 @@ class EncoderNetwork:
     """A whole encoder with its task head.
 
     Inputs of every exported form: ``input_ids`` and ``attention_mask`` int64 ``[batch, sequence]``, and
-    ``token_type_ids`` where
-    ``embeddings.token_type`` has more than one row. Output: ``logits`` ``[batch, labels]`` or ``sentence_embedding``
-    ``[batch, hidden]``,
-    float32.
+    ``token_type_ids`` where ``embeddings.token_type`` has more than one row. Output: ``logits`` ``[batch, labels]`` or
+    ``sentence_embedding`` ``[batch, hidden]``, float32.
     """
 
     model_type: str

@@ -11,7 +11,6 @@ from compressors.methods.removal_order import magnitude_order
 from compressors.methods.removal_order import obs_channel_order
 from compressors.methods.removal_order import obs_group_order
 from compressors.network import Attention
-from compressors.network import EncoderNetwork
 from compressors.network import FeedForward
 from compressors.network import Layer
 from infra.errors import InvalidInputError
@@ -45,15 +44,6 @@ def channel_order(layer: Layer, calibration: Calibration, criterion: Criterion) 
     if key not in calibration.orders:
         calibration.orders[key] = _channel_order(layer.index, branch, calibration, criterion)
     return calibration.orders[key]
-
-
-def find_orders(network: EncoderNetwork, calibration: Calibration, criterion: Criterion = "obs") -> None:
-    """Find the orders of all layers now, so that the first recipe need not wait and a saved calibration has them."""
-    for layer in network.layers:
-        if layer.attention is not None:
-            head_order(layer, calibration, criterion)
-        if layer.feed_forward is not None:
-            channel_order(layer, calibration, criterion)
 
 
 def _head_order(index: int, attention: Attention, calibration: Calibration, criterion: Criterion) -> Tensor:

@@ -64,6 +64,9 @@ class FeedForwardRecipe(_Frozen):
         return self.intermediate_size
 
 
+BranchRecipe = AttentionRecipe | FeedForwardRecipe
+
+
 class LayerRecipe(_Frozen):
     """One transformer layer. A layer with both branches removed is the identity and is left out of the graph."""
 

@@ -23,8 +23,7 @@ from compressors.methods.masks import wanda_mask
 from compressors.methods.rounding import gptq
 from compressors.moments import Moments
 from compressors.network import Linear
-from compressors.recipe import AttentionRecipe
-from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import Recipe
 
 
@@ -60,7 +59,7 @@ class MatrixInput:
 def refine(
     linear: Linear,
     given: MatrixInput,
-    branch: AttentionRecipe | FeedForwardRecipe,
+    branch: BranchRecipe,
     recipe: Recipe,
     cache: ByteCache,
     key: str,
@@ -99,9 +98,7 @@ def _basis(weight: Tensor, given: MatrixInput, recipe: Recipe) -> Basis:
     return plain_basis(weight) if recipe.factorization == "plain" else whitened_basis(weight, given.moments.centred)
 
 
-def _zero_and_round(
-    weight: Tensor, given: MatrixInput, branch: AttentionRecipe | FeedForwardRecipe, recipe: Recipe, rounds: bool
-) -> Tensor:
+def _zero_and_round(weight: Tensor, given: MatrixInput, branch: BranchRecipe, recipe: Recipe, rounds: bool) -> Tensor:
     """Mask, then round, one matrix; float64 in and out."""
     mask: Tensor | None = None
     if branch.sparsity > 0:
@@ -112,7 +109,7 @@ def _zero_and_round(
     return gptq(weight, given.moments.centred, grid, mask, size=size)
 
 
-def _sparsify(weight: Tensor, given: MatrixInput, branch: AttentionRecipe | FeedForwardRecipe) -> tuple[Tensor, Tensor]:
+def _sparsify(weight: Tensor, given: MatrixInput, branch: BranchRecipe) -> tuple[Tensor, Tensor]:
     if branch.mask == "sparsegpt":
         return sparsegpt(weight, given.moments.centred, branch.sparsity, branch.pattern, upper=given.sweep)
     if branch.mask == "magnitude":

@@ -4,7 +4,6 @@ import copy
 
 import torch
 from torch import Tensor
-from torch import nn
 
 from compressors.network import Attention
 from compressors.network import ClassificationHead
@@ -39,15 +38,6 @@ def to_module(network: EncoderNetwork, *, share: bool = False) -> CompressedEnco
     weights = {name: tensor if share else tensor.clone() for name, tensor in named_tensors(network).items()}
     module.load_state_dict(weights, strict=True, assign=True)
     return module.eval()
-
-
-def from_module(module: nn.Module, network: EncoderNetwork) -> EncoderNetwork:
-    """Return a copy of ``network`` with the tensors that ``module`` (made from it, then trained) has now.
-
-    Raises:
-        InvalidInputError: names or shapes differ: the module was not made from a network of this structure.
-    """
-    return with_tensors(network, dict(module.state_dict()))
 
 
 def with_tensors(network: EncoderNetwork, tensors: dict[str, Tensor]) -> EncoderNetwork:

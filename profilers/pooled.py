@@ -10,12 +10,11 @@ import math
 
 import numpy as np
 
-from profilers.statistics import UPPER
 from profilers.statistics import Floats
 from profilers.statistics import Indices
 from profilers.statistics import block_length
 from profilers.statistics import resampled
-from profilers.statistics import stretch
+from profilers.statistics import stretched_interval
 from profilers.types import Estimate
 from profilers.types import Statistic
 
@@ -51,10 +50,8 @@ def pooled_ratio(candidate: Floats, reference: Floats, statistic: Statistic, see
     middle = math.log(level(candidate, statistic) / level(reference, statistic))
     index = resampled(count, block_length(count), np.random.default_rng(seed), RESAMPLES)
     logs = np.log(_levels(candidate, index, statistic)) - np.log(_levels(reference, index, statistic))
-    low, high = (float(value) for value in np.quantile(logs, [1 - UPPER, UPPER]))
-    factor = stretch(count)
-    below, above = max(0.0, middle - low) * factor, max(0.0, high - middle) * factor
-    return Estimate(value=math.exp(middle), low=math.exp(middle - below), high=math.exp(middle + above))
+    low, high = stretched_interval(middle, logs, count)
+    return Estimate(value=math.exp(middle), low=math.exp(low), high=math.exp(high))
 
 
 def _levels(times: Floats, index: Indices, statistic: Statistic) -> Floats:

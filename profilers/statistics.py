@@ -83,6 +83,17 @@ def stretch(count: int) -> float:
     return student_quantile(UPPER, degrees) / NormalDist().inv_cdf(UPPER) * math.sqrt(count / (count - length))
 
 
+def stretched_interval(middle: float, draws: Floats, count: int) -> tuple[float, float]:
+    """Return the 95 % interval ``(low, high)`` from bootstrap draws of a statistic of ``count`` values.
+
+    Their percentiles are stretched around ``middle``, the statistic of the values themselves (:func:`stretch`), which
+    the interval always contains.
+    """
+    low, high = (float(value) for value in np.quantile(draws, [1 - UPPER, UPPER]))
+    factor = stretch(count)
+    return middle - max(0.0, middle - low) * factor, middle + max(0.0, high - middle) * factor
+
+
 def median_interval(values: Floats, seed: int = 0) -> tuple[float, float, float]:
     """Return the median of a series and its 95 % interval ``(median, low, high)``.
 
@@ -101,9 +112,8 @@ def median_interval(values: Floats, seed: int = 0) -> tuple[float, float, float]
     if count < 2:
         raise ValueError("an interval needs at least two values")
     medians = bootstrap_medians(values, block_length(count), np.random.default_rng(seed))
-    middle, factor = float(np.median(values)), stretch(count)
-    low, high = np.quantile(medians, [1 - UPPER, UPPER])
-    return middle, middle - (middle - float(low)) * factor, middle + (float(high) - middle) * factor
+    middle = float(np.median(values))
+    return middle, *stretched_interval(middle, medians, count)
 
 
 def ratio_estimate(log_ratios: Floats, seed: int = 0) -> Estimate:

@@ -10,6 +10,7 @@ import numpy as np
 
 from compressors.description import Anatomy
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from profilers.types import Workload
 from search.options import BranchTable
@@ -17,8 +18,6 @@ from search.options import Precision
 from search.options import latency_key
 from search.remembered import Remembered
 from search.remembered import context_key
-
-BranchRecipe = AttentionRecipe | FeedForwardRecipe
 
 _times: Remembered[float] = Remembered(20_000)
 

@@ -9,6 +9,7 @@ import numpy as np
 from compressors.description import Anatomy
 from compressors.options.levels import width_levels
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
@@ -196,13 +197,13 @@ def _divergences(options: Sequence[Option], error: FloatArray) -> FloatArray:
     return np.array([e if o.divergence is None else o.divergence for o, e in zip(options, estimated, strict=True)])
 
 
-def _branch_of(layer: LayerRecipe, branch: Branch) -> AttentionRecipe | FeedForwardRecipe:
+def _branch_of(layer: LayerRecipe, branch: Branch) -> BranchRecipe:
     if layer.removed:
         return AttentionRecipe(heads=0) if branch == "attention" else FeedForwardRecipe(intermediate_size=0)
     return layer.attention if branch == "attention" else layer.feed_forward
 
 
-def _spelling(recipe: AttentionRecipe | FeedForwardRecipe, unit: UnitOptions, anatomy: Anatomy) -> _Spelling:
+def _spelling(recipe: BranchRecipe, unit: UnitOptions, anatomy: Anatomy) -> _Spelling:
     full, width = _full(unit.layer, unit.branch, anatomy), recipe.level
     kept = full if width is None else width
     if kept == 0:

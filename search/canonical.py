@@ -2,6 +2,7 @@
 
 from compressors.description import Anatomy
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
@@ -29,9 +30,7 @@ def canonicalise(recipe: Recipe, anatomy: Anatomy) -> Recipe:
     )
     layers = tuple(_without_lost_merges(layers, index) for index in range(len(layers)))
     present = [layer for layer in layers if not layer.removed]
-    branches: list[AttentionRecipe | FeedForwardRecipe] = [
-        branch for layer in present for branch in (layer.attention, layer.feed_forward)
-    ]
+    branches: list[BranchRecipe] = [branch for layer in present for branch in (layer.attention, layer.feed_forward)]
     shrunk = any(
         layer.attention.heads is not None or layer.feed_forward.intermediate_size is not None for layer in present
     )
@@ -62,7 +61,7 @@ def _quantization(given: QuantizationRecipe, bits: set[int]) -> QuantizationReci
     return given.model_copy(update={"ranges": QuantizationRecipe().ranges, "smoothing": 0.0})
 
 
-def _is_changed(branch: AttentionRecipe | FeedForwardRecipe) -> bool:
+def _is_changed(branch: BranchRecipe) -> bool:
     return branch.bits < 16 or branch.rank is not None or branch.sparsity > 0
 
 
@@ -80,7 +79,7 @@ def _without_lost_merges(layers: tuple[LayerRecipe, ...], index: int) -> LayerRe
     return layer.model_copy(update={"merged": 0}) if has_lost_merge(layers, index) else layer
 
 
-def _zeros(branch: AttentionRecipe | FeedForwardRecipe) -> dict[str, object]:
+def _zeros(branch: BranchRecipe) -> dict[str, object]:
     """How zeros are chosen means nothing where there are none."""
     return {} if branch.sparsity else {"mask": "wanda", "pattern": "unstructured"}
 

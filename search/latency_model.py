@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from compressors.description import Anatomy
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from profilers.types import Estimate
 from search.branch_costs import BranchCosts
-from search.branch_costs import BranchRecipe
 from search.options import Precision
 from search.remembered import Remembered
 

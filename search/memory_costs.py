@@ -5,8 +5,8 @@ from functools import cached_property
 
 from compressors.description import Anatomy
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
-from search.branch_costs import BranchRecipe
 from search.branch_costs import branch_weights
 from search.options import Precision
 from search.remembered import context_key

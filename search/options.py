@@ -14,6 +14,7 @@ from pydantic import Field
 from compressors.options.levels import USUAL_STEP
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import Bits
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
 from profilers.types import Estimate
@@ -40,7 +41,7 @@ class Option(_Data):
     """Stored size of the branch's weights."""
 
     @property
-    def recipe(self) -> AttentionRecipe | FeedForwardRecipe:
+    def recipe(self) -> BranchRecipe:
         """The recipe of the branch."""
         recipe = self.attention or self.feed_forward
         assert recipe is not None
@@ -151,9 +152,7 @@ class BranchTable(_Data):
         return max(found, default=USUAL_STEP)
 
 
-def latency_key(
-    branch: AttentionRecipe | FeedForwardRecipe, *, full: int, precision: Precision = "f32", first_token: bool = False
-) -> str:
+def latency_key(branch: BranchRecipe, *, full: int, precision: Precision = "f32", first_token: bool = False) -> str:
     """Name what determines a branch's time. Sparsity is not part of it: dense kernels do not see zeros.
 
     Args:

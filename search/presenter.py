@@ -8,8 +8,7 @@ from math import hypot
 from math import log
 
 from compressors.description import Anatomy
-from compressors.recipe import AttentionRecipe
-from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from infra.database.models import Job
@@ -224,7 +223,7 @@ def describe(recipe: Recipe, anatomy: Anatomy) -> str:
     return ", ".join(parts)
 
 
-def _number_format(recipe: Recipe, branches: Sequence[AttentionRecipe | FeedForwardRecipe]) -> str:
+def _number_format(recipe: Recipe, branches: Sequence[BranchRecipe]) -> str:
     """Name the formats of a recipe's branches, such as ``int8`` or ``mixed int8/f32``."""
     names = [format_name(bits, recipe.quantization) for bits in (8, 4) if bits in {b.bits for b in branches}]
     if any(branch.bits >= 16 for branch in branches) or not names:

@@ -24,7 +24,6 @@ from infra.errors import InvalidInputError
 Site = Literal["attention_in", "attention_out", "feed_forward_in", "feed_forward_mid"]
 """The four distinct inputs of a layer: of query, key and value; of the output projection; of ``up``; of ``down``."""
 
-SITES: tuple[Site, ...] = ("attention_in", "attention_out", "feed_forward_in", "feed_forward_mid")
 
 Input = tuple[int, Site]
 """Index of the layer in the dense model, and site."""

@@ -4,7 +4,6 @@ Candidates are written from their recipe, never traced. Tracing a few of them an
 computes the same function, and what the runtime makes of either graph.
 """
 
-import copy
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from compressors.export.baselines import export_module
 from compressors.export.checks import Feeds
 from compressors.export.checks import compare
 from compressors.export.checks import example_feeds
-from compressors.export.checks import linears
+from compressors.export.checks import in_float32
 from compressors.export.checks import onnx_runner
 from compressors.export.checks import require
 from compressors.export.folder import input_names
@@ -27,7 +26,6 @@ from compressors.export.fusion import fusions
 from compressors.export.manifest import ExportCheck
 from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
-from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.torch_module import to_module
 
@@ -85,10 +83,7 @@ def audit(
     Raises:
         ExportMismatchError: The two graphs compute different functions.
     """
-    exact = copy.deepcopy(network)
-    for linear in linears(exact):
-        linear.bits = 32
-    exact_recipe = recipe.model_copy(update={"quantization": QuantizationRecipe()})
+    exact, exact_recipe = in_float32(network, recipe)
     with tempfile.TemporaryDirectory() as scratch:
         kept = folder or Path(scratch)
         kept.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Checks that an exported form is the same function as the torch module that it was made from."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from compressors.export.simulation import rounded_module
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
 from compressors.recipe import QuantizationRecipe
+from compressors.recipe import Recipe
+from compressors.tensors import named_linears
 from compressors.torch_module import to_module
 from infra.errors import ParetuneError
 
@@ -184,12 +187,14 @@ def is_rounded(network: EncoderNetwork, quantization: QuantizationRecipe) -> boo
     return quantization.embedding_bits < 32 or any(linear.bits < 32 for linear in linears(network))
 
 
+def in_float32(network: EncoderNetwork, recipe: Recipe) -> tuple[EncoderNetwork, Recipe]:
+    """Return copies of both with nothing in fewer bits: the same graph, in which rounding hides no error."""
+    exact = copy.deepcopy(network)
+    for linear in linears(exact):
+        linear.bits = 32
+    return exact, recipe.model_copy(update={"quantization": QuantizationRecipe()})
+
+
 def linears(network: EncoderNetwork) -> list[Linear]:
     """Return all linear layers of the encoder, the task head not included."""
-    found: list[Linear] = []
-    for layer in network.layers:
-        if layer.attention is not None:
-            found += [layer.attention.query, layer.attention.key, layer.attention.value, layer.attention.output]
-        if layer.feed_forward is not None:
-            found += [layer.feed_forward.up, layer.feed_forward.down]
-    return found
+    return [linear for layer in network.layers for _, linear in named_linears(layer)]

@@ -1,6 +1,5 @@
 """The ONNX download: model, tokenizer, configuration and manifest, checked against torch."""
 
-import copy
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 from compressors.export.checks import ExportMismatchError
 from compressors.export.checks import Feeds
 from compressors.export.checks import check_onnx
+from compressors.export.checks import in_float32
 from compressors.export.checks import is_rounded
-from compressors.export.checks import linears
 from compressors.export.folder import finish_folder
 from compressors.export.folder import input_names
 from compressors.export.manifest import ExportCheck
@@ -19,7 +18,6 @@ from compressors.export.onnx import collect_ranges
 from compressors.export.onnx import write_onnx
 from compressors.export.onnx.ranges import Ranges
 from compressors.network import EncoderNetwork
-from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.recipe import RecipeCandidate
 from compressors.usage import ONNX_FILE
@@ -108,10 +106,7 @@ def _check(
 ) -> ExportCheck:
     if not is_rounded(network, recipe.quantization):
         return check_onnx(path, network, recipe.quantization, static=static)
-    exact = copy.deepcopy(network)
-    for linear in linears(exact):
-        linear.bits = 32
-    exact_recipe = recipe.model_copy(update={"quantization": QuantizationRecipe()})
+    exact, exact_recipe = in_float32(network, recipe)
     with tempfile.TemporaryDirectory() as scratch:
         float_path = write_onnx(exact, exact_recipe, Path(scratch) / "float.onnx", static=static).path
         return check_onnx(path, network, recipe.quantization, float_path=float_path, texts=texts, static=static)

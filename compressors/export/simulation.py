@@ -31,6 +31,7 @@ from compressors.network import Linear
 from compressors.recipe import BLOCK
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
+from compressors.tensors import named_linears
 from compressors.torch_module import to_module
 
 Grid = Literal["call", "text"]
@@ -110,13 +111,10 @@ def rounded_module(network: EncoderNetwork, quantization: QuantizationRecipe) ->
         quantization, "call", int8_products=True, int8_attention=quantization.attention_products
     )
     for layer, source in zip(module.layers, network.layers, strict=True):
-        for branch in ("attention", "feed_forward"):
-            names = ("query", "key", "value", "output") if branch == "attention" else ("up", "down")
-            owner, linears = getattr(layer, branch), getattr(source, branch)
-            for name in names if owner is not None else ():
-                linear = stored_linear(getattr(linears, name), quantization)
-                product = arithmetic.operand if name in ("query", "key", "value") else arithmetic.product
-                setattr(owner, name, _Product(linear, product))
+        for name, linear in named_linears(source):
+            branch, _, matrix = name.partition(".")
+            product = arithmetic.operand if matrix in ("query", "key", "value") else arithmetic.product
+            setattr(getattr(layer, branch), matrix, _Product(stored_linear(linear, quantization), product))
     return module
 
 

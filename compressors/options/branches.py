@@ -14,12 +14,10 @@ from compressors.network import EncoderNetwork
 from compressors.network import FeedForward
 from compressors.network import Linear
 from compressors.recipe import AttentionRecipe
-from compressors.recipe import FeedForwardRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
-
-BranchRecipe = AttentionRecipe | FeedForwardRecipe
 
 CACHE_BYTES = 512 * 2**20
 

@@ -21,7 +21,6 @@ from compressors.network import EncoderNetwork
 from compressors.network import Layer
 from compressors.options.branches import Branch
 from compressors.options.branches import BranchLibrary
-from compressors.options.branches import BranchRecipe
 from compressors.options.branches import stored_bytes
 from compressors.options.errors import BranchErrors
 from compressors.options.levels import STEPS
@@ -38,6 +37,7 @@ from compressors.options.secondary import sparse_recipes
 from compressors.options.stitch import StitchedModel
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import Bits
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe

@@ -11,9 +11,7 @@ from compressors.options.levels import STEPS
 from compressors.options.levels import USUAL_STEP
 from compressors.options.levels import low_ranks
 from compressors.recipe import AttentionRecipe
-from compressors.recipe import FeedForwardRecipe
-
-BranchRecipe = AttentionRecipe | FeedForwardRecipe
+from compressors.recipe import BranchRecipe
 
 ZEROS: tuple[dict[str, Any], ...] = (
     {"mask": "magnitude", "sparsity": 0.5},

@@ -16,9 +16,9 @@ from torch import Tensor
 from compressors.calibration.cache import ByteCache
 from compressors.export.simulation import FileArithmetic
 from compressors.forward import LinearMap
-from compressors.forward import activate
 from compressors.forward import apply_linear
 from compressors.forward import attention_context
+from compressors.forward import feed_forward_output
 from compressors.forward import fold_value_bias
 from compressors.forward import normalise
 from compressors.network import Attention
@@ -178,8 +178,7 @@ class StitchedModel:
             state = state[:, :1]  # nobody reads the other tokens any more
         state = normalise(state, layer.attention_norm)
         if parts.feed_forward is not None:
-            middle = activate(parts.feed_forward, self._linear(state, parts.feed_forward.up))
-            state = state + self._linear(middle, parts.feed_forward.down)
+            state = state + feed_forward_output(parts.feed_forward, state, self._linear)
         return normalise(state, layer.feed_forward_norm)
 
     def _embed(self) -> list[Tensor]:

@@ -18,9 +18,9 @@ from compressors.apply import apply_recipe
 from compressors.calibration.statistics import Calibration
 from compressors.network import ClassificationHead
 from compressors.network import EncoderNetwork
+from compressors.options.scoring import Batch
 from compressors.options.scoring import divergences
 from compressors.recipe import Recipe
-from compressors.repair.walk import Batch
 from compressors.repair.walk import Parts
 from compressors.repair.walk import Walk
 from infra.errors import InvalidInputError

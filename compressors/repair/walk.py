@@ -16,6 +16,7 @@ from compressors.export.simulation import stored_linear
 from compressors.forward import activate
 from compressors.forward import apply_linear
 from compressors.forward import attention_context
+from compressors.forward import feed_forward_output
 from compressors.forward import fold_value_bias
 from compressors.forward import normalise
 from compressors.methods.channel_regression import ChannelSums
@@ -30,13 +31,13 @@ from compressors.network import FeedForward
 from compressors.network import Layer
 from compressors.network import Linear
 from compressors.network import Norm
+from compressors.options.scoring import Batch
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.removal import kept_channels
 from compressors.removal import kept_heads
 from compressors.torch_module import to_module
 
-Batch = dict[str, Tensor]
 Parts = frozenset[Literal["matrices", "normalisations"]]
 
 FIRST_TOKEN_WEIGHT = 20.0
@@ -276,9 +277,7 @@ def _embedding_sum(network: EncoderNetwork, quantization: QuantizationRecipe | N
 
 
 def _feed(branch: FeedForward | None, state: Tensor) -> Tensor:
-    if branch is None:
-        return torch.zeros_like(state)
-    return apply_linear(activate(branch, apply_linear(state, branch.up)), branch.down)
+    return torch.zeros_like(state) if branch is None else feed_forward_output(branch, state)
 
 
 def _through(layer: Layer, state: Tensor, mask: Tensor) -> Tensor:

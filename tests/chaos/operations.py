@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
 from infra.json_types import JsonObject
@@ -210,9 +211,9 @@ def is_poison(candidate: JsonObject) -> bool:
     return candidate["kind"] == "recipe" and _digest(candidate)[0] == "0"
 
 
-def _branches() -> list[tuple[AttentionRecipe | FeedForwardRecipe, int, float]]:
+def _branches() -> list[tuple[BranchRecipe, int, float]]:
     """Everything that a branch may become: recipe, width, kept part."""
-    found: list[tuple[AttentionRecipe | FeedForwardRecipe, int, float]] = []
+    found: list[tuple[BranchRecipe, int, float]] = []
     for bits in (32, 8):
         found += [(AttentionRecipe.model_validate({"heads": n, "bits": bits}), n, n / HEADS) for n in range(1, 5)]
         widths = range(WIDTH // 4, WIDTH + 1, WIDTH // 4)

@@ -8,7 +8,6 @@ Shapes: ``B`` batch, ``S`` sequence, ``H`` hidden size, ``h`` heads, ``d`` head 
 """
 
 import numpy as np
-import torch
 
 from compressors.export.onnx.context import Context
 from compressors.export.onnx.embeddings import emit_mask
@@ -58,20 +57,14 @@ def _hidden(context: Context, source: str, key: Linear, name: str) -> str:
     if not context.flat:
         return source
     builder = context.builder
-    shaped = builder.node("Reshape", [source, emit_sequence_shape(context, _width(key))], f"{name}.sequence_first")
+    shaped = builder.node("Reshape", [source, emit_sequence_shape(context, key.inputs)], f"{name}.sequence_first")
     return builder.node("Transpose", [shaped], f"{name}.hidden", perm=[1, 0, 2])
-
-
-def _width(linear: Linear) -> int:
-    matrix = linear.weight if linear.weight is not None else linear.right
-    assert matrix is not None
-    return int(matrix.shape[1])
 
 
 def _matrix(context: Context, linear: Linear, heads: int, name: str) -> str:
     """Weights as ``[h, d, H]`` in float32, stored in the layer's bits; a runtime unpacks them once, when it loads."""
     builder = context.builder
-    weight = to_numpy(_product(linear))
+    weight = to_numpy(linear.matrix())
     shape = builder.constant([heads, weight.shape[0] // heads, weight.shape[1]])
     if linear.bits == 8:
         values, scale = quantize_per_channel(weight, context.quantization.grid_bits(8))
@@ -85,11 +78,3 @@ def _matrix(context: Context, linear: Linear, heads: int, name: str) -> str:
     else:
         floats = builder.initializer(f"{name}.weight", weight)
     return builder.node("Reshape", [floats, shape], f"{name}.weight.heads")
-
-
-def _product(linear: Linear) -> torch.Tensor:
-    if linear.weight is not None:
-        return linear.weight
-    assert linear.left is not None
-    assert linear.right is not None
-    return linear.left @ linear.right

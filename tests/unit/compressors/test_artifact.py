@@ -11,8 +11,8 @@ import paretune
 from compressors.calibration import Calibration
 from compressors.network import EncoderNetwork
 from compressors.tensors import named_tensors
-from compressors.torch_module import from_module
 from compressors.torch_module import to_module
+from compressors.torch_module import with_tensors
 from infra.errors import InvalidInputError
 from paretune.artifact import save
 from paretune.artifact.loader import ArtifactError
@@ -73,7 +73,7 @@ def test_training_changes_the_module_and_not_the_network(
     assert all(parameter.grad is not None for parameter in module.parameters())
     optimizer.step()
     assert all(torch.equal(tensor, before[name]) for name, tensor in named_tensors(candidate).items())
-    trained = from_module(module, candidate)
+    trained = with_tensors(candidate, dict(module.state_dict()))
     assert not torch.equal(trained.layers[0].attention_norm.weight, candidate.layers[0].attention_norm.weight)
     with torch.no_grad():
         torch.testing.assert_close(to_module(trained)(**batches[1]), module(**batches[1]), atol=0, rtol=0)
@@ -81,7 +81,7 @@ def test_training_changes_the_module_and_not_the_network(
 
 def test_weights_of_another_structure_are_refused(bert: EncoderNetwork, calibration: Calibration):
     with pytest.raises(InvalidInputError, match="do not fit"):
-        from_module(to_module(uneven_candidate(bert, calibration)), bert)
+        with_tensors(bert, dict(to_module(uneven_candidate(bert, calibration)).state_dict()))
 
 
 def test_the_package_loads_without_torch():

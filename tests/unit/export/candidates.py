@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from compressors.network import EncoderNetwork
 from compressors.network import Linear
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import BranchRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import GraphRecipe
 from compressors.recipe import LayerRecipe
@@ -93,9 +94,7 @@ def cut(network: EncoderNetwork, recipe: Recipe) -> EncoderNetwork:
     return result
 
 
-def _edit(
-    linear: Linear, wanted: AttentionRecipe | FeedForwardRecipe, rows: int | None = None, columns: int | None = None
-) -> Linear:
+def _edit(linear: Linear, wanted: BranchRecipe, rows: int | None = None, columns: int | None = None) -> Linear:
     assert linear.weight is not None
     weight = linear.weight[:rows, :columns].clone()
     bias = None if linear.bias is None else linear.bias[:rows].clone()
@@ -107,7 +106,7 @@ def _edit(
     return Linear(None, bias, _thinned(left, wanted), _thinned(right, wanted), wanted.bits)
 
 
-def _thinned(weight: torch.Tensor, wanted: AttentionRecipe | FeedForwardRecipe) -> torch.Tensor:
+def _thinned(weight: torch.Tensor, wanted: BranchRecipe) -> torch.Tensor:
     """Set the smallest weights to zero: of each row, or of every four beside each other where a row has so many."""
     if weight.numel() == 0:
         return weight
