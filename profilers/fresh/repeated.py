@@ -4,8 +4,12 @@ Loading the same file twice gives two models that differ in speed by several per
 that difference lasts as long as the process does. Repeating inside one process cannot see it.
 """
 
+import math
 import time
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,8 +29,29 @@ from profilers.types import Effort
 from profilers.types import Measurement
 from profilers.types import Workload
 
+LEAST_PROCESSES = 2
 EXTRA_PROCESSES = 2
 """Further attempts, if some processes were too noisy."""
+
+
+class _Deadline:
+    """Whether there is time for one more of the same, as long as the one before took.
+
+    Args:
+        end: Moment of the monotonic clock.
+    """
+
+    def __init__(self, end: float) -> None:
+        self.end, self._last = end, 0.0
+
+    def has_time_for_another(self) -> bool:
+        return time.monotonic() + self._last <= self.end
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._last = time.monotonic() - started
 
 
 def measure_in_fresh_processes(
@@ -41,6 +66,7 @@ def measure_in_fresh_processes(
     feeds: Feeds | None = None,
     pause_seconds: float = 0.0,
     memory: bool = True,
+    seconds: float | None = None,
     waiting: Waiting | None = None,
 ) -> dict[str, MeasuredCandidate]:
     """Measure candidates against the reference in several new processes, one after the other.
@@ -59,6 +85,8 @@ def measure_in_fresh_processes(
         feeds: Inputs; by default synthetic.
         pause_seconds: Between processes, to spread them over time.
         memory: Also measure each candidate's peak memory, in one more process each.
+        seconds: Time for all of it. Starting a process takes seconds on a CPU and much longer on a GPU: what would
+            not end in time is left out, processes beyond the second and peak memory.
         waiting: Called about once a second while waiting; what it raises ends the measurement.
 
     Returns:
@@ -83,14 +111,20 @@ def measure_in_fresh_processes(
         effort=effort,
     )
     attempts: list[list[MeasuredCandidate]] = []
+    deadline = _Deadline(math.inf if seconds is None else time.monotonic() + seconds)
     for number in range(processes + EXTRA_PROCESSES):
         if number >= processes and _settled(attempts, processes):
             break
+        if number >= LEAST_PROCESSES and not deadline.has_time_for_another():
+            break
         if number and pause_seconds:
             time.sleep(pause_seconds)
-        attempts.append(_measure_once(request, number, seed, feeds, waiting))
+        with deadline.timed():
+            attempts.append(_measure_once(request, number, seed, feeds, waiting))
     chosen = [_choose([attempt[index] for attempt in attempts], processes) for index in range(len(candidates))]
-    combined = _combine(device, workload, candidates, chosen, feeds, waiting, memory=memory)
+    combined = _combine(candidates, chosen)
+    if memory:
+        combined = _with_memory(device, workload, candidates, combined, feeds, waiting, _Deadline(deadline.end))
     # Only the first process counted operators, and it may have been too noisy to be among the chosen.
     return {
         name: MeasuredCandidate(_with_operators(result.measurement, first.measurement), result.samples)
@@ -118,19 +152,30 @@ def _choose(results: list[MeasuredCandidate], processes: int) -> list[MeasuredCa
     return sorted(results, key=lambda result: result.measurement.status == "noisy")[:processes]
 
 
-def _combine(
+def _with_memory(
     device: DeviceProfile,
     workload: Workload,
     candidates: Mapping[str, Artifact],
-    chosen: list[list[MeasuredCandidate]],
+    measured: Mapping[str, MeasuredCandidate],
     feeds: Feeds | None,
     waiting: Waiting | None,
-    *,
-    memory: bool,
+    deadline: _Deadline,
 ) -> dict[str, MeasuredCandidate]:
+    found = dict(measured)
+    for name, artifact in candidates.items():
+        if not deadline.has_time_for_another():
+            break
+        with deadline.timed():
+            peak = peak_memory(device, workload, artifact, feeds=feeds, waiting=waiting)
+        measurement = found[name].measurement.model_copy(update={"peak_memory_mb": peak})
+        found[name] = MeasuredCandidate(measurement, found[name].samples)
+    return found
+
+
+def _combine(candidates: Iterable[str], chosen: list[list[MeasuredCandidate]]) -> dict[str, MeasuredCandidate]:
     ratios = combine_processes([[result.measurement.ratio for result in row] for row in chosen])
     combined = {}
-    for (name, artifact), row, ratio in zip(candidates.items(), chosen, ratios, strict=True):
+    for name, row, ratio in zip(candidates, chosen, ratios, strict=True):
         parts = [result.measurement for result in row]
         update: dict[str, Any] = {
             "status": _status(parts),
@@ -143,7 +188,6 @@ def _combine(
             "dropped_blocks": sum(part.dropped_blocks for part in parts),
             "seconds": round(sum(part.seconds for part in parts), 3),
             "processes": len(parts),
-            "peak_memory_mb": peak_memory(device, workload, artifact, feeds=feeds, waiting=waiting) if memory else None,
             "facts": {
                 **parts[0].facts,
                 "notes": list(dict.fromkeys(note for part in parts for note in part.facts["notes"])),

@@ -71,6 +71,7 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
         processes=PROCESSES,
         feeds=feeds,
         memory=inputs.objective != "peak_memory",
+        seconds=left,
     )
     measured = {name: found.measurement for name, found in timed.items()}
     if inputs.objective == "peak_memory":

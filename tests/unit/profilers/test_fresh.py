@@ -75,6 +75,16 @@ def test_operators_are_known_also_when_the_process_that_counted_them_was_noisy(f
     assert result.measurement.fusion == result.measurement.reference_fusion == {"MatMul": 4, "Relu": 4}
 
 
+def test_what_does_not_fit_into_the_time_is_left_out(folder):
+    effort = Effort(half_width=10.0, seconds=0.3, min_blocks=8, retreats=0)
+    candidates = {"small": artifact(folder, "small")}
+    found = measure_in_fresh_processes(
+        DEVICE, WORKLOAD, artifact(folder, "model"), candidates, effort, processes=3, seconds=0.1
+    )["small"].measurement
+    assert found.processes == repeated.LEAST_PROCESSES
+    assert found.peak_memory_mb is None
+
+
 def test_peak_memory_follows_the_size_of_the_model(folder):
     small = peak_memory(DEVICE, WORKLOAD, artifact(folder, "small"))
     large = peak_memory(DEVICE, WORKLOAD, artifact(folder, "large"))
