@@ -68,9 +68,9 @@ def repair_sequentially(
     closer to the dense ones. The candidate is walked and judged as its file computes it: layers with few bits have the
     weights that are stored, and read what is rounded where the file rounds it. Deterministic.
 
-    Where layers were merged into one, the repair begins with the first of them alone, whose norm then stands in for the
-    others: merged weights are the better ones only as long as nothing is repaired, and from them the steps end halfway
-    (``benchmarks.repair --shapes merge:1 without:2``).
+    Where layers were merged into one, the repair begins with the first of them alone, which its matrices are fitted to,
+    and the norm behind it stands in for the others; from the merged weights the steps, which go no further than what
+    held-out text confirms, end halfway between the two. What is merged stays as it is where that is closer.
 
     Args:
         network: the dense model.
