@@ -43,6 +43,7 @@ COUNTS = (10, 20, 50, 100, 200)
 """Trials after which fronts are compared."""
 MINUTES = (2, 5, 10, 20)
 """The same for time."""
+RANGE_TEXTS = 32
 RIVAL = "TPE"
 """What ``guided`` has to reach."""
 
@@ -77,7 +78,10 @@ def compete(arguments: argparse.Namespace, bench: Bench) -> Runs:
     )
     texts = spread(encoder.encode(read_examples(arguments.data)), arguments.examples)
     cache = arguments.cache or bench.folder / "outcomes.jsonl"
-    trials = TrialBench(bench, preparation.calibration, preparation.model, texts, cache, measure=arguments.measure)
+    ranges = spread(preparation.texts, RANGE_TEXTS)
+    trials = TrialBench(
+        bench, preparation.calibration, preparation.model, texts, ranges, cache, measure=arguments.measure
+    )
     prepared = Prepared(
         anatomy=preparation.space.anatomy,
         capabilities=bench.profiler.describe(),

@@ -52,6 +52,7 @@ class TrialBench:
         calibration: Of the model.
         model: Predicts latency.
         texts: What divergence is taken on.
+        ranges: Other texts, for the ranges of activations in the static scheme, which devices may propose.
         cache: JSON lines that are read at the start and added to; may serve several runs.
         measure: Time every candidate instead of predicting its latency.
     """
@@ -62,12 +63,14 @@ class TrialBench:
         calibration: Calibration,
         model: LatencyModel,
         texts: EncodedTexts,
+        ranges: EncodedTexts,
         cache: Path,
         *,
         measure: bool = False,
     ) -> None:
         self._bench, self._calibration, self._model = bench, calibration, model
         self._texts, self._cache, self._measure = texts, cache, measure
+        self._ranges = [ranges.batch([index], bench.workload.sequence_length) for index in range(len(ranges))]
         self._dense = self._dense_outputs()
         self._known = self._read()
         self.built = 0
@@ -88,7 +91,8 @@ class TrialBench:
     def _try(self, recipe: Recipe) -> Outcome:
         started = time.monotonic()
         path = self._bench.folder / "trial.onnx"
-        write_onnx(apply_recipe(self._bench.network, self._calibration, recipe), recipe, path)
+        feeds = self._ranges if recipe.quantization.scheme == "static" else None
+        write_onnx(apply_recipe(self._bench.network, self._calibration, recipe), recipe, path, feeds=feeds)
         artifact = Artifact(path=path, precision=recipe.precision)
         with self._bench.profiler.open(self._bench.profile, self._bench.workload, pinned=False) as session:
             handle = session.load(artifact, static=False)
