@@ -5,11 +5,14 @@ devices`` and later measurements look for it. To look may import the runtime, so
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic_core import to_jsonable_python
+from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
 
@@ -23,6 +26,8 @@ from profilers.protocol import HasDeviceFacts
 from profilers.registry import get_profiler
 from profilers.types import Capabilities
 from profilers.types import DeviceProfile
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,21 +43,28 @@ class Description:
     facts: JsonObject
 
 
-def look_at(device: DeviceProfile) -> Description:
-    """Find out whether this host can measure on a device, and what that is."""
+def look_at(device: DeviceProfile, *, closely: bool = True) -> Description:
+    """Find out whether this host can measure on a device, and what that is; a plugin may fail in any way.
+
+    Args:
+        device: The device.
+        closely: Whether to ask the plugin for the device itself too, which may import its runtime.
+    """
+    capabilities = Capabilities(profiler=device.profiler, available=False)
+    facts = machine_facts()
     try:
         profiler = get_profiler(device.profiler)
+        capabilities = Capabilities.model_validate(profiler.describe())
+        if closely and capabilities.available and isinstance(profiler, HasDeviceFacts):
+            facts |= to_jsonable_python(profiler.device_facts(device))
     except ParetuneError as error:
-        unknown = Capabilities(profiler=device.profiler, available=False, reason=error.message)
-        return Description(unknown, machine_facts())
-    capabilities, facts = profiler.describe(), machine_facts()
-    if capabilities.available and isinstance(profiler, HasDeviceFacts):
-        try:
-            facts |= profiler.device_facts(device)
-        except ParetuneError as error:
-            reason = f"{error.message} {error.hint}".strip()
-            capabilities = capabilities.model_copy(update={"available": False, "reason": reason})
-    return Description(capabilities, facts)
+        reason = f"{error.message} {error.hint}".strip()
+    except Exception as error:
+        logger.warning("the profiler %r fails", device.profiler, exc_info=True)
+        reason = f"The profiler {device.profiler!r} fails: {type(error).__name__}."
+    else:
+        return Description(capabilities, facts)
+    return Description(capabilities.model_copy(update={"available": False, "reason": reason}), facts)
 
 
 def note(device: Device, found: Description, *, only_host: bool) -> bool:
@@ -79,6 +91,11 @@ def profile_of(device: Device) -> DeviceProfile:
     return DeviceProfile(name=device.name, profiler=device.profiler, options=device.options)
 
 
+def locked(session: Session, name: str) -> Device | None:
+    """Return the row of a device, which nobody else changes until this transaction ends."""
+    return session.exec(select(Device).where(Device.name == name).with_for_update()).one_or_none()
+
+
 def describe_devices(database: Database, names: Collection[str], *, only_host: bool) -> dict[str, Capabilities]:
     """Look at those of the named devices that are registered, and write down what they are.
 
@@ -88,12 +105,15 @@ def describe_devices(database: Database, names: Collection[str], *, only_host: b
     with database.read_session() as session:
         rows = session.exec(select(Device).where(col(Device.name).in_(names)).order_by(col(Device.name)))
         profiles = [profile_of(row) for row in rows]
-    found = {profile.name: look_at(profile) for profile in profiles}  # which takes seconds: not in a transaction
-    with database.write_session() as session:
-        for row in session.exec(select(Device).where(col(Device.name).in_(list(found)))):
-            note(row, found[row.name], only_host=only_host)
-            session.add(row)
-    return {name: description.capabilities for name, description in found.items()}
+    found = {}
+    for profile in profiles:
+        seen = look_at(profile)  # which takes seconds: not in a transaction
+        with database.write_session() as session:
+            device = locked(session, profile.name)
+            if device is not None and profile_of(device) == profile:  # not another one by now
+                note(device, seen, only_host=only_host)
+        found[profile.name] = seen.capabilities
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

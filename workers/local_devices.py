@@ -8,15 +8,15 @@ import argparse
 import sys
 from collections.abc import Collection
 from collections.abc import Sequence
+from dataclasses import replace
 
-from sqlmodel import Session
-from sqlmodel import col
 from sqlmodel import select
 
 from infra.database.engine import Database
 from infra.database.models import Device
 from infra.settings import load_settings
 from profilers.types import Capabilities
+from workers.device_description import locked
 from workers.device_description import look_at
 from workers.device_description import note
 from workers.device_description import profile_of
@@ -28,32 +28,34 @@ LOCAL_DEVICES = {"local-cpu": "onnxruntime", "local-openvino": "openvino", "loca
 def register_local_devices(
     database: Database, *, only_host: bool, names: Collection[str] = tuple(LOCAL_DEVICES)
 ) -> dict[str, Capabilities]:
-    """Write a row for each profiler that is available on this host.
+    """Write a row for each profiler that is available on this host, one after the other.
 
     Args:
         database: Where to.
-        only_host: No other host measures under these names; see :func:`workers.device_description.note`.
+        only_host: No other host measures under these names; see :func:`workers.device_description.note`. The plugins
+            are not asked for the devices themselves then, because that may hang and the service waits for this; the
+            worker asks them when it starts.
         names: The devices to look at.
 
     Returns:
         What was found here, by name; rows were written for what is available.
     """
-    with database.read_session() as session:
-        known = _registered(session, names)
-        profiles = [profile_of(known.get(name) or _new(name)) for name in names]
-    found = {profile.name: look_at(profile) for profile in profiles}  # which takes seconds: not in a transaction
-    with database.write_session() as session:
-        known = _registered(session, names)
-        for name, seen in found.items():
-            if name in known or seen.capabilities.available:
-                device = known.get(name) or _new(name)
-                note(device, seen, only_host=only_host)
+    found = {}
+    for name in names:
+        with database.read_session() as session:
+            known = session.exec(select(Device).where(Device.name == name)).one_or_none()
+        profile = profile_of(known or _new(name))
+        seen = look_at(profile, closely=not only_host)  # which takes seconds: not in a transaction
+        with database.write_session() as session:
+            known = locked(session, name)
+            device = known or _new(name)
+            if profile_of(device) == profile and (known or seen.capabilities.available):
+                # What a plugin said of the device itself stays until the worker looks closely.
+                noted = replace(seen, facts=device.facts | seen.facts) if only_host else seen
+                note(device, noted, only_host=only_host)
                 session.add(device)
-    return {name: seen.capabilities for name, seen in found.items()}
-
-
-def _registered(session: Session, names: Collection[str]) -> dict[str, Device]:
-    return {row.name: row for row in session.exec(select(Device).where(col(Device.name).in_(names)))}
+        found[name] = seen.capabilities
+    return found
 
 
 def _new(name: str) -> Device:

@@ -1,6 +1,7 @@
 """The programs that make up the embedded service, and how each is started."""
 
 import errno
+import logging
 import os
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from infra.queue import COMPUTE
 from infra.queue import SEARCH
 from infra.queue import device_queue
 from infra.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 DEVICE_WORKER = "device"
 _STOP_REQUESTS_SECONDS = 3
@@ -119,20 +122,7 @@ def register_local_devices(settings: Settings) -> None:
     Raises:
         UnavailableError: It does not work.
     """
-    _look_at_devices(settings, ["workers.local_devices"])
-
-
-def describe_device(settings: Settings, name: str) -> None:
-    """Write into the database what a device is that was registered while the service runs, in the same way.
-
-    Raises:
-        UnavailableError: It does not work.
-    """
-    _look_at_devices(settings, ["workers.device_description", name])
-
-
-def _look_at_devices(settings: Settings, module: list[str]) -> None:
-    command = [sys.executable, "-m", *module]
+    command = [sys.executable, "-m", "workers.local_devices"]
     try:
         done = subprocess.run(
             command,
@@ -148,8 +138,19 @@ def _look_at_devices(settings: Settings, module: list[str]) -> None:
     if problem is not None:
         raise UnavailableError(
             f"The devices of this machine cannot be described: {' '.join(problem)}",
-            hint=f"Run python -m {' '.join(module)} to see why.",
+            hint=f"Run python {' '.join(command[1:])} to see why.",
         )
+    if done.stderr:
+        logger.warning("looking at the devices of this machine: %s", done.stderr.strip())
+
+
+def device_description(settings: Settings, name: str) -> ManagedProcess:
+    """Return the process, not yet started, that describes a device which was registered while the service runs.
+
+    It waits until nothing is measured, and ends with status 0 if the database has the description.
+    """
+    command = [sys.executable, "-m", "workers.served_devices", name]
+    return _process(settings, f"description of {name}", command, lambda: True)
 
 
 def _process(settings: Settings, name: str, command: list[str], ready: Callable[[], bool]) -> ManagedProcess:

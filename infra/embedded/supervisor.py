@@ -18,7 +18,7 @@ from infra.embedded.home import write_private
 from infra.embedded.process import ManagedProcess
 from infra.embedded.services import DEVICE_WORKER
 from infra.embedded.services import check_port
-from infra.embedded.services import describe_device
+from infra.embedded.services import device_description
 from infra.embedded.services import device_worker_command
 from infra.embedded.services import register_local_devices
 from infra.embedded.services import service_processes
@@ -59,6 +59,9 @@ class Supervisor:
         self._restart_at: dict[str, float] = {}
         self._known_devices: set[str] = set()
         self._looked_for_devices_at = 0.0
+        self._undescribed: list[str] = []
+        self._description: ManagedProcess | None = None
+        """Describes the device that was the first of them."""
 
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; a second signal stops by force.
@@ -84,7 +87,10 @@ class Supervisor:
     def _start(self) -> None:
         settings = self._settings
         set_up(settings)
-        register_local_devices(settings)
+        try:
+            register_local_devices(settings)
+        except UnavailableError as error:
+            say(f"{error.message} {error.hint} The devices that are known from before are served.")
         self._database = Database(settings.database_url)
         self._celery = make_celery(settings)
         if settings.broker_url == embedded_broker_url(settings.home):
@@ -153,10 +159,22 @@ class Supervisor:
                     self._known_devices.add(name)
                     self._device_worker().command = device_worker_command(sorted(self._known_devices))
                     say(f"The device worker serves the new device {name}.")
-                    describe_device(self._settings, name)
+                    self._undescribed.append(name)
+            self._describe_new_devices()
         except (ParetuneError, OSError) as error:
             reason = error.explain() if isinstance(error, ParetuneError) else error
             logger.warning("cannot look for new devices: %s", reason)
+
+    def _describe_new_devices(self) -> None:
+        """Have new devices described one by one, without waiting for it: it waits for measurements, and may hang."""
+        if self._description is not None and self._description.alive:
+            return
+        if self._description is not None and self._description.exit_status:
+            logger.warning("the %s failed; it is tried again at its first job", self._description.name)
+        self._description = None
+        if self._undescribed:
+            self._description = device_description(self._settings, self._undescribed.pop(0))
+            self._description.start()
 
     def _device_worker(self) -> ManagedProcess:
         return next(process for process in self._workers if process.name == f"{DEVICE_WORKER} worker")
@@ -171,6 +189,8 @@ class Supervisor:
     def _stop(self) -> None:
         """Stop everything: first those who work, then the broker."""
         deadline = time.monotonic() + self._settings.shutdown_seconds + _STOP_SECONDS
+        if self._description:
+            self._description.kill()
         self._stop_group(self._workers, deadline)
         if self._broker:
             self._stop_group([self._broker], deadline)

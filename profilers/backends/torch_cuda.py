@@ -4,9 +4,9 @@ Two numbers can be had, by the device option ``mode``: ``graph`` (default) captu
 what the hardware can do; ``eager`` times single calls as plain PyTorch runs them, which for small encoders is mostly
 the time to launch kernels, so that compression hardly shows.
 
-The tests that are marked ``gpu`` and the measurements of ``benchmarks.cuda_modes`` ran on an NVIDIA H200; a whole job
-has not run there yet, nor has the warm-up of the clocks, nor the count of foreign processes for each block. The
-decisions are tested without a GPU.
+The tests that are marked ``gpu``, the measurements of ``benchmarks.cuda_modes`` and a whole short job, with the warm-up
+of the clocks, ran on an NVIDIA H200; a long search has not run there yet, nor has the count of foreign processes for
+each block. The decisions are tested without a GPU.
 """
 
 import time

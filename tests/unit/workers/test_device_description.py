@@ -1,5 +1,6 @@
 """What a worker writes about the devices that it serves."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from infra.errors import UnavailableError
 from infra.settings import load_settings
 from profilers import registry
 from profilers.backends.onnxruntime import OnnxRuntimeProfiler
+from profilers.host_lock import HostLock
 from profilers.types import DeviceProfile
 from tests.helpers.rows import add_job
 from workers import device_description
@@ -25,9 +27,11 @@ BOARD = "board"
 
 
 class BoardProfiler(OnnxRuntimeProfiler):
-    """Boards with numbers; there is only the first."""
+    """Boards with numbers; there is only the first, and the driver breaks at the third."""
 
     def device_facts(self, device: DeviceProfile) -> dict[str, Any]:
+        if device.options.get("number", 0) == 2:
+            raise OSError("libboard.so: undefined symbol")
         if device.options.get("number", 0) != 0:
             raise UnavailableError("The board is not connected.", hint="Plug it in.")
         return {"board": "rev C"}
@@ -46,6 +50,7 @@ def boards() -> Iterator[None]:
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     monkeypatch.setenv("PARETUNE_HOME", str(tmp_path))
+    monkeypatch.setenv("PARETUNE_HOST_LOCK_DIRECTORY", str(tmp_path))
     settings = load_settings()
     migrate.upgrade(settings)
     database = Database(settings.database_url)
@@ -96,6 +101,48 @@ def test_a_plugin_names_the_device_itself_or_says_that_it_is_not_there() -> None
     assert first.facts["cpu"]
     assert not second.capabilities.available
     assert second.capabilities.reason == "The board is not connected. Plug it in."
+
+
+def test_a_plugin_that_breaks_leaves_the_other_devices_alone(
+    database: Database, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with database.write_session() as session:
+        session.add(Device(name="a-board", profiler=BOARD, options={"number": 2}))
+    with boards():
+        device_description.main(["a-board", "core-1"])
+    assert row(database, "core-1").capabilities["available"]
+    broken = row(database, "a-board").capabilities
+    assert (broken["available"], broken["reason"]) == (False, f"The profiler {BOARD!r} fails: OSError.")
+    assert "undefined symbol" in caplog.text
+    assert capsys.readouterr().out.splitlines()[1] == "core-1: available"
+
+
+def test_another_device_that_got_the_name_is_not_described_as_the_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced_meanwhile(profile: DeviceProfile) -> device_description.Description:
+        found = look_at(profile)
+        with database.write_session() as session:
+            session.delete(session.exec(select(Device).where(Device.name == "core-1")).one())
+        with database.write_session() as session:
+            session.add(Device(name="core-1", profiler="onnxruntime", options={"affinity": [0]}))
+        return found
+
+    monkeypatch.setattr(device_description, "look_at", replaced_meanwhile)
+    device_description.main(["core-1"])
+    assert (row(database, "core-1").options, row(database, "core-1").capabilities) == ({"affinity": [0]}, {})
+
+
+def test_nothing_is_looked_at_beside_a_measurement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(served_devices, "_describe", lambda _settings, _names: looked.set() or True)
+    settings = load_settings()
+    with HostLock(settings.host_lock_directory).exclusive(timeout=5):
+        thread = served_devices.describe_at_start(settings, ["device.core-1"])
+        assert thread is not None
+        assert not looked.wait(0.3)
+    thread.join(10)
+    assert looked.is_set()
 
 
 def test_a_worker_describes_the_devices_among_its_queues(database: Database) -> None:

@@ -11,8 +11,12 @@ from infra.database.engine import Database
 from infra.database.models import Device
 from infra.settings import Settings
 from infra.settings import load_settings
+from profilers.backends.onnxruntime import OnnxRuntimeProfiler
+from profilers.backends.torch_cuda import TorchCudaProfiler
 from profilers.registry import get_profiler
+from profilers.types import Capabilities
 from workers import local_devices
+from workers.local_devices import register_local_devices
 
 ELSEWHERE = {"available": True, "reason": "described by the host with the GPU"}
 
@@ -57,6 +61,25 @@ def test_the_only_host_says_when_a_device_is_gone(database: Database, monkeypatc
     monkeypatch.setenv("PARETUNE_EMBEDDED", "true")
     local_devices.main([])
     assert described(database)["local-cuda"] is False
+
+
+def test_the_service_starts_without_the_plugin_that_breaks(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_self: object) -> None:
+        raise RuntimeError("the driver is broken")
+
+    monkeypatch.setattr(OnnxRuntimeProfiler, "describe", broken)
+    monkeypatch.setattr(TorchCudaProfiler, "describe", lambda _self: Capabilities(profiler="p", available=True))
+    monkeypatch.setattr(TorchCudaProfiler, "device_facts", broken)
+    with database.write_session() as session:
+        session.exec(select(Device)).one().facts = {"gpu": "H200"}
+    found = register_local_devices(database, only_host=True)
+    assert found["local-cpu"].reason == "The profiler 'onnxruntime' fails: RuntimeError."
+    assert found["local-cuda"].available, "its runtime is left to the worker"
+    with database.read_session() as session:
+        facts = session.exec(select(Device).where(Device.name == "local-cuda")).one().facts
+    assert facts["gpu"] == "H200"
+    assert facts["cpu"]
+    assert not register_local_devices(database, only_host=False, names=["local-cuda"])["local-cuda"].available
 
 
 def test_only_the_named_devices_are_looked_at(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
