@@ -120,7 +120,9 @@ _CLI = """# Command line
 
 Where the service is: `--url` or `PARETUNE_URL`, else what `paretune up` wrote into `--home`. Exit codes: 0 success, 1
 the service or the job failed, 2 the request was wrong, 130 interrupted. With `--json` a command prints one JSON object,
-also for errors: `{"error": {"code", "title", "status", "detail", "hint", "errors", "request_id"}}`.
+also for errors: `{"error": {"code", "title", "status", "detail", "hint", "errors", "request_id"}}`. Options that cannot
+be read at all, such as an unknown one, a word for a number or a budget without a unit, are refused as text on stderr,
+with exit code 2.
 """
 
 

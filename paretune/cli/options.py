@@ -1,5 +1,6 @@
 """Options that commands share."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 from typing import Literal
@@ -59,8 +60,8 @@ def check_goal(max_drop: float | None, max_latency: float | None, max_size: floa
     if max_drop is not None and max_latency is not None:
         raise typer.BadParameter("give one of --max-drop and --max-latency, not both", param_hint="--max-latency")
     for option, value in {"--max-latency": max_latency, "--max-size": max_size}.items():
-        if value == 0:
-            raise typer.BadParameter("give more than 0", param_hint=option)
+        if value is not None and not 0 < value < math.inf:
+            raise typer.BadParameter("give more than 0, and a finite number", param_hint=option)
 
 
 def parse_list(text: str | None, option: str, allowed: tuple[str, ...]) -> list[str] | None:

@@ -61,7 +61,8 @@ def print_error(error: ApiError) -> None:
 def exit_code(error: ApiError) -> int:
     """2 if the request was wrong, 1 if the service or the job failed."""
     wrong = 400 <= error.status < 500 and error.status not in {408, 425, 429}
-    return WRONG_REQUEST if wrong or error.code in {"invalid-model", "invalid-dataset", "client"} else FAILED
+    refused_here = error.code in {"invalid-model", "invalid-dataset", "invalid-request", "client"}
+    return WRONG_REQUEST if wrong or refused_here else FAILED
 
 
 def fail(error: ApiError, *, as_json: bool) -> NoReturn:
@@ -73,17 +74,33 @@ def fail(error: ApiError, *, as_json: bool) -> NoReturn:
     raise typer.Exit(exit_code(error))
 
 
+def _refused(error: typer.BadParameter) -> ApiError:
+    option = str(error.param_hint or "")
+    return ApiError(
+        ": ".join(filter(None, (option, error.message))) + ".",
+        hint="The command with --help says what each option takes.",
+        code="invalid-request",
+        title="Invalid request",
+        errors=[{"field": option, "message": error.message}],
+    )
+
+
 def reported(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a command: errors of the service become a message and an exit code, never a traceback."""
+    """Decorate a command: errors become a message or a JSON object, and an exit code, never a traceback."""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        as_json = bool(kwargs.get("as_json"))
         try:
             return command(*args, **kwargs)
         except ApiError as error:
-            fail(error, as_json=bool(kwargs.get("as_json")))
+            fail(error, as_json=as_json)
         except TimeoutError as error:
-            fail(ApiError(f"{error}.", hint="Ask again later; the service goes on.", code="time-out"), as_json=False)
+            fail(ApiError(f"{error}.", hint="Ask again later; the service goes on.", code="time-out"), as_json=as_json)
+        except typer.BadParameter as error:
+            if not as_json:
+                raise  # the usage of the command belongs to it
+            fail(_refused(error), as_json=True)
         except KeyboardInterrupt:
             errors.print("\nStopped watching; what runs on the service goes on.")
             raise typer.Exit(130) from None

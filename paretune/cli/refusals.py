@@ -46,9 +46,10 @@ OPTIONS = {
 """What is typed for a field of a request."""
 
 _BY_LAST_PART = {field.rpartition(".")[2]: option for field, option in OPTIONS.items() if "_" in field}
-_UNMISTAKABLE = {field: option for field, option in OPTIONS.items() if "." in field} | _BY_LAST_PART
-"""Names that mean a field wherever they stand in a text; ``device`` or ``name`` do not."""
-_NAMES = re.compile(r"\b(?:" + "|".join(map(re.escape, sorted(_UNMISTAKABLE, key=len, reverse=True))) + r")\b")
+_WITH_PATH = {field: option for field, option in OPTIONS.items() if "." in field}
+"""Names that mean a field wherever they stand in a text; ``text_column`` may be what a user calls a column."""
+_OF_REQUEST = _WITH_PATH | _BY_LAST_PART
+"""Names that mean a field where the request itself was refused; ``device`` or ``name`` do not even there."""
 _REFUSALS = frozenset({"invalid-request", "invalid-input", "invalid-dataset", "infeasible-goal"})
 
 
@@ -56,8 +57,10 @@ def as_typed(error: ApiError) -> ApiError:
     """Return what the service refused with options in place of the fields of its API; other errors as they are."""
     if error.code not in _REFUSALS:
         return error
-    errors = [_problem(problem) for problem in error.errors]
-    detail, hint = _named(error.detail), _named(error.hint)
+    names = _OF_REQUEST if error.code == "invalid-request" else _WITH_PATH
+    fields = _WITH_PATH if error.code == "invalid-dataset" else OPTIONS | _BY_LAST_PART
+    errors = [_problem(problem, fields, names) for problem in error.errors]
+    detail, hint = _named(error.detail, names), _named(error.hint, names)
     if error.code == "invalid-request" and errors:
         detail = ": ".join(filter(None, errors[0].values())) + "."
         hint = "The command with --help says what each option takes."
@@ -72,12 +75,12 @@ def as_typed(error: ApiError) -> ApiError:
     )
 
 
-def _problem(problem: dict[str, Any]) -> dict[str, str]:
+def _problem(problem: dict[str, Any], fields: dict[str, str], names: dict[str, str]) -> dict[str, str]:
     parts = [part for part in str(problem.get("field", "")).split(".") if not part.isdigit()]
-    field = ".".join(parts[1:] if parts[0] in {"body", "query"} else parts)
-    option = OPTIONS.get(field) or _BY_LAST_PART.get(field, field)
-    return {"field": option, "message": _named(str(problem.get("message", "")))}
+    field = ".".join(parts[1:] if parts[:1] in (["body"], ["query"]) else parts)
+    return {"field": fields.get(field, field), "message": _named(str(problem.get("message", "")), names)}
 
 
-def _named(text: str) -> str:
-    return _NAMES.sub(lambda found: _UNMISTAKABLE[found[0]], text)
+def _named(text: str, names: dict[str, str]) -> str:
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.sub(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", lambda found: names[found[0]], text)

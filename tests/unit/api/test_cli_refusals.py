@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import typer.main
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from paretune.cli import durations
 from paretune.cli import options
@@ -112,5 +113,34 @@ def test_hints_that_name_fields_name_options_too() -> None:
     hint = "Raise goal.max_size_mb, or allow more kinds of compression in space.kinds."
     error = as_typed(ApiError("No model is below 3 MB.", hint=hint, code="infeasible-goal"))
     assert error.hint == "Raise --max-size, or allow more kinds of compression in --kinds."
+    columns = [{"field": "label_column", "message": "missing column"}]
+    error = as_typed(ApiError("There is no column 'label_column'.", code="invalid-dataset", errors=columns))
+    assert (error.detail, error.errors) == ("There is no column 'label_column'.", columns)
+    error = as_typed(ApiError("x", code="invalid-input", errors=[{"field": "priority", "message": "is above 3"}]))
+    assert error.errors == [{"field": "--priority", "message": "is above 3"}]
     other = ApiError("The file task.device is missing: max_drop.", code="invalid-model")
     assert as_typed(other) is other
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--max-drop", "0.1", "--max-latency", "5"], "--max-latency"),
+        (["--max-latency", "inf"], "--max-latency"),
+        (["--max-size", "inf"], "--max-size"),
+        (["--recover-mode", "race"], "--recover-mode"),
+        (["--kinds", "heads,tails"], "--kinds"),
+    ],
+)
+def test_what_is_refused_before_the_service_is_asked_is_json_too(
+    arguments: list[str], option: str, folder: Path, data: Path
+) -> None:
+    command = ["submit", str(folder), "--data", str(data), *arguments, "--url", "http://127.0.0.1:9"]
+    result = CliRunner().invoke(app, [*command, "--json"])
+    assert result.exit_code == 2, result.output
+    error = parsed(result)["error"]
+    assert (error["code"], error["errors"][0]["field"]) == ("invalid-request", option)
+    assert error["detail"].startswith(f"{option}: ")
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage:" in result.stderr
