@@ -13,6 +13,13 @@ from infra.errors import NotFoundError
 
 Owned = TypeVar("Owned", bound=SQLModel)
 
+_HINTS = {
+    "job": "`paretune jobs`, or GET /v1/jobs, lists the ones of this API key.",
+    "upload": "It is complete, was given up, or was never made. For a day its completion can be asked for again; else "
+    "send the file again in a new upload.",
+}
+"""Where the name of the route does not follow from the table's, or more is to be said."""
+
 
 def get_owned(
     session: Session,
@@ -39,7 +46,7 @@ def get_owned(
     row: Any = session.get(table, identifier, options=[defer(column) for column in later], with_for_update=lock)
     if row is None or row.owner != principal.id:
         name = table.__name__.lower()
-        lists = f"GET /v1/{name}s lists" if name != "job" else "`paretune jobs`, or GET /v1/jobs, lists"
-        raise NotFoundError(f"There is no {name} {identifier[:100]!r}.", hint=f"{lists} the ones of this API key.")
+        hint = _HINTS.get(name, f"GET /v1/{name}s lists the ones of this API key.")
+        raise NotFoundError(f"There is no {name} {identifier[:100]!r}.", hint=hint)
     found: Owned = row
     return found

@@ -54,8 +54,19 @@ def _passes(error: Exception) -> bool:
     return isinstance(cause, httpx.TransportError) and not isinstance(cause, httpx.UnsupportedProtocol)
 
 
+def _arrived(error: ApiError) -> bool:
+    return not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+
+
 def poll(
-    read: Callable[[], T], done: Callable[[T], bool], *, what: str, url: str, pause: float, timeout: float | None
+    read: Callable[[], T],
+    done: Callable[[T], bool],
+    *,
+    what: str,
+    url: str,
+    pause: float,
+    timeout: float | None,
+    works: bool = False,
 ) -> T:
     """Read something again and again until it is done; an outage only makes this take longer.
 
@@ -66,6 +77,8 @@ def poll(
         url: Where the service should be.
         pause: Seconds between two readings.
         timeout: Seconds after which to give up; ``None`` waits for ever.
+        works: The service does long work before it answers. A request that failed late was being worked on, only
+            somebody in between did not wait for the answer: that is no outage.
 
     Raises:
         ApiError: The service refuses, or has been away for two minutes.
@@ -74,9 +87,12 @@ def poll(
     deadline = None if timeout is None else time.monotonic() + timeout
     outage = Outage(url)
     while True:
+        began = time.monotonic()
         try:
             value = read()
         except ApiError as error:
+            if works and _arrived(error) and time.monotonic() - began > _LONGEST_DELAY_SECONDS:
+                outage.over()
             outage.endure(error)
         else:
             outage.over()

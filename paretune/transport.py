@@ -13,7 +13,7 @@ from paretune.errors import ApiError
 
 ATTEMPTS = 5
 _FIRST_DELAY_SECONDS = 0.3
-_LONG_WORK_SECONDS = 3600.0
+LONG_WORK_SECONDS = 3600.0
 """An end all the same: a connection can die without a sign, and then the request is repeated."""
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
 _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -76,7 +76,7 @@ class Transport:
             headers["Idempotency-Key"] = uuid.uuid4().hex
         query = {name: value for name, value in (params or {}).items() if value is not None}
         safe = create or method in _SAFE
-        timeout = _timeout(_LONG_WORK_SECONDS) if patient else httpx.USE_CLIENT_DEFAULT
+        timeout = _timeout(LONG_WORK_SECONDS) if patient else httpx.USE_CLIENT_DEFAULT
         for attempt in range(1, attempts + 1):
             last = attempt == attempts or not safe
             try:

@@ -12,6 +12,7 @@ import httpx
 from paretune.errors import ApiError
 from paretune.outage import poll
 from paretune.transport import ATTEMPTS
+from paretune.transport import LONG_WORK_SECONDS
 from paretune.transport import JsonObject
 from paretune.transport import Transport
 
@@ -69,18 +70,20 @@ def complete(transport: Transport, path: str, body: JsonObject | None = None) ->
     """Say that everything has been sent, and return what it became; the service checks it first, which may take long.
 
     It does so once, however often it is asked: when the answer is lost, it is asked for again, for two minutes if the
-    service is away.
+    service is away and for an hour if it works.
 
     Raises:
         ApiError: What was sent is refused, or the service stays away.
+        TimeoutError: The service works for longer than an hour.
     """
     return poll(
         lambda: transport.json("POST", f"{path}/complete", json=body, patient=True),
         lambda _answer: True,
-        what=path,
+        what=f"{path}/complete",
         url=transport.url,
         pause=0.0,
-        timeout=None,
+        timeout=LONG_WORK_SECONDS,
+        works=True,
     )
 
 

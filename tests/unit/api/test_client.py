@@ -161,6 +161,36 @@ def test_long_work_is_waited_for_and_done_once_when_its_answer_is_lost(
     assert (len(lost), [model.state for model in sdk.models()]) == (3, ["ready", "ready"])
 
 
+def test_time_in_which_the_service_works_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paretune.outage, "LONGEST_SECONDS", 0.2)
+    monkeypatch.setattr(paretune.outage, "_FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(paretune.outage, "_LONGEST_DELAY_SECONDS", 0.05)
+    asked: list[str] = []
+
+    def gateway(request: httpx.Request) -> httpx.Response:
+        """A proxy that does not wait for the answer."""
+        asked.append(request.url.path)
+        time.sleep(0.15)
+        return httpx.Response(200, json={"id": "m"}) if len(asked) == 5 else httpx.Response(504)
+
+    transport = paretune.transport.Transport("http://service", None, httpx.MockTransport(gateway))
+    assert paretune.uploading.complete(transport, "/v1/models/m") == {"id": "m"}
+    assert asked == ["/v1/models/m/complete"] * 5
+    asked.clear()
+    monkeypatch.setattr(paretune.uploading, "LONG_WORK_SECONDS", 0.1)
+    with pytest.raises(TimeoutError, match="/v1/models/m/complete is not done after"):
+        paretune.uploading.complete(transport, "/v1/models/m")
+
+    def absent(request: httpx.Request) -> httpx.Response:
+        time.sleep(0.15)
+        raise httpx.ConnectTimeout("timed out", request=request)
+
+    monkeypatch.setattr(paretune.uploading, "LONG_WORK_SECONDS", 60.0)
+    transport = paretune.transport.Transport("http://service", None, httpx.MockTransport(absent))
+    with pytest.raises(ApiError, match="No Paretune service answers"):
+        paretune.uploading.complete(transport, "/v1/models/m")
+
+
 def slowed(function: Callable[..., Any], seconds: float, done: list[str]) -> Callable[..., Any]:
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(seconds)

@@ -30,7 +30,8 @@ def test_pieces_become_a_dataset(client: TestClient) -> None:
     dataset = done.json()["dataset"]
     assert dataset["rows"] == 40
     assert dataset["sha256"] == hashlib.sha256(ROWS).hexdigest()
-    assert client.get(path).status_code == 404
+    gone = client.get(path)
+    assert (gone.status_code, "in a new upload" in gone.json()["hint"]) == (404, True)
 
 
 def test_completing_again_gives_the_same_answer(client: TestClient, stranger: TestClient) -> None:
