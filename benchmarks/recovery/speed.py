@@ -12,7 +12,6 @@ from benchmarks.recovery.bench import heal
 from benchmarks.recovery.bench import interval
 from benchmarks.recovery.bench import processor_seconds
 from benchmarks.recovery.quality import LOSSES
-from compressors.recovery.precision import resolve_precision
 from compressors.recovery.prepare import prepare
 from compressors.recovery.recover import recover
 
@@ -35,7 +34,6 @@ def precisions(bench: Bench, budgets: Sequence[Budget]) -> Rows:
         rows.append(
             {
                 "precision": name,
-                "auto takes it": str(resolve_precision(bench.config) == name),
                 "training": str(budget),
                 "tokens/s": interval([tokens * run.result.steps / run.result.seconds for run in healed], digits=0),
                 "held-back KL": interval([-run.result.best_score for run in healed], digits=4),

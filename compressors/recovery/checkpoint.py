@@ -46,6 +46,9 @@ class Position:
     best_step: int = 0
     evaluations: int = 0
     """How often the held-back part is evaluated, as planned at the start."""
+    threads: int = 0
+    """Of torch, and its arithmetic, as found fastest at the start: a resumed run goes on with them."""
+    precision: str = ""
     loss_sum: float = 0.0
     loss_count: int = 0
     curve: list[CurvePoint] = field(default_factory=list)

@@ -93,10 +93,11 @@ class RecoveryConfig(_Frozen):
     """Stop after this many evaluations without a new best; ``None``: run to the end."""
 
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    """Arithmetic of the matrix products. ``auto``: bf16 where the processor multiplies bf16 tiles (AMX), else f32.
-    The weights that are trained are always f32."""
+    """Arithmetic of the matrix products. ``auto``: bf16 where the processor multiplies bf16 tiles (AMX), the budget is
+    given in seconds, and steps are faster in it; else f32. The weights that are trained are always f32."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads that torch may use; ``None``: leave as it is."""
+    """Threads that torch uses; ``None``: as many as it may now, or fewer where the budget is given in seconds and fewer
+    are faster."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
     seed: int = 0
 

@@ -28,6 +28,9 @@ class Objective:
         precision: Arithmetic of the matrix products.
         held: Held-back texts: how much similarities differ is taken of them.
 
+    Attributes:
+        precision: May be changed between two steps.
+
     Raises:
         InvalidInputError: states are asked for that the teacher does not give.
     """
@@ -40,7 +43,7 @@ class Objective:
         precision: str,
         held: Sequence[Batch],
     ) -> None:
-        self._teacher, self._config, self._precision = teacher, config, precision
+        self._teacher, self._config, self.precision = teacher, config, precision
         self._classifies = isinstance(student.structure.head, ClassificationStructure)
         self._layers = layer_map(student.structure, teacher.layers) if config.losses.hidden else {}
         missing = sorted(set(self._layers.values()) - set(teacher.state_layers))
@@ -64,7 +67,7 @@ class Objective:
                 evenly over the parts.
         """
         targets = self._teacher.targets(batch)
-        with autocast(self._precision):
+        with autocast(self.precision):
             output, states = forward_with_states(student, batch, self._layers, shorten=True)
         weights = self._config.losses
         if self._classifies:
@@ -93,7 +96,7 @@ class Objective:
         """Return the mean distance from the dense model: KL of the classes in nats, or one minus the cosine."""
         total, rows = 0.0, 0
         for batch in batches:
-            with autocast(self._precision):
+            with autocast(self.precision):
                 output, _ = forward_with_states(student, batch, (), shorten=True)
             target = self._teacher.targets(batch).output
             mean = losses.logits_loss(output, target) if self._classifies else losses.cosine_loss(output, target)

@@ -7,15 +7,15 @@ import torch
 from compressors.recovery.config import RecoveryConfig
 
 
-def resolve_precision(config: RecoveryConfig) -> str:
-    """Return ``f32`` or ``bf16`` for this processor.
+def candidate_precisions(config: RecoveryConfig) -> tuple[str, ...]:
+    """Return the arithmetics that are worth trying on this processor, the usual one first.
 
-    ``auto`` takes bf16 only with AMX tiles. AVX512-BF16 alone multiplies pairs within a vector; there torch's bf16
-    products and the conversions around them take longer than f32 (see ``docs/guides/recovery.md``).
+    ``auto`` adds bf16 only with AMX tiles: AVX512-BF16 alone multiplies pairs within a vector, which with the
+    conversions around it takes longer than f32. Also with tiles small students were faster in f32: it has to be timed.
     """
     if config.precision != "auto":
-        return config.precision
-    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16", False) else "f32"
+        return (config.precision,)
+    return ("f32", "bf16") if torch.cpu.get_capabilities().get("amx_bf16", False) else ("f32",)
 
 
 def autocast(precision: str) -> AbstractContextManager[None]:

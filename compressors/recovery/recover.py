@@ -98,6 +98,24 @@ def recover(
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    threads = torch.get_num_threads()
+    try:
+        return _recover(student, teacher, data, config, checkpoint_dir, on_progress, should_stop, evaluate, clock)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _recover(
+    student: CompressedEncoder,
+    teacher: Teacher,
+    data: PreparedData,
+    config: RecoveryConfig,
+    checkpoint_dir: Path | None,
+    on_progress: Callable[[Progress], None] | None,
+    should_stop: Callable[[], bool] | None,
+    evaluate: Evaluate | None,
+    clock: Callable[[], float],
+) -> RecoveryResult:
     if isinstance(teacher, TeacherCache):
         teacher.check(data.examples)
     run = Run(student, teacher, data, config, evaluate, checkpoint_dir, fingerprint(student, data, config), clock)
@@ -126,7 +144,7 @@ def recover(
         steps=run.plan.step,
         seconds=position.seconds,
         stopped=stopped,
-        precision=run.precision,
+        precision=run.pace.precision,
     )
 
 

@@ -21,7 +21,10 @@ from compressors.recovery.optimizer import make_optimizer
 from compressors.recovery.optimizer import optimizer_tensors
 from compressors.recovery.optimizer import restore_optimizer
 from compressors.recovery.optimizer import select_trainable
-from compressors.recovery.precision import resolve_precision
+from compressors.recovery.pace import FEWEST_THREADS
+from compressors.recovery.pace import Pace
+from compressors.recovery.pace import fastest
+from compressors.recovery.precision import candidate_precisions
 from compressors.recovery.prepare import PreparedData
 from compressors.recovery.schedule import Plan
 from compressors.recovery.schedule import learning_rate_factor
@@ -60,7 +63,7 @@ class Run:
     ) -> None:
         self._now = clock
         self.student, self.data, self.config = student, data, config
-        self.precision = resolve_precision(config)
+        self.pace = Pace(torch.get_num_threads(), candidate_precisions(config)[0])
         self._evaluate, self._directory = evaluate, checkpoint_dir
         self._lengths = [len(data.examples.input_ids[row]) for row in data.train]
         self._batches_per_epoch = len(epoch_batches(self._lengths, config.batch_size, 0, 0))
@@ -68,7 +71,7 @@ class Run:
             collate(data.examples, data.held[start : start + config.batch_size])
             for start in range(0, len(data.held), config.batch_size)
         ]
-        self._objective = Objective(student, teacher, config, self.precision, self._held)
+        self._objective = Objective(student, teacher, config, self.pace.precision, self._held)
         self.parameters = select_trainable(student, config)
         self.optimizer = make_optimizer(self.parameters, config)
         self.average: dict[str, Tensor] = {}
@@ -139,7 +142,7 @@ class Run:
         checkpoint.save(self._directory, self.position, groups)
 
     def _start(self, fingerprint: str) -> None:
-        self._planned_step_seconds = self._measure_step() if self.config.seconds is not None else 0.0
+        self._planned_step_seconds = self._find_pace() if self.config.seconds is not None else 0.0
         self.plan = plan_steps(self.config, self._batches_per_epoch, self._planned_step_seconds)
         if self.config.average is not None:
             self.average = _copy(self.parameters)
@@ -151,13 +154,21 @@ class Run:
             affordable = _EVALUATION_SHARE * self.config.seconds / max(self._now() - started, 1e-9)
             evaluations = max(min(_FEWEST_EVALUATIONS, evaluations), min(evaluations, int(affordable)))
         self.position = Position(
-            fingerprint, self.plan.steps, start_score=score, best_score=score, evaluations=evaluations
+            fingerprint,
+            self.plan.steps,
+            start_score=score,
+            best_score=score,
+            evaluations=evaluations,
+            threads=self.pace.threads,
+            precision=self.pace.precision,
         )
         self.position.curve.append(CurvePoint(0, 0.0, 0.0, 0.0, score))
 
     def _resume(self, position: Position, groups: dict[str, dict[str, Tensor]]) -> None:
         self.position = position
         self.position.evaluations = position.evaluations or self.config.evaluations
+        if position.threads:
+            self._set_pace(Pace(min(position.threads, torch.get_num_threads()), position.precision))
         self.plan = Plan(position.steps, position.step, position.progress)
         self._planned_step_seconds = position.seconds / max(1, position.step)
         self._load(groups["model"])
@@ -196,6 +207,24 @@ class Run:
         while True:
             yield from epoch_batches(self._lengths, self.config.batch_size, self.config.seed, epoch)[skip:]
             epoch, skip = epoch + 1, 0
+
+    def _find_pace(self) -> float:
+        """Take the pace at which steps are fastest; return the seconds of one."""
+        threads = torch.get_num_threads()
+        fewest = FEWEST_THREADS if self.config.threads is None else threads
+
+        def step_seconds(pace: Pace) -> float:
+            self._set_pace(pace)
+            return self._measure_step()
+
+        pace, seconds = fastest(threads, candidate_precisions(self.config), step_seconds, fewest=fewest)
+        self._set_pace(pace)
+        return seconds
+
+    def _set_pace(self, pace: Pace) -> None:
+        self.pace = pace
+        self._objective.precision = pace.precision
+        torch.set_num_threads(pace.threads)
 
     def _measure_step(self) -> float:
         """Time real steps on batches from short to long, then put everything back."""
