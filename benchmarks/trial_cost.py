@@ -125,6 +125,8 @@ class TrialBench:
         if not hasattr(self, "_fingerprint"):
             content = hashlib.sha256(self._dense.tobytes())
             content.update(f"{self._bench.profile.profiler} {self._bench.workload} {self._measure}".encode())
+            for feed in self._ranges:
+                content.update(feed["input_ids"].tobytes())
             self._fingerprint = content.hexdigest()[:16]
         return f"{self._fingerprint}:{recipe.digest}"
 

@@ -8,6 +8,11 @@ from statistics import median
 FINALISTS = 6
 LARGEST_RESERVE = 0.45
 """Part of the total time that the final measurements may take."""
+SHORT_SECONDS = 450.0
+"""Jobs of less are short: the search would have no time beside the usual final measurements, so these are of ..."""
+SHORT_FINALISTS = 3
+SHORT_RESERVE = 0.33
+SHORT_AUDITS = 1
 LARGEST_LAST_TRIAL = 0.1
 """Part of the total time that is kept for the trial that was begun last."""
 CONFIRM_OVER_TRIAL = 3.0
@@ -36,6 +41,7 @@ class BudgetState:
         elapsed: Seconds since the job started.
         remaining: Seconds until its time is over; infinite without a time limit.
         reserve: Seconds kept for the final measurements and the audits, and for the trial that was begun last.
+        finalists: Models of the front that are measured at the end, at most.
         audits: Models that there is time to audit after those.
         trials: Trials that count against the limit (baselines do not).
         trial_limit: The limit, if there is one.
@@ -44,6 +50,7 @@ class BudgetState:
     elapsed: float
     remaining: float
     reserve: float
+    finalists: int
     audits: int
     trials: int
     trial_limit: int | None
@@ -82,6 +89,7 @@ def budget_state(
     durations: Mapping[str, Sequence[float]],
     *,
     lent: float = 0.0,
+    short: bool = False,
 ) -> BudgetState:
     """Return the state of a budget.
 
@@ -92,16 +100,21 @@ def budget_state(
         sources: Source of each trial so far.
         durations: Seconds that finished ``evaluate`` and ``measure`` steps took; not needed without a time limit.
         lent: Seconds for the search beyond ``seconds``; see :func:`loan`.
+        short: The job is a short one (:data:`SHORT_SECONDS`).
     """
     remaining, reserve = float("inf"), 0.0
     baselines = sum(source == "baseline" for source in sources)
-    audits = ALL_AUDITS if seconds is None or seconds >= LONG_SECONDS else FEW_AUDITS
+    finalists, audits, share = FINALISTS, FEW_AUDITS, LARGEST_RESERVE
+    if short:
+        finalists, audits, share = SHORT_FINALISTS, SHORT_AUDITS, SHORT_RESERVE
+    elif seconds is None or seconds >= LONG_SECONDS:
+        audits = ALL_AUDITS
     if seconds is not None:
         remaining = seconds + lent - elapsed
-        finish = (FINALISTS + baselines) * confirm_seconds(durations) + audits * AUDIT_SECONDS
+        finish = (finalists + baselines) * confirm_seconds(durations) + audits * AUDIT_SECONDS
         last_trial = min(trial_seconds(durations), LARGEST_LAST_TRIAL * seconds)
-        reserve = min(finish, LARGEST_RESERVE * seconds) + last_trial
-    return BudgetState(elapsed, remaining, reserve, audits, len(sources) - baselines, trials)
+        reserve = min(finish, share * seconds) + last_trial
+    return BudgetState(elapsed, remaining, reserve, finalists, audits, len(sources) - baselines, trials)
 
 
 def loan(budget: BudgetState, seconds: float, training: float) -> float:
@@ -112,8 +125,9 @@ def loan(budget: BudgetState, seconds: float, training: float) -> float:
         seconds: The job's budget.
         training: Seconds of the training.
     """
-    lacking = LEAST_SEARCH * seconds - (budget.remaining - budget.reserve)
-    return min(max(0.0, lacking), LARGEST_LOAN * training)
+    spare = budget.remaining - budget.reserve
+    lent = min(max(0.0, LEAST_SEARCH * seconds - spare), LARGEST_LOAN * training)
+    return lent if spare + lent > 0 and budget.trials_left > 0 else 0.0  # too little for any search is for nothing
 
 
 def confirm_seconds(durations: Mapping[str, Sequence[float]]) -> float:

@@ -174,12 +174,7 @@ def start_search(session: Session, job: Job, now: datetime | None = None) -> Non
 
     Where learning has left it little time, it takes some from the training that follows.
     """
-    request = JobRequest.model_validate(job.request)
-    budget = current_budget(session, job, now or database_now(session))
-    if request.training is not None and request.budget.seconds is not None and not lent_seconds(job):
-        lent = loan(budget, request.budget.seconds, request.training.seconds)
-        job.prepared = (job.prepared or {}) | {"lent": lent}
-        session.add(job)
+    _borrow(session, job, now or database_now(session))
     set_stage(session, job, "search")
     request_tick(session, job)
 
@@ -332,9 +327,22 @@ def _continue_search(session: Session, job: Job, plan: Plan, now: datetime, in_f
         request_tick(session, job)
 
 
+def _borrow(session: Session, job: Job, now: datetime) -> None:
+    """Let the search have some of the time of the training that follows, once, if it has too little of its own."""
+    request = JobRequest.model_validate(job.request)
+    if request.training is None or request.budget.seconds is None or lent_seconds(job):
+        return
+    lent = loan(current_budget(session, job, now), request.budget.seconds, request.training.seconds)
+    job.prepared = (job.prepared or {}) | {"lent": lent}
+    session.add(job)
+
+
 def _stop_learning_in_time(session: Session, job: Job, now: datetime) -> None:
     """Go on without what is being found out, when no time is left to make use of it."""
     budget = current_budget(session, job, now)
+    if budget.overdue and job.stage != "graphs":
+        _borrow(session, job, now)
+        budget = current_budget(session, job, now)
     if not budget.overdue:
         return
     append_event(session, job.id, "notice", {"message": OUT_OF_TIME.format(stage=job.stage)})

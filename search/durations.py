@@ -5,6 +5,7 @@ from sqlmodel import col
 from sqlmodel import select
 
 from infra.database.models import Step
+from infra.database.models import Trial
 
 NEWEST = 100
 """Steps of each kind that count: what they take drifts with the sizes of the candidates, and with the machine."""
@@ -26,6 +27,8 @@ def step_seconds(session: Session, job_id: str, kinds: tuple[str, ...]) -> dict[
             .order_by(col(Step.id).desc())
             .limit(NEWEST)
         )
+        if kind == "evaluate":  # what was only built, because it is too large, says nothing about evaluations
+            rows = rows.join(Trial, col(Step.trial_id) == col(Trial.id)).where(col(Trial.quality).is_not(None))
         seconds = [(ended - started).total_seconds() for started, ended in session.exec(rows) if started and ended]
         if seconds:
             durations[kind] = seconds

@@ -54,7 +54,7 @@ def start(session: Session, job: Job, trials: Sequence[Trial], budget: BudgetSta
     request = context.request
     set_stage(session, job, "finalise")
     entries = standings(trials, labelled=context.prepared.labelled, final=False)
-    chosen = finalists(entries, request.goal)
+    chosen = finalists(entries, request.goal, budget.finalists)
     if not chosen:
         request_tick(session, job)
         return

@@ -36,6 +36,7 @@ from search.outcomes import kept_model
 from search.outcomes import outcome_of
 from search.outcomes import place_of
 from search.plan import PlannedTrial
+from search.plan import current_budget
 from search.plan import lent_seconds
 from search.quantized_finish import FINISH_SHARE
 from search.quantized_finish import LEAST_STEPS
@@ -43,6 +44,7 @@ from search.quantized_finish import SLOWER
 from search.quantized_finish import finish_candidates
 from search.quantized_finish import is_int8
 from search.quantized_finish import is_trained
+from search.quantized_finish import lose_by_rounding
 from search.quantized_finish import shape_digest
 from search.race import SHORTEST_SECONDS
 from search.race import Lane
@@ -52,6 +54,7 @@ from search.race import Training
 from search.race import next_gradual
 from search.race import next_training
 from search.records import job_records
+from search.requests import Goal
 from search.requests import JobRequest
 from search.requests import Recover
 from search.shapes import Shape
@@ -94,7 +97,11 @@ class Healing(BaseModel):
     def load(cls, job: Job) -> "Healing | None":
         """Read it from the job's row; ``None`` before the stage has begun."""
         found = (job.prepared or {}).get("recovery")
-        return None if found is None else cls.model_validate(found)
+        if found is None:
+            return None
+        wanted = job_context(job).request.training
+        usual = {} if wanted is None else {"budget": wanted.seconds}  # rows of before there were loans have none
+        return cls.model_validate(usual | found)
 
     def save(self, session: Session, job: Job) -> None:
         """Write it to the job's row."""
@@ -116,9 +123,19 @@ def start(session: Session, job: Job, now: datetime) -> None:
     wanted = job_context(job).request.training
     assert wanted is not None
     if Healing.load(job) is None:
-        budget = wanted.seconds - lent_seconds(job)
-        Healing(budget=budget, started=active_seconds(job, now)).save(session, job)
+        lent = _still_lent(session, job, now)
+        job.prepared = (job.prepared or {}) | {"lent": lent}
+        Healing(budget=wanted.seconds - lent, started=active_seconds(job, now)).save(session, job)
     request_tick(session, job)
+
+
+def _still_lent(session: Session, job: Job, now: datetime) -> float:
+    """Return what the search has used of the time that it borrowed: the rest is given back."""
+    lent = lent_seconds(job)
+    if not lent:
+        return 0.0
+    budget = current_budget(session, job, now)
+    return lent - min(lent, max(0.0, budget.remaining - budget.reserve))
 
 
 def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) -> bool:
@@ -149,11 +166,11 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
         record.outcome == "running" for record in records if record.source == SOURCE
     ):
         return False
-    left = healing.budget - elapsed - _evaluation_seconds(session, job, 1, space) - _overhead(steps)
+    left = healing.budget - elapsed - _evaluation_seconds(session, job, 1, space) - _overhead(steps, elapsed)
     finish, kept = None, 0.0
     if 8 in space.bits and request.training.quantized_finish:
         finish = _next_finish(healing, request, steps, records, left)
-        kept = _kept_for_finishes(healing, steps, records, finish)
+        kept = _kept_for_finishes(healing, request.goal, steps, records, finish)
     if _train_next(session, job, healing, request, steps, records, left - kept, space):
         return False
     if finish is not None:
@@ -277,26 +294,39 @@ def _next_finish(
     finishes = [step for step in steps if step.payload.get("finish")]
     seconds = min(left, FINISH_SHARE * healing.budget - sum(map(_spent, finishes)))
     finished = {shape_digest(Recipe.model_validate(step.payload["recipe"])) for step in finishes}
-    step_times = {step.output["weights"]: _spent(step) / max(1, step.output["steps"]) for step in steps if step.output}
+    least = _least_finish(steps)
     affordable = (
         Finish(record, recipe, seconds)
         for record, recipe in finish_candidates(records, request.goal, finished)
-        if seconds >= LEAST_STEPS * SLOWER * step_times.get(recipe.weights, 0.0)
+        if seconds >= least.get(recipe.weights or "", 0.0)
     )
     return next(affordable, None) if seconds > 0 else None
 
 
 def _kept_for_finishes(
-    healing: Healing, steps: Sequence[Step], records: Sequence[TrialRecord], finish: Finish | None
+    healing: Healing, goal: Goal, steps: Sequence[Step], records: Sequence[TrialRecord], finish: Finish | None
 ) -> float:
     """Return the time that trainings have to leave for finishes.
 
-    None as soon as trained models were tried in int8 and none of them needs a finish: it makes a training longer. Once
-    a model had its finish, the trainings are over.
+    None as soon as trained models were tried in int8 and lost nothing by rounding, whether or not they would be an
+    answer: it makes a training longer. None either where it is too short for any finish. Once a model had its finish,
+    the trainings are over.
     """
+    share = FINISH_SHARE * healing.budget
+    if finish is not None or any(step.payload.get("finish") for step in steps):
+        return share
     tried = any(is_trained(record) and is_int8(record) for record in records)
-    begun = any(step.payload.get("finish") for step in steps)
-    return 0.0 if tried and finish is None and not begun else FINISH_SHARE * healing.budget
+    in_vain = min(_least_finish(steps).values(), default=0.0) > share
+    return 0.0 if in_vain or (tried and not lose_by_rounding(records, goal)) else share
+
+
+def _least_finish(steps: Sequence[Step]) -> dict[str, float]:
+    """Return the seconds of the shortest useful finish, by the weights that it begins with."""
+    return {
+        step.output["weights"]: LEAST_STEPS * SLOWER * _spent(step) / max(1, step.output["steps"])
+        for step in steps
+        if step.output
+    }
 
 
 def _create_finish(session: Session, job: Job, steps: Sequence[Step], finish: Finish) -> None:
@@ -318,18 +348,23 @@ def _spent(step: Step) -> float:
     return min(had, (step.finished_at - step.started_at).total_seconds())
 
 
-def _overhead(steps: Sequence[Step]) -> float:
+def _overhead(steps: Sequence[Step], elapsed: float) -> float:
     """Return what a training takes beside its training time, to load and to cut; 0 while that is not known.
 
     The first one, which runs the dense model as well, says nothing about the others; of one that was interrupted, and
     has waited, the lower median keeps clear.
+
+    Args:
+        steps: All trainings.
+        elapsed: Active seconds of the stage: no night in which the service was off is taken for a training's work.
     """
     found = [
         (step.finished_at - step.started_at).total_seconds() - float(step.output["seconds"])
         for step in steps
         if step.output is not None and step.started_at and step.finished_at and place_of(step)[0] > 0
     ]
-    return max(0.0, median_low(found)) if found else 0.0
+    others = max(0.0, elapsed - sum(map(_spent, steps)))
+    return min(max(0.0, median_low(found)), others) if found else 0.0
 
 
 def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:

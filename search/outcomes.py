@@ -25,10 +25,16 @@ def place_of(step: Step) -> Place:
 
 
 def kept_model(payload: JsonObject, output: JsonObject) -> Recipe:
-    """Return what a training leaves: the trained model, or the shape as it was if training did not improve it."""
+    """Return what a training leaves: the trained model, or the shape as it was if training did not improve it.
+
+    The shape as it was is the one of the search, with what it removes first and what makes up for it. One that was cut
+    from a trained model has had no other life: it is what its weights are.
+    """
     recipe = Recipe.model_validate(payload["recipe"])
-    in_vain = recipe.weights is None and not output["improved"]
-    return recipe if in_vain else recipe.model_copy(update={"weights": output["weights"]})
+    if recipe.weights is None and payload.get("parent") is None and not output["improved"]:
+        usual = Recipe(layers=recipe.layers)
+        return recipe.model_copy(update={"criterion": usual.criterion, "compensation": usual.compensation})
+    return recipe.model_copy(update={"weights": output["weights"]})
 
 
 def outcome_of(step: Step, records: Sequence[TrialRecord], space: SearchSpace) -> Outcome:

@@ -10,6 +10,7 @@ from sqlmodel import Session
 from compressors.recipe import Recipe
 from infra.database.clock import database_now
 from infra.database.models import Job
+from search.budget import SHORT_SECONDS
 from search.budget import BudgetState
 from search.budget import budget_state
 from search.durations import step_seconds
@@ -106,7 +107,10 @@ def job_budget(
     elapsed = max(0.0, active_seconds(job, now) - recovery_seconds(job, now))
     sources = [record.source for record in records]
     lent = lent_seconds(job)
-    return budget_state(request.search_seconds, request.budget.trials, elapsed, sources, durations, lent=lent)
+    short = request.budget.seconds is not None and request.budget.seconds < SHORT_SECONDS
+    return budget_state(
+        request.search_seconds, request.budget.trials, elapsed, sources, durations, lent=lent, short=short
+    )
 
 
 def current_budget(session: Session, job: Job, now: datetime) -> BudgetState:

@@ -59,6 +59,17 @@ def finish_candidates(
     return [(record, _plain(record.recipe)) for record, _ in found if record.recipe is not None]
 
 
+def lose_by_rounding(records: Sequence[TrialRecord], goal: Goal) -> bool:
+    """Whether a trained model loses more than its share in int8, be it an answer or not."""
+    floating = {_weights(record): record for record in records if not is_int8(record)}
+    rounded = [record for record in records if is_trained(record) and is_int8(record)]
+    return any(
+        _loses_by_rounding(record, floating[_weights(record)], goal)
+        for record in rounded
+        if _weights(record) in floating
+    )
+
+
 def shape_digest(recipe: Recipe) -> str:
     """Name what a finish trains, whatever its weights."""
     return _plain(recipe).model_copy(update={"weights": None}).digest

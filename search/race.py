@@ -192,6 +192,8 @@ def next_training(
         return None
     # Where nothing is known yet, because every training so far was in vain, the mildest of the others comes next.
     chosen = _choose(lanes, states, out, goal) if states else max(waiting, key=lambda number: lanes[number].cost)
+    if chosen is None:
+        return None
     half = left / 2
     last = half < max(LEAST_TURN_SECONDS, LEAST_TURN * seconds)
     weights = states[chosen].weights if chosen in states else None
@@ -214,7 +216,7 @@ def next_gradual(count: int, outcomes: Mapping[Place, Outcome], left: float) -> 
     return Training((turn, turn), None, left / (count - turn), last=turn == count - 1, parent=parent)
 
 
-def _choose(lanes: Sequence[Lane], states: Mapping[int, _State], out: set[int], goal: Goal) -> int:
+def _choose(lanes: Sequence[Lane], states: Mapping[int, _State], out: set[int], goal: Goal) -> int | None:
     if goal.max_drop is None:
         begun = states.keys() - out
         if begun:
@@ -235,6 +237,8 @@ def _choose(lanes: Sequence[Lane], states: Mapping[int, _State], out: set[int], 
         return best
     if trainable := [shape for shape in bag if shape not in out]:
         return min(trainable, key=lambda shape: lanes[shape].cost)
+    if bag:  # what is held did not train: nothing slower is worth a training, what is faster may be
+        return best
     return max(chances, key=lambda number: (chances[number], lanes[number].cost))
 
 

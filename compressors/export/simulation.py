@@ -41,6 +41,9 @@ Grid = Literal["call", "text"]
 is what it does with the same texts one by one: at batch 1 that is the deployed model, and texts are in one batch here
 only because that is faster. (A file that is called with several texts lets them share; which ones, only its user
 knows.)
+
+In the last layer of a classifier the file computes for the first token alone (``first_token_head``), whose grids are
+then its own. Neither grid shows that: there the rounding of activations comes out a little too coarse.
 """
 
 

@@ -173,9 +173,11 @@ class StitchedModel:
         layer = self._network.layers[index]
         if parts.attention is not None:
             context = attention_context(parts.attention, state, mask, self._projection)
+            if last and self._classifier:  # as in the file: nobody reads the other tokens, which would share their grid
+                context, state = context[:, :1], state[:, :1]
             state = state + self._linear(context, parts.attention.output)
-        if last and self._classifier:
-            state = state[:, :1]  # nobody reads the other tokens any more
+        elif last and self._classifier:
+            state = state[:, :1]
         state = normalise(state, layer.attention_norm)
         if parts.feed_forward is not None:
             state = state + feed_forward_output(parts.feed_forward, state, self._linear)

@@ -97,7 +97,8 @@ def repair_sequentially(
 
     _, before = walk(candidate, frozenset(), [entry for entry in given if entry[1]])
     start = candidate
-    if "matrices" in parts and any(layer.merged for layer in recipe.layers):
+    solved = "matrices" in parts and recipe.quantization.rounding != "gptq"  # its grid keeps the matrices as they are
+    if solved and any(layer.merged for layer in recipe.layers):
         start = apply_recipe(network, calibration, _without_merges(recipe))
     repaired, after = walk(start, parts, given)
     return Repair(repaired, True, before, after) if after < before else Repair(candidate, False, before, before)

@@ -39,19 +39,22 @@ class _Deadline:
 
     Args:
         end: Moment of the monotonic clock.
+
+    Attributes:
+        last: Seconds that the last one took.
     """
 
     def __init__(self, end: float) -> None:
-        self.end, self._last = end, 0.0
+        self.end, self.last = end, 0.0
 
     def has_time_for_another(self) -> bool:
-        return time.monotonic() + self._last <= self.end
+        return time.monotonic() + self.last <= self.end
 
     @contextmanager
     def timed(self) -> Iterator[None]:
         started = time.monotonic()
         yield
-        self._last = time.monotonic() - started
+        self.last = time.monotonic() - started
 
 
 def measure_in_fresh_processes(
@@ -64,7 +67,6 @@ def measure_in_fresh_processes(
     *,
     processes: int = 3,
     feeds: Feeds | None = None,
-    pause_seconds: float = 0.0,
     memory: bool = True,
     seconds: float | None = None,
     waiting: Waiting | None = None,
@@ -83,7 +85,6 @@ def measure_in_fresh_processes(
         processes: How many results to combine, at least 2. A process in which a candidate came out ``noisy`` is
             repeated, at most twice altogether; noise is judged without looking at the ratio.
         feeds: Inputs; by default synthetic.
-        pause_seconds: Between processes, to spread them over time.
         memory: Also measure each candidate's peak memory, in one more process each.
         seconds: Time for all of it. Starting a process takes seconds on a CPU and much longer on a GPU: what would
             not end in time is left out, processes beyond the second and peak memory.
@@ -117,14 +118,15 @@ def measure_in_fresh_processes(
             break
         if number >= LEAST_PROCESSES and not deadline.has_time_for_another():
             break
-        if number and pause_seconds:
-            time.sleep(pause_seconds)
         with deadline.timed():
             attempts.append(_measure_once(request, number, seed, feeds, waiting))
     chosen = [_choose([attempt[index] for attempt in attempts], processes) for index in range(len(candidates))]
     combined = _combine(candidates, chosen)
     if memory:
-        combined = _with_memory(device, workload, candidates, combined, feeds, waiting, _Deadline(deadline.end))
+        starting = max(0.0, deadline.last - attempts[-1][0].measurement.seconds)
+        combined = _with_memory(
+            device, workload, candidates, combined, feeds, waiting, _Deadline(deadline.end, starting)
+        )
     # Only the first process counted operators, and it may have been too noisy to be among the chosen.
     return {
         name: MeasuredCandidate(_with_operators(result.measurement, first.measurement), result.samples)

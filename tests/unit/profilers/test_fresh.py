@@ -85,6 +85,28 @@ def test_what_does_not_fit_into_the_time_is_left_out(folder):
     assert found.peak_memory_mb is None
 
 
+def test_memory_is_not_measured_where_starting_a_process_takes_longer_than_is_left(folder, monkeypatch):
+    original, started = repeated._measure_once, []
+
+    def slowly(*arguments):
+        time.sleep(2.0)  # what a process on a GPU takes to start
+        return original(*arguments)
+
+    monkeypatch.setattr(repeated, "_measure_once", slowly)
+    monkeypatch.setattr(repeated, "EXTRA_PROCESSES", 0)
+    monkeypatch.setattr(repeated, "peak_memory", lambda *_, **__: started.append(1) or 1.0)
+    effort = Effort(half_width=10.0, seconds=0.3, min_blocks=8, retreats=0)
+    candidates = {"small": artifact(folder, "small")}
+    began = time.monotonic()
+    measure_in_fresh_processes(DEVICE, WORKLOAD, artifact(folder, "model"), candidates, effort, processes=2)
+    taken = time.monotonic() - began
+    assert started == [1]
+    measure_in_fresh_processes(
+        DEVICE, WORKLOAD, artifact(folder, "model"), candidates, effort, processes=2, seconds=taken + 0.5
+    )
+    assert started == [1]
+
+
 def test_peak_memory_follows_the_size_of_the_model(folder):
     small = peak_memory(DEVICE, WORKLOAD, artifact(folder, "small"))
     large = peak_memory(DEVICE, WORKLOAD, artifact(folder, "large"))

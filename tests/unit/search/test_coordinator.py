@@ -15,6 +15,7 @@ from search import service
 from search.budget import AUDIT_SECONDS
 from search.budget import FEW_AUDITS
 from search.budget import FINALISTS
+from search.budget import SHORT_FINALISTS
 from search.budget import budget_state
 from search.pareto import non_dominated
 from search.standing import standings
@@ -112,6 +113,18 @@ def test_the_search_stops_early_enough_for_the_trial_that_was_begun_last():
     assert budget_state(600.0, None, 600.0 - finish - 5.0, ["baseline"] * 3, durations).search_is_over
     short = budget_state(60.0, None, 3.0, ["baseline"] * 3, {"evaluate": [20.0], "measure": [10.0]})
     assert not short.search_is_over, "however long a trial takes, there is a search"
+
+
+def test_a_short_job_measures_few_models_at_the_end_so_that_there_is_a_search(bench):
+    bench.seconds, bench.slow_learning = 4.0, 100.0
+    job_id = bench.submit(strategy="guided", goal={"max_drop": 0.02}, budget={"seconds": 300})
+    job = bench.run(job_id)
+    assert job.state == "succeeded", job.error
+    trials = bench.trials(job_id)
+    assert {trial.source for trial in trials} - {"baseline", "preset"}, "nothing was searched"
+    confirmed = [trial for trial in trials if trial.final_measurement and trial.source != "baseline"]
+    assert 1 <= len(confirmed) <= SHORT_FINALISTS + 1, "the best one and the front's"
+    assert job.summary["wall_seconds"]["total"] <= 310
 
 
 def test_little_time_is_not_spent_on_exploring(bench):

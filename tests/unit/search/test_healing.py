@@ -6,6 +6,8 @@ import pytest
 from sqlmodel import select
 
 from compressors.recipe import Recipe
+from compressors.recipe import RecipeCandidate
+from compressors.recipe import candidate_digest
 from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import Step
@@ -16,6 +18,8 @@ from search.budget import LEAST_SEARCH
 from search.budget import BudgetState
 from search.budget import loan
 from search.healing import Healing
+from search.job_context import job_context
+from search.outcomes import kept_model
 from search.race import LEAST_TURN_SECONDS
 from search.race import SCOUTS
 from search.race import SHORTEST_SECONDS
@@ -29,6 +33,7 @@ from search.requests import Goal
 from search.requests import JobRequest
 from search.requests import Recover
 from search.shapes import FASTER
+from search.shapes import in_formats
 from tests.unit.search.recoveries import GOAL
 from tests.unit.search.recoveries import SEARCH
 from tests.unit.search.recoveries import recoveries
@@ -125,18 +130,34 @@ def test_after_a_training_that_was_worth_nothing_the_shape_is_tried_as_it_was(be
     assert useless.key in bench.useless
     healed = {trial.candidate["recipe"]["weights"] for trial in bench.trials(job_id) if trial.source == "recovery"}
     assert useless.output["weights"] not in healed
-    assert healed
+    assert healed - {None}
     shape = useless.payload["place"][1]
     assert [step.payload["place"][1] for step in recoveries(bench, job_id)].count(shape) == 1
-    layers = [layer["feed_forward"]["intermediate_size"] for layer in useless.payload["recipe"]["layers"]]
-    as_it_was = [
-        trial
-        for trial in bench.trials(job_id)
-        if trial.candidate.get("recipe")
-        and trial.candidate["recipe"]["weights"] is None
-        and [layer["feed_forward"]["intermediate_size"] for layer in trial.candidate["recipe"]["layers"]] == layers
-    ]
-    assert len(as_it_was) >= 2, "in each number format"
+    with bench.database.read_session() as session:
+        space = job_context(session.get(Job, job_id)).space
+    as_it_was = in_formats(kept_model(useless.payload, useless.output), space)
+    wanted = {candidate_digest(RecipeCandidate(recipe=recipe)) for recipe in as_it_was}
+    assert len(wanted) == 2, "in each number format"
+    assert wanted <= {trial.digest for trial in bench.trials(job_id) if trial.state in {"complete", "rejected"}}
+
+
+def test_what_a_training_in_vain_leaves():
+    output = {"improved": False, "weights": "w" * 64}
+    shape = Recipe(layers=({}, {}), criterion="taylor", compensation="none").model_dump(mode="json")
+    as_it_was = kept_model({"recipe": shape}, output)
+    assert as_it_was.weights is None
+    assert as_it_was.criterion == "obs", "gradients are known to trainings only"
+    assert kept_model({"recipe": shape, "parent": shape}, output).weights == "w" * 64, "cut from a healed model"
+    assert kept_model({"recipe": shape}, output | {"improved": True}).weights == "w" * 64
+
+
+def test_what_the_search_borrowed_and_did_not_use_is_given_back(bench):
+    bench.slow_learning = 200.0
+    job_id = bench.submit(strategy="guided", goal=GOAL, budget={"seconds": 600, "trials": 6})
+    job = bench.run(job_id)
+    assert job.state == "succeeded", job.error
+    assert job.prepared["lent"] < 5
+    assert job.prepared["recovery"]["budget"] > 295
 
 
 def test_shapes_are_faster_than_the_best_model_of_the_search(bench):
@@ -257,6 +278,8 @@ def test_what_did_not_train_says_how_far_others_may_go():
     assert after((1, lost_little)).weights is None
     others = {"goal": {"max_latency_ms": 5.0}}
     assert after((1, lost_little), **others).place[1] != 1
+    fastest_held = [(shape, lost_little) for shape in (1, 3, 4)]
+    assert after(*fastest_held) is None, "nothing slower than what is held is trained"
     everything = [(shape, lost_little) for shape in range(len(LANES))]
     assert after(*everything) is None
 
@@ -349,11 +372,14 @@ def test_a_search_that_learning_has_left_no_time_takes_some_from_the_training(be
 
 def test_what_a_search_borrows_has_limits():
     def at_start(remaining):
-        return BudgetState(elapsed=0, remaining=remaining, reserve=100, audits=0, trials=0, trial_limit=None)
+        return BudgetState(
+            elapsed=0, remaining=remaining, reserve=100, finalists=0, audits=0, trials=0, trial_limit=None
+        )
 
     assert loan(at_start(100 + LEAST_SEARCH * 600), 600, 300) == 0
     assert loan(at_start(100 + LEAST_SEARCH * 600 - 20), 600, 300) == pytest.approx(20)
-    assert loan(at_start(0), 600, 300) == LARGEST_LOAN * 300
+    assert loan(at_start(40), 600, 300) == LARGEST_LOAN * 300
+    assert loan(at_start(0), 600, 300) == 0, "there would be no search all the same"
 
 
 @pytest.mark.parametrize(

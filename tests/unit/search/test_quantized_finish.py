@@ -184,13 +184,25 @@ def test_what_trainings_take_besides_is_not_trained(bench):
     job_id = bench.submit(recover={"seconds": 1200}, **SEARCH)
     bench.run(job_id)
     steps = recoveries(bench, job_id)
-    assert _overhead(steps[:1]) == 0.0, "the first runs the dense model as well"
+    assert _overhead(steps[:1], 1e6) == 0.0, "the first runs the dense model as well"
     for step, besides in zip(steps, (60.0, 5.0, 500.0, 7.0), strict=False):
         step.finished_at = step.started_at + timedelta(seconds=step.output["seconds"] + besides)
     steps[3].payload |= {"place": [3, 0]}
-    assert _overhead(steps[:4]) == pytest.approx(7.0)
+    assert _overhead(steps[:4], 1e6) == pytest.approx(7.0)
+    trained = sum(step.output["seconds"] for step in steps[:2])
+    steps[1].finished_at += timedelta(hours=8)  # the service was off
+    assert _overhead(steps[:2], trained + 9.0) == pytest.approx(9.0), "no more than the stage has worked"
     steps[1].output = None  # failed
-    assert _overhead(steps[:2]) == 0.0
+    assert _overhead(steps[:2], 1e6) == 0.0
+
+
+def test_models_that_lose_by_rounding_keep_the_time_for_finishes_though_they_are_no_answer(bench):
+    bench.rounding = 0.03
+    job_id = bench.submit(recover={"seconds": 1200}, **SEARCH)
+    bench.run(job_id)
+    steps = [step for step in recoveries(bench, job_id) if not step.payload.get("finish")]
+    assert sum(step.payload["seconds"] for step in steps) <= 1200 * (1 - FINISH_SHARE)
+    assert finish_steps(bench, job_id), "of the winner, which is an answer in floating point"
 
 
 def test_ticking_again_finishes_nothing_twice(bench):

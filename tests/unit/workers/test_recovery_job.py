@@ -303,6 +303,6 @@ def test_an_embedding_model_shrinks_step_by_step_without_labels(service_: Servic
     assert job.state == "succeeded", job.error
     healed = [trial for trial in service_.rows(Trial, job_id=job_id) if trial.source == "recovery"]
     improved = {output["weights"] for output in done.values() if output["improved"]}
-    assert {trial.candidate["recipe"]["weights"] for trial in healed} == improved
+    assert {trial.candidate["recipe"]["weights"] for trial in healed} - {None} == improved
     assert all(trial.state in {"complete", "rejected"} for trial in healed)
     assert all(trial.quality["metric"] != "accuracy" for trial in healed)
