@@ -15,6 +15,8 @@ SHORT_RESERVE = 0.33
 SHORT_AUDITS = 1
 LARGEST_LAST_TRIAL = 0.1
 """Part of the total time that is kept for the trial that was begun last."""
+SLACK = 0.01
+"""Part of the total time that nothing is planned for: steps wait for their worker, and estimates are missed."""
 CONFIRM_OVER_TRIAL = 3.0
 """A confirmation repeats evaluation and measurement in several fresh processes."""
 AUDIT_SECONDS = 11.0
@@ -110,7 +112,7 @@ def budget_state(
     elif seconds is None or seconds >= LONG_SECONDS:
         audits = ALL_AUDITS
     if seconds is not None:
-        remaining = seconds + lent - elapsed
+        remaining = (1 - SLACK) * seconds + lent - elapsed
         finish = (finalists + baselines) * confirm_seconds(durations) + audits * AUDIT_SECONDS
         last_trial = min(trial_seconds(durations), LARGEST_LAST_TRIAL * seconds)
         reserve = min(finish, share * seconds) + last_trial

@@ -70,6 +70,8 @@ LEAST_TRAINING_SHARE = 0.1
 """The rest of it, where as many shapes train as can be evaluated."""
 EXPECTED_TRAININGS = 8
 """Trainings of a race where there is time: scouts, and halves of the rest until a half is too little."""
+USUAL_OVERHEAD = 5.0
+"""Seconds that a training takes beside its training time, while none but the first has ended."""
 LEAST_SHARE = 0.02
 """A training that would get less of the time than this is not begun."""
 
@@ -349,7 +351,7 @@ def _spent(step: Step) -> float:
 
 
 def _overhead(steps: Sequence[Step], elapsed: float) -> float:
-    """Return what a training takes beside its training time, to load and to cut; 0 while that is not known.
+    """Return what a training takes beside its training time, to load and to cut.
 
     The first one, which runs the dense model as well, says nothing about the others; of one that was interrupted, and
     has waited, the lower median keeps clear.
@@ -364,7 +366,7 @@ def _overhead(steps: Sequence[Step], elapsed: float) -> float:
         if step.output is not None and step.started_at and step.finished_at and place_of(step)[0] > 0
     ]
     others = max(0.0, elapsed - sum(map(_spent, steps)))
-    return min(max(0.0, median_low(found)), others) if found else 0.0
+    return min(max(0.0, median_low(found)) if found else USUAL_OVERHEAD, others)
 
 
 def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:

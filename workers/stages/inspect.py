@@ -34,13 +34,13 @@ class InspectStage(JobStage):
         return context.runner("compute").call("inspect", arguments)
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
-        """Start the job's clock and go on to ``prepare``."""
+        """Start the job's clock, which counts this step as well, and go on to ``prepare``."""
         job = get_job(session, step.job_id)
         if job.state in ENDED:
             return
         job.prepared = output
         job.state = "running"
-        job.started_at = job.started_at or database_now(session)
+        job.started_at = job.started_at or step.started_at or database_now(session)
         append_event(session, job.id, "state", {"state": "running"})
         set_stage(session, job, "prepare")
         create_step(session, job_id=job.id, kind="prepare", key="prepare", queue="compute")

@@ -156,8 +156,8 @@ def test_what_the_search_borrowed_and_did_not_use_is_given_back(bench):
     job_id = bench.submit(strategy="guided", goal=GOAL, budget={"seconds": 600, "trials": 6})
     job = bench.run(job_id)
     assert job.state == "succeeded", job.error
-    assert job.prepared["lent"] < 5
-    assert job.prepared["recovery"]["budget"] > 295
+    assert job.prepared["lent"] < 20, "of 75"
+    assert job.prepared["recovery"]["budget"] > 280
 
 
 def test_shapes_are_faster_than_the_best_model_of_the_search(bench):
