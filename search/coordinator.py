@@ -343,7 +343,8 @@ def _stop_learning_in_time(session: Session, job: Job, now: datetime) -> None:
     if budget.overdue and job.stage != "graphs":
         _borrow(session, job, now)
         budget = current_budget(session, job, now)
-    if not budget.overdue:
+    over = budget.search_is_over if lent_seconds(job) else budget.overdue  # what was lent is for the search
+    if not over:
         return
     append_event(session, job.id, "notice", {"message": OUT_OF_TIME.format(stage=job.stage)})
     if job.stage == "graphs":

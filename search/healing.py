@@ -365,8 +365,9 @@ def _overhead(steps: Sequence[Step], elapsed: float) -> float:
         for step in steps
         if step.output is not None and step.started_at and step.finished_at and place_of(step)[0] > 0
     ]
-    others = max(0.0, elapsed - sum(map(_spent, steps)))
-    return min(max(0.0, median_low(found)) if found else USUAL_OVERHEAD, others)
+    if not found:
+        return USUAL_OVERHEAD
+    return min(max(0.0, median_low(found)), max(0.0, elapsed - sum(map(_spent, steps))))
 
 
 def _evaluation_seconds(session: Session, job: Job, models: int, space: SearchSpace) -> float:

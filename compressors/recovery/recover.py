@@ -96,10 +96,10 @@ def recover(
     Raises:
         InvalidInputError: the teacher does not fit the data or the losses.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     threads = torch.get_num_threads()
     try:
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         return _recover(student, teacher, data, config, checkpoint_dir, on_progress, should_stop, evaluate, clock)
     finally:
         torch.set_num_threads(threads)

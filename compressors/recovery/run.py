@@ -1,5 +1,6 @@
 """The state of one recovery, and its single step."""
 
+import math
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -39,7 +40,9 @@ _EVALUATION_SHARE = 0.15
 """Part of the time that evaluations may take."""
 _FEWEST_EVALUATIONS = 2
 """A learning curve is fitted to no fewer points."""
-_TIMED_BATCHES = 6
+_TIMED_BATCHES = 4
+_PACE_SHARE = 0.03
+"""Part of the time after which no further pace is tried."""
 _STEADY_STEPS = 8
 """Steps after which their mean duration is trusted more than the planned one."""
 
@@ -167,8 +170,12 @@ class Run:
     def _resume(self, position: Position, groups: dict[str, dict[str, Tensor]]) -> None:
         self.position = position
         self.position.evaluations = position.evaluations or self.config.evaluations
-        if position.threads:
-            self._set_pace(Pace(min(position.threads, torch.get_num_threads()), position.precision))
+        allowed, threads = candidate_precisions(self.config), torch.get_num_threads()
+        precision = position.precision or allowed[-1]  # files of before have none: auto took bf16 where there are tiles
+        self._set_pace(
+            Pace(min(position.threads or threads, threads), precision if precision in allowed else allowed[0])
+        )
+        position.threads, position.precision = self.pace.threads, self.pace.precision
         self.plan = Plan(position.steps, position.step, position.progress)
         self._planned_step_seconds = position.seconds / max(1, position.step)
         self._load(groups["model"])
@@ -212,10 +219,16 @@ class Run:
         """Take the pace at which steps are fastest; return the seconds of one."""
         threads = torch.get_num_threads()
         fewest = FEWEST_THREADS if self.config.threads is None else threads
+        started, limit = self._now(), _PACE_SHARE * (self.config.seconds or 0.0)
+        warm = set[str]()  # by precision: the first pass pays for allocations and kernels, whatever the threads
 
         def step_seconds(pace: Pace) -> float:
+            if warm and self._now() - started > limit:
+                return math.inf
             self._set_pace(pace)
-            return self._measure_step()
+            seconds = self._measure_step(warm=pace.precision in warm)
+            warm.add(pace.precision)
+            return seconds
 
         pace, seconds = fastest(threads, candidate_precisions(self.config), step_seconds, fewest=fewest)
         self._set_pace(pace)
@@ -226,8 +239,12 @@ class Run:
         self._objective.precision = pace.precision
         torch.set_num_threads(pace.threads)
 
-    def _measure_step(self) -> float:
-        """Time real steps on batches from short to long, then put everything back."""
+    def _measure_step(self, *, warm: bool) -> float:
+        """Time real steps on batches from short to long, then put everything back.
+
+        Args:
+            warm: Such steps were taken before: no round for allocations and kernels that are compiled on first use.
+        """
         saved = _copy(self.parameters)
         order = sorted(range(len(self._lengths)), key=lambda row: self._lengths[row])
         size = self.config.batch_size
@@ -235,9 +252,9 @@ class Run:
         chosen = [batches[(2 * i + 1) * len(batches) // (2 * _TIMED_BATCHES)] for i in range(_TIMED_BATCHES)]
         self.plan = Plan(1)
         self.student.train()
-        for repeat in range(2):  # the first round pays for allocations and kernels that are compiled on first use
+        for _ in range(1 if warm else 2):
             started = self._now()
-            for rows in chosen[:2] if repeat == 0 else chosen:
+            for rows in chosen:
                 self._update(rows)
         seconds = (self._now() - started) / len(chosen)
         self._load(saved)

@@ -123,10 +123,9 @@ def measure_in_fresh_processes(
     chosen = [_choose([attempt[index] for attempt in attempts], processes) for index in range(len(candidates))]
     combined = _combine(candidates, chosen)
     if memory:
-        starting = max(0.0, deadline.last - attempts[-1][0].measurement.seconds)
-        combined = _with_memory(
-            device, workload, candidates, combined, feeds, waiting, _Deadline(deadline.end, starting)
-        )
+        raced = max(result.measurement.seconds for result in attempts[-1])
+        deadline.last = max(0.0, deadline.last - raced)  # what starting one takes
+        combined = _with_memory(device, workload, candidates, combined, feeds, waiting, deadline)
     # Only the first process counted operators, and it may have been too noisy to be among the chosen.
     return {
         name: MeasuredCandidate(_with_operators(result.measurement, first.measurement), result.samples)

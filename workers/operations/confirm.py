@@ -76,7 +76,8 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     measured = {name: found.measurement for name, found in timed.items()}
     if inputs.objective == "peak_memory":
         context.progress({"doing": f"measuring the memory of {len(artifacts)} models in fresh processes"})
-        measured = _compare_memory(inputs, artifacts, measured, feeds)
+        left = arguments["max_seconds"] and arguments["max_seconds"] - (time.monotonic() - started)
+        measured = _compare_memory(inputs, artifacts, measured, feeds, left)
     results = {}
     for name, found in timed.items():
         path = samples_path(inputs, f"final.{name}")
@@ -89,12 +90,20 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
 
 
 def _compare_memory(
-    inputs: JobInputs, artifacts: Mapping[str, Artifact], timed: Mapping[str, Measurement], feeds: Feeds
+    inputs: JobInputs,
+    artifacts: Mapping[str, Artifact],
+    timed: Mapping[str, Measurement],
+    feeds: Feeds,
+    left: float | None,
 ) -> dict[str, Measurement]:
+    """Compare in as many processes as there is time for in ``left`` seconds, at least two for each model."""
     device, workload = inputs.device, inputs.workload
-    reference = reference_memory(device, workload, reference_artifact(inputs), MEMORY_PROCESSES, feeds=feeds)
+    processes = MEMORY_PROCESSES
+    if left is not None:
+        processes = min(MEMORY_PROCESSES, max(2, int(left / STARTING_SECONDS / (len(artifacts) + 2))))
+    reference = reference_memory(device, workload, reference_artifact(inputs), processes, feeds=feeds)
     taken = {
-        name: repeat_peak_memory(device, workload, artifact, MEMORY_PROCESSES, feeds=feeds)
+        name: repeat_peak_memory(device, workload, artifact, processes, feeds=feeds)
         for name, artifact in artifacts.items()
     }
     return {name: by_memory(timed[name], taken[name], reference) for name in artifacts}

@@ -1,5 +1,8 @@
 """First look: does the model load, does the data fit it? Bad input ends here, within seconds."""
 
+import time
+from datetime import timedelta
+
 from sqlmodel import Session
 
 from infra.database.clock import database_now
@@ -15,6 +18,8 @@ from workers.stages.base import JobStage
 from workers.stages.inputs import get_job
 from workers.stages.inputs import job_inputs
 
+WORKED = "inspect_seconds"
+
 
 class InspectStage(JobStage):
     """Loads model and data in a runner and describes them."""
@@ -22,7 +27,7 @@ class InspectStage(JobStage):
     kind = "inspect"
 
     def work(self, context: StageContext) -> JsonObject:
-        """Return anatomy, device capabilities, splits and whether there are labels."""
+        """Return anatomy, device capabilities, splits and whether there are labels, and the seconds that it took."""
         inputs = job_inputs(context)
         with context.read_session() as session:
             job = get_job(session, context.step.job_id)
@@ -31,16 +36,19 @@ class InspectStage(JobStage):
             "inputs": inputs.model_dump(mode="json"),
             "training": None if training is None else training.model_dump(mode="json"),
         }
-        return context.runner("compute").call("inspect", arguments)
+        started = time.monotonic()
+        found = context.runner("compute").call("inspect", arguments)
+        return found | {WORKED: time.monotonic() - started}
 
     def finish(self, session: Session, step: Step, output: JsonObject) -> None:
-        """Start the job's clock, which counts this step as well, and go on to ``prepare``."""
+        """Start the job's clock, which counts the work of this step but no waiting for it, and go on to ``prepare``."""
         job = get_job(session, step.job_id)
         if job.state in ENDED:
             return
+        worked = timedelta(seconds=output.pop(WORKED, 0.0))
         job.prepared = output
         job.state = "running"
-        job.started_at = job.started_at or step.started_at or database_now(session)
+        job.started_at = job.started_at or database_now(session) - worked
         append_event(session, job.id, "state", {"state": "running"})
         set_stage(session, job, "prepare")
         create_step(session, job_id=job.id, kind="prepare", key="prepare", queue="compute")

@@ -218,11 +218,12 @@ def test_numbers_are_those_of_the_code() -> None:
         ],
         "reading-results.md": [
             f"±{standing.LARGEST_HALF_WIDTH:.0%}".replace("%", " %"),
-            f"to {words[budget.FINALISTS]} points of the front",
+            f"to {words[budget.FINALISTS]} points of the front ({words[budget.SHORT_FINALISTS]} in jobs of less",
         ],
         "how-it-works.md": [
             f"at most {data.CALIBRATION_EXAMPLES} calibration texts",
             f"at most {budget.LARGEST_RESERVE:.0%}, is kept".replace("%", " %"),
+            f"least {budget.LEAST_SEARCH:.0%} of the budget".replace("%", " %"),
             f"above {words[1 + round(promote.GOAL_MARGIN)]} the drop",
             f"in {words[confirm.PROCESSES]} fresh processes",
             f"up to {words[confirm.PROCESSES + repeated.EXTRA_PROCESSES]} when",

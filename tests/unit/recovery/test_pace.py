@@ -1,5 +1,7 @@
 """Threads and arithmetic of a training are those in which its steps are fastest here."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -52,7 +54,8 @@ def test_a_training_takes_the_arithmetic_that_it_timed(classifier, texts, studen
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     timed = {}
 
-    def seconds(run):
+    def seconds(run, warm):
+        assert warm == (run.pace.precision in timed)
         timed[run.pace.precision] = {"f32": 0.02, "bf16": 0.01}[run.pace.precision]
         return timed[run.pace.precision]
 
@@ -72,10 +75,40 @@ def test_a_resumed_run_goes_on_at_its_pace_and_threads_are_given_back(
         "compressors.recovery.run.fastest", lambda threads, precisions, step_seconds, fewest: (Pace(2, "bf16"), 0.05)
     )
     data, teacher = prepare(texts, TIMED), LiveTeacher(classifier, ())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     stopped = recover(student_of(classifier), teacher, data, TIMED, checkpoint_dir=tmp_path, should_stop=lambda: True)
     assert stopped.precision == "bf16"
     assert torch.get_num_threads() == 4
     student = student_of(classifier)
     again = Run(student, teacher, data, TIMED, None, tmp_path, fingerprint(student, data, TIMED))
     assert again.pace == Pace(2, "bf16")
+    assert again.position.precision == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    student = student_of(classifier)
+    elsewhere = Run(student, teacher, data, TIMED, None, tmp_path, fingerprint(student, data, TIMED))
+    assert elsewhere.pace.precision == "f32", "there are no tiles here"
     torch.set_num_threads(1)
+
+
+def test_no_further_pace_is_tried_when_that_takes_too_long(classifier, texts, student_of, monkeypatch):
+    torch.set_num_threads(8)
+    tried, clock = [], itertools.count()
+
+    def slowly(run, warm):
+        tried.append((run.pace.threads, warm))
+        return 1.0
+
+    monkeypatch.setattr(Run, "_measure_step", slowly)
+    data, teacher = prepare(texts, TIMED), LiveTeacher(classifier, ())
+    recover(student_of(classifier), teacher, data, TIMED, clock=lambda: float(next(clock)))
+    assert tried == [(8, False)]
+    tried.clear()
+    recover(student_of(classifier), teacher, data, TIMED, clock=lambda: 0.0, should_stop=lambda: True)
+    assert tried == [(8, False), (4, True)]
+    torch.set_num_threads(1)
+
+
+def test_threads_that_were_asked_for_are_given_back(classifier, texts, student_of):
+    config = TIMED.model_copy(update={"seconds": None, "steps": 1, "threads": 2})
+    recover(student_of(classifier), LiveTeacher(classifier, ()), prepare(texts, config), config)
+    assert torch.get_num_threads() == 1

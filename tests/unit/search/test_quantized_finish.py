@@ -185,6 +185,7 @@ def test_what_trainings_take_besides_is_not_trained(bench):
     job_id = bench.submit(recover={"seconds": 1200}, **SEARCH)
     bench.run(job_id)
     steps = recoveries(bench, job_id)
+    assert _overhead([], 0.0) == USUAL_OVERHEAD
     assert _overhead(steps[:1], 1e6) == USUAL_OVERHEAD, "the first runs the dense model as well"
     for step, besides in zip(steps, (60.0, 5.0, 500.0, 7.0), strict=False):
         step.finished_at = step.started_at + timedelta(seconds=step.output["seconds"] + besides)
