@@ -42,14 +42,12 @@ def finish_candidates(
         goal: The request's goal.
         finished: Shapes (:func:`shape_digest`) that have had their finish.
     """
-    floating = {_weights(record): record for record in records if not is_int8(record)}
     best: dict[str, tuple[TrialRecord, TrialRecord]] = {}
-    for record in records:
-        other = floating.get(_weights(record))
-        if other is None or other.loss is None or record.recipe is None or not is_trained(record):
+    for record, other in _rounded_pairs(records):
+        if other.loss is None or record.recipe is None:
             continue
         shape = shape_digest(record.recipe)
-        if is_int8(record) and shape not in finished and (shape not in best or other.loss < _loss(best[shape][1])):
+        if shape not in finished and (shape not in best or other.loss < _loss(best[shape][1])):
             best[shape] = record, other
     found = [
         pair for pair in best.values() if _loses_by_rounding(*pair, goal) and _may_be_on_front(*pair, records, goal)
@@ -61,13 +59,7 @@ def finish_candidates(
 
 def lose_by_rounding(records: Sequence[TrialRecord], goal: Goal) -> bool:
     """Whether a trained model loses more than its share in int8, be it an answer or not."""
-    floating = {_weights(record): record for record in records if not is_int8(record)}
-    rounded = [record for record in records if is_trained(record) and is_int8(record)]
-    return any(
-        _loses_by_rounding(record, floating[_weights(record)], goal)
-        for record in rounded
-        if _weights(record) in floating
-    )
+    return any(_loses_by_rounding(record, other, goal) for record, other in _rounded_pairs(records))
 
 
 def shape_digest(recipe: Recipe) -> str:
@@ -85,6 +77,16 @@ def is_int8(record: TrialRecord) -> bool:
 def is_trained(record: TrialRecord) -> bool:
     """Whether the model has weights that a training has brought."""
     return _weights(record) is not None
+
+
+def _rounded_pairs(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, TrialRecord]]:
+    """Return every trained int8 model with the model of the same weights that is not rounded."""
+    floating = {_weights(record): record for record in records if not is_int8(record)}
+    return [
+        (record, floating[_weights(record)])
+        for record in records
+        if is_trained(record) and is_int8(record) and _weights(record) in floating
+    ]
 
 
 def _loses_by_rounding(record: TrialRecord, other: TrialRecord, goal: Goal) -> bool:

@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,6 +117,13 @@ def describe_devices(database: Database, names: Collection[str], *, only_host: b
     return found
 
 
+def tell(found: Mapping[str, Capabilities], good: str) -> None:
+    """Print a line for each device that was looked at; ``good``: the word for one that is available here."""
+    for name, capabilities in found.items():
+        state = good if capabilities.available else f"not available on this host: {capabilities.reason}"
+        sys.stdout.write(f"{name}: {state}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describe devices in the database of the settings."""
     parser = argparse.ArgumentParser(prog="python -m workers.device_description", description=__doc__)
@@ -129,9 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.explain())
     finally:
         database.dispose()
-    for name, capabilities in found.items():
-        state = "available" if capabilities.available else f"not available on this host: {capabilities.reason}"
-        sys.stdout.write(f"{name}: {state}\n")
+    tell(found, "available")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ With names, only these devices are looked at: on a host that shares its database
 """
 
 import argparse
-import sys
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from workers.device_description import locked
 from workers.device_description import look_at
 from workers.device_description import note
 from workers.device_description import profile_of
+from workers.device_description import tell
 
 LOCAL_DEVICES = {"local-cpu": "onnxruntime", "local-openvino": "openvino", "local-cuda": "torch_cuda"}
 """Names of the devices of a host and the profilers behind them."""
@@ -75,9 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     database = Database(settings.database_url)
     found = register_local_devices(database, only_host=settings.embedded, names=names)
     database.dispose()
-    for name, capabilities in found.items():
-        state = "registered" if capabilities.available else f"not available on this host: {capabilities.reason}"
-        sys.stdout.write(f"{name}: {state}\n")
+    tell(found, "registered")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import hashlib
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -96,56 +98,49 @@ def recover(
     Raises:
         InvalidInputError: the teacher does not fit the data or the losses.
     """
-    threads = torch.get_num_threads()
+    with _threads(config.threads):
+        if isinstance(teacher, TeacherCache):
+            teacher.check(data.examples)
+        run = Run(student, teacher, data, config, evaluate, checkpoint_dir, fingerprint(student, data, config), clock)
+        stopped: Literal["finished", "patience", "cancelled"] = "finished"
+        while not run.plan.finished:
+            loss = run.step()
+            if on_progress is not None:
+                left = (run.plan.steps - run.plan.step) * run.step_seconds
+                position = run.position
+                on_progress(Progress(run.plan.step, run.plan.steps, position.seconds, left, loss, position.best_score))
+            if run.out_of_patience:
+                stopped = "patience"
+                break
+            if should_stop is not None and should_stop():
+                stopped = "cancelled"
+                break
+        run.checkpoint()
+        student.load_state_dict(run.best, strict=False)
+        position = run.position
+        return RecoveryResult(
+            state_dict=dict(student.eval().state_dict()),
+            curve=list(position.curve),
+            start_score=position.start_score,
+            best_score=position.best_score,
+            best_step=position.best_step,
+            steps=run.plan.step,
+            seconds=position.seconds,
+            stopped=stopped,
+            precision=run.pace.precision,
+        )
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use ``count`` threads, or as many as it does; afterwards it uses as many as before."""
+    before = torch.get_num_threads()
     try:
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        return _recover(student, teacher, data, config, checkpoint_dir, on_progress, should_stop, evaluate, clock)
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
     finally:
-        torch.set_num_threads(threads)
-
-
-def _recover(
-    student: CompressedEncoder,
-    teacher: Teacher,
-    data: PreparedData,
-    config: RecoveryConfig,
-    checkpoint_dir: Path | None,
-    on_progress: Callable[[Progress], None] | None,
-    should_stop: Callable[[], bool] | None,
-    evaluate: Evaluate | None,
-    clock: Callable[[], float],
-) -> RecoveryResult:
-    if isinstance(teacher, TeacherCache):
-        teacher.check(data.examples)
-    run = Run(student, teacher, data, config, evaluate, checkpoint_dir, fingerprint(student, data, config), clock)
-    stopped: Literal["finished", "patience", "cancelled"] = "finished"
-    while not run.plan.finished:
-        loss = run.step()
-        if on_progress is not None:
-            left = (run.plan.steps - run.plan.step) * run.step_seconds
-            position = run.position
-            on_progress(Progress(run.plan.step, run.plan.steps, position.seconds, left, loss, position.best_score))
-        if run.out_of_patience:
-            stopped = "patience"
-            break
-        if should_stop is not None and should_stop():
-            stopped = "cancelled"
-            break
-    run.checkpoint()
-    student.load_state_dict(run.best, strict=False)
-    position = run.position
-    return RecoveryResult(
-        state_dict=dict(student.eval().state_dict()),
-        curve=list(position.curve),
-        start_score=position.start_score,
-        best_score=position.best_score,
-        best_step=position.best_step,
-        steps=run.plan.step,
-        seconds=position.seconds,
-        stopped=stopped,
-        precision=run.pace.precision,
-    )
+        torch.set_num_threads(before)
 
 
 def fingerprint(student: CompressedEncoder, data: PreparedData, config: RecoveryConfig) -> str:

@@ -58,7 +58,7 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     for number, (name, artifact) in enumerate(artifacts.items(), start=1):
         context.progress({"doing": f"held-out quality, {number} of {len(artifacts)}"})
         holdout[name] = _holdout(inputs, artifact, data)
-    left = arguments["max_seconds"] and arguments["max_seconds"] - (time.monotonic() - started)
+    left = _left(arguments["max_seconds"], started)
     context.progress({"doing": f"measuring {len(artifacts)} models in fresh processes"})
     feeds = load_timing_feeds(inputs)
     timed = measure_in_fresh_processes(
@@ -76,8 +76,7 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
     measured = {name: found.measurement for name, found in timed.items()}
     if inputs.objective == "peak_memory":
         context.progress({"doing": f"measuring the memory of {len(artifacts)} models in fresh processes"})
-        left = arguments["max_seconds"] and arguments["max_seconds"] - (time.monotonic() - started)
-        measured = _compare_memory(inputs, artifacts, measured, feeds, left)
+        measured = _compare_memory(inputs, artifacts, measured, feeds, _left(arguments["max_seconds"], started))
     results = {}
     for name, found in timed.items():
         path = samples_path(inputs, f"final.{name}")
@@ -87,6 +86,11 @@ def confirm(arguments: JsonObject, context: OperationContext) -> JsonObject:
         measurement = final.model_dump(mode="json")
         results[name] = {"holdout": holdout[name], "measurement": measurement, "samples": str(path)}
     return {"results": results}
+
+
+def _left(seconds: float | None, started: float) -> float | None:
+    """Return what is left of ``seconds`` since ``started``, a moment of the monotonic clock; ``None``: no limit."""
+    return seconds and seconds - (time.monotonic() - started)
 
 
 def _compare_memory(
