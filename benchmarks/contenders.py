@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from benchmarks.hand_recipe import FP32
 from benchmarks.hand_recipe import INT8
 from benchmarks.latency_table import real_tokens
 from benchmarks.tables import print_table
+from compressors.export.baselines import BaselineArtifact
 from compressors.export.baselines import build_baseline
+from compressors.export.baselines import quantize_openvino
 from infra.errors import ParetuneError
 from paretune.client import Client
 from paretune.types import Job
@@ -87,15 +90,23 @@ class Verdict:
 
 def baselines(model: Path, scratch: Path, calibration: EncodedTexts, task: Task = TASK) -> list[Contender]:
     """Build what a user could have had in one line, for both runtimes; the first two are the opponents."""
-    feeds = [calibration.batch([index], WORKLOAD.sequence_length) for index in range(len(calibration))]
-    saturating = this_cpu().saturating_int8
+    feeds, cpu = _feeds(calibration), this_cpu()
     found = []
     for name, profiler, title in _BASELINES:
-        built = build_baseline(name, model, task, scratch, calibration_feeds=feeds, saturating=saturating)
-        precision = "bf16" if name == "openvino_bf16" else "f32"
-        artifact = Artifact(path=built.path, format=built.format, precision=precision)
-        found.append(Contender(title, profiler, artifact))
+        built = build_baseline(name, model, task, scratch, feeds, saturating=cpu.saturating_int8, bf16=cpu.fast_bf16)
+        found.append(_contender(title, profiler, built))
     return found
+
+
+def _feeds(calibration: EncodedTexts) -> list[Feeds]:
+    return [calibration.batch([index], WORKLOAD.sequence_length) for index in range(len(calibration))]
+
+
+def _contender(title: str, profiler: str, built: BaselineArtifact) -> Contender:
+    """Name the hint that the file is run with, where its title does not."""
+    if built.precision == "bf16" and "bf16" not in title:
+        title = title.replace(", OpenVINO", ", bf16 hint, OpenVINO")
+    return Contender(title, profiler, Artifact(path=built.path, format=built.format, precision=built.precision))
 
 
 def downloaded(
@@ -128,12 +139,15 @@ def downloaded(
     )
 
 
-def by_hand(folder: Path) -> list[Contender]:
-    """Return the files of ``benchmarks.hand_recipe``."""
+def by_hand(folder: Path, scratch: Path, calibration: EncodedTexts) -> list[Contender]:
+    """Return the files of ``benchmarks.hand_recipe``, and what NNCF makes of them."""
+    rounded = quantize_openvino(folder / FP32, scratch / "hand_int8.xml", _feeds(calibration))
+    hinted = replace(rounded, precision="bf16" if this_cpu().fast_bf16 else "f32")
     return [
         Contender("by hand, int8, ONNX Runtime", "onnxruntime", Artifact(path=folder / INT8)),
         Contender("by hand, fp32, OpenVINO", "openvino", Artifact(path=folder / FP32)),
         Contender("by hand, bf16 hint, OpenVINO", "openvino", Artifact(path=folder / FP32, precision="bf16")),
+        _contender("by hand, NNCF int8, OpenVINO", "openvino", hinted),
     ]
 
 

@@ -59,7 +59,7 @@ def main() -> None:
         train = read_examples(arguments.data / "train.jsonl", text_column="text")
         calibration = encode(arguments.model, train.select(np.arange(CALIBRATION_TEXTS, dtype=np.int64)))
         others = baselines(arguments.model, Path(scratch), calibration)
-        others += by_hand(arguments.hand) if arguments.hand else []
+        others += by_hand(arguments.hand, Path(scratch), calibration) if arguments.hand else []
         verdicts = judge([*others, *ours], encode(arguments.model, test), test, arguments.seconds)
     print_comparison(verdicts)
     print_promises(verdicts)

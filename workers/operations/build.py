@@ -79,6 +79,7 @@ def _build_baseline(inputs: JobInputs, candidate: BaselineCandidate, context: Op
         path = dense if known else build_torch_baseline(candidate.name, inputs.model, inputs.task, directory)
         return Artifact(path=path, format="torch")
     work = bench(inputs, context)
+    capabilities = get_profiler(inputs.device.profiler).describe()
     texts = {"int8_static": work.range_texts, "openvino_int8": work.calibration_feeds}.get(candidate.name)
     built = build_baseline(
         candidate.name,
@@ -86,10 +87,7 @@ def _build_baseline(inputs: JobInputs, candidate: BaselineCandidate, context: Op
         inputs.task,
         directory,
         calibration_feeds=texts() if texts else None,
-        saturating=get_profiler(inputs.device.profiler).describe().saturating_int8,
+        saturating=capabilities.saturating_int8,
+        bf16="bf16" in capabilities.precisions,
     )
-    return Artifact(
-        path=built.path,
-        format="onnx" if built.format == "onnx" else "openvino_ir",
-        precision="bf16" if candidate.name == "openvino_bf16" else "f32",
-    )
+    return Artifact(path=built.path, format=built.format, precision=built.precision)
