@@ -1,6 +1,7 @@
 """Time of one branch before any candidate was measured: from the device's table, or from counting operations."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,14 +26,12 @@ _times: Remembered[float] = Remembered(20_000)
 class BranchCosts(Protocol):
     """Where times of branches come from; all times are fractions of the dense reference's time."""
 
-    @property
-    def fixed(self) -> float:
-        """Time of a model without branches."""
+    def fixed(self, precision: Precision) -> float:
+        """Return the time of a model without branches."""
         ...
 
-    @property
-    def layer(self) -> float:
-        """Part of ``fixed`` that removing one whole layer saves."""
+    def layer(self, precision: Precision) -> float:
+        """Return the part of :meth:`fixed` that removing one whole layer saves."""
         ...
 
     @property
@@ -60,7 +59,8 @@ class TableCosts:
     """Times from a measured :class:`BranchTable`; widths that were not measured are interpolated.
 
     A low-rank branch that was not measured costs what its share of the multiplications costs at full rank, times what
-    the measured ranks cost beyond theirs; formats that were not measured cost what 32-bit floating point costs.
+    the measured ranks cost beyond theirs; formats that were not measured cost what 32-bit floating point costs. An
+    arithmetic that was not measured has the fixed times of fp32.
     :class:`search.latency_model.LatencyModel` corrects this from the candidates that are measured later.
     """
 
@@ -73,15 +73,13 @@ class TableCosts:
         """See :class:`BranchCosts`."""
         return context_key(self.table, self.anatomy)
 
-    @property
-    def fixed(self) -> float:
+    def fixed(self, precision: Precision) -> float:
         """See :class:`BranchCosts`."""
-        return self.table.fixed
+        return _in_arithmetic(self.table.fixed, precision)
 
-    @property
-    def layer(self) -> float:
+    def layer(self, precision: Precision) -> float:
         """See :class:`BranchCosts`."""
-        return self.table.layer
+        return _in_arithmetic(self.table.layer, precision)
 
     @property
     def standard_error(self) -> float:
@@ -147,8 +145,8 @@ class CountedCosts:
 
     anatomy: Anatomy
     workload: Workload
-    fixed: float = 0.15
-    layer: float = 0.0
+    share: float = 0.15
+    """Of what is no branch."""
     measured: bool = False
     standard_error: float = 0.0
 
@@ -156,6 +154,14 @@ class CountedCosts:
     def key(self) -> str:
         """See :class:`BranchCosts`."""
         return context_key(self.anatomy, self.workload)
+
+    def fixed(self, precision: Precision) -> float:
+        """See :class:`BranchCosts`."""
+        return self.share
+
+    def layer(self, precision: Precision) -> float:
+        """See :class:`BranchCosts`; the norms are not counted."""
+        return 0.0
 
     def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
         """See :class:`BranchCosts`."""
@@ -167,7 +173,11 @@ class CountedCosts:
         )
         speed = 1.0 if recipe.bits == 32 and precision == "f32" else 0.4
         part = _operations(recipe, self.anatomy, layer, self.workload) / total
-        return (1.0 - self.fixed) * part * share * speed
+        return (1.0 - self.share) * part * share * speed
+
+
+def _in_arithmetic(times: Mapping[Precision, float], precision: Precision) -> float:
+    return times.get(precision, times.get("f32", 0.0))
 
 
 def _full_width(anatomy: Anatomy, recipe: BranchRecipe, layer: int) -> int:

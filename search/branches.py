@@ -59,10 +59,10 @@ def allowed_units(database: OptionDatabase, space: SearchSpace, table: BranchTab
         space: Of the job.
         table: Of the device, if it was measured.
     """
-    table = table or BranchTable(fixed=0.0, entries={})
+    table = table or BranchTable(fixed={}, entries={})
     units = []
     for unit in database.units:
-        rewarded = _rewarded(unit, space.anatomy, table)
+        rewarded = _rewarded(unit, space.anatomy, table, space.defaults.precision)
         options = tuple(option for option in rewarded if _allowed(option, unit, space))
         if options:
             error = np.array([option.error for option in options])
@@ -158,8 +158,8 @@ def _allowed(option: Option, unit: Unit, space: SearchSpace) -> bool:
     return needed <= kinds and (recipe.bits in space.bits or width == 0)
 
 
-def _rewarded(unit: Unit, anatomy: Anatomy, table: BranchTable) -> list[Option]:
-    """Return the options whose widths are worth having on the device.
+def _rewarded(unit: Unit, anatomy: Anatomy, table: BranchTable, precision: Precision) -> list[Option]:
+    """Return the options whose widths are worth having on the device, in the arithmetic that it is fastest in.
 
     Branches that are only narrower have the levels for its step, where the database has all of these: of others it has
     neighbours that are hardly different. All other options have multiples of the step.
@@ -170,7 +170,7 @@ def _rewarded(unit: Unit, anatomy: Anatomy, table: BranchTable) -> list[Option]:
     known = {(option.recipe.bits, option.recipe.level) for option in unit.options if _is_plain(option)}
     levels: dict[int, set[int]] = {}
     for bits, _ in known:
-        wanted = set(width_levels(full, table.width_step(bits)))
+        wanted = set(width_levels(full, table.width_step(bits, precision)))
         levels[bits] = wanted if all((bits, width) in known for width in wanted - {full, 0}) else set()
 
     def fits(option: Option) -> bool:
@@ -179,7 +179,7 @@ def _rewarded(unit: Unit, anatomy: Anatomy, table: BranchTable) -> list[Option]:
             return True
         if _is_plain(option) and levels[bits]:
             return width in levels[bits]
-        return width % table.width_step(bits) == 0
+        return width % table.width_step(bits, precision) == 0
 
     return [option for option in unit.options if fits(option)]
 

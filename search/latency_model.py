@@ -2,10 +2,11 @@
 
     T(recipe) = a + c * layers + sum_g b_g * tau_g(recipe)
 
-``tau_g`` adds the branch times of group ``g`` (attention or feed-forward, by number format; low rank). ``a`` has its
-own value where the embedding tables are stored otherwise than usual. ``a``, ``c`` and ``b_g`` start at the table's
-values and are refitted by non-negative least squares on relative errors, with prior rows that hold them near 1 until
-the data say otherwise. A prediction decides what is worth measuring; it is never a result.
+``tau_g`` adds the branch times of group ``g`` (attention or feed-forward, by number format; low rank). ``a`` and ``c``
+are those of the recipe's arithmetic, and ``a`` has its own value where the embedding tables are stored otherwise than
+usual. ``a``, ``c`` and ``b_g`` start at the table's values and are refitted by non-negative least squares on relative
+errors, with prior rows that hold them near 1 until the data say otherwise. A prediction decides what is worth
+measuring; it is never a result.
 """
 
 from collections.abc import Mapping
@@ -124,15 +125,10 @@ class LatencyModel:
         margin = min(0.9, 2.0 * self.relative_error)
         return Estimate(value=value, low=value * (1 - margin), high=value * (1 + margin))
 
-    @property
-    def fixed_time(self) -> float:
-        """Time of a model with all its layers and no branches."""
-        return self._factor("fixed") * self._core + self._factor("layers") * self._costs.layer * self._anatomy.layers
-
-    @property
-    def layer_time(self) -> float:
-        """What removing a whole layer saves beyond its branches."""
-        return self._factor("layers") * self._costs.layer
+    def fixed_time(self, precision: Precision) -> float:
+        """Return the time of a model with all its layers and no branches."""
+        layers = self._costs.layer(precision) * self._anatomy.layers
+        return self._factor("fixed") * self._core(precision) + self._factor("layers") * layers
 
     def branch_time(
         self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool = False
@@ -141,9 +137,8 @@ class LatencyModel:
         time = self._costs.branch(recipe, layer, precision, first_token=first_token)
         return self._factor(_group(recipe, precision, None)) * time
 
-    @property
-    def _core(self) -> float:
-        return max(0.0, self._costs.fixed - self._costs.layer * self._anatomy.layers)
+    def _core(self, precision: Precision) -> float:
+        return max(0.0, self._costs.fixed(precision) - self._costs.layer(precision) * self._anatomy.layers)
 
     def _factor(self, group: str) -> float:
         return self._factors.get(group, 1.0)
@@ -152,7 +147,8 @@ class LatencyModel:
         present = [index for index, layer in enumerate(recipe.layers) if not layer.removed]
         words, unusual = recipe.quantization.embedding_bits, self._unusual(recipe)
         fixed = "fixed" if words == self._usual.embedding_bits else f"fixed:{words}"
-        features = {fixed: self._core, "layers": self._costs.layer * len(present)}
+        norms = self._costs.layer(recipe.precision) * len(present)
+        features = {fixed: self._core(recipe.precision), "layers": norms}
         cut = self._first_token_layer(recipe, present)
         for index in present:
             first_token = cut is not None and index >= cut

@@ -23,7 +23,6 @@ class StoredCosts:
     """
 
     anatomy: Anatomy
-    layer: float = 0.0
     measured: bool = False
     standard_error: float = 0.0
 
@@ -32,10 +31,13 @@ class StoredCosts:
         """See :class:`search.branch_costs.BranchCosts`."""
         return f"stored:{context_key(self.anatomy)}"
 
-    @property
-    def fixed(self) -> float:
-        """Share of the embeddings, the norms and the head."""
+    def fixed(self, precision: Precision) -> float:
+        """See :class:`search.branch_costs.BranchCosts`: the share of the embeddings, the norms and the head."""
         return max(0.0, 1.0 - self._dense_branches / self.anatomy.parameters)
+
+    def layer(self, precision: Precision) -> float:
+        """See :class:`search.branch_costs.BranchCosts`; norms weigh next to nothing."""
+        return 0.0
 
     def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
         """See :class:`search.branch_costs.BranchCosts`; neither arithmetic nor position change what is stored."""

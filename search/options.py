@@ -6,10 +6,12 @@ A *branch* is one attention or one feed-forward block. Its options and their err
 
 from typing import Annotated
 from typing import Literal
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
+from pydantic import field_validator
 
 from compressors.options.levels import USUAL_STEP
 from compressors.recipe import AttentionRecipe
@@ -131,25 +133,36 @@ class BranchTable(_Data):
     is the difference that one branch makes.
 
     Attributes:
-        fixed: Time of the model with every branch removed but all layers' norms present.
-        layer: Time of one layer's two norms and additions; removing the whole layer saves this as well.
+        fixed: Time of the model with every branch removed but all layers' norms present, by arithmetic.
+        layer: Time of one layer's two norms and additions, by arithmetic; removing the whole layer saves this as well.
         entries: Time of one branch by its :func:`latency_key`.
         relative_error: Half-width of the widest 95 % interval of a whole graph's time, relative; 0 if unknown.
         seconds: Time that the measurement was allowed to take.
         width_steps: Steps of the width, by number format; none in tables of earlier versions, and of narrow models.
     """
 
-    fixed: Annotated[float, Field(ge=0)]
-    layer: Annotated[float, Field(ge=0)] = 0.0
+    fixed: dict[Precision, Annotated[float, Field(ge=0)]]
+    layer: dict[Precision, Annotated[float, Field(ge=0)]] = {}
     entries: dict[str, float]
     relative_error: float = 0.0
     seconds: float = 0.0
     width_steps: tuple[WidthStep, ...] = ()
 
-    def width_step(self, bits: int) -> int:
-        """Return the step of widths with such weights, the coarsest if arithmetics differ; the usual one if unknown."""
-        found = [entry.step for entry in self.width_steps if entry.bits == bits and entry.step is not None]
-        return max(found, default=USUAL_STEP)
+    @field_validator("fixed", "layer", mode="before")
+    @classmethod
+    def _of_every_arithmetic(cls, value: object) -> object:
+        """Tables of earlier versions have one number."""
+        return dict.fromkeys(get_args(Precision), value) if isinstance(value, (int, float)) else value
+
+    def width_step(self, bits: int, precision: Precision) -> int:
+        """Return the step of widths with such weights in a graph of an arithmetic; the usual one if unknown.
+
+        The products of integers are the same under every floating-point arithmetic.
+        """
+        for entry in self.width_steps:
+            if entry.bits == bits and (bits < 16 or entry.precision == precision) and entry.step is not None:
+                return entry.step
+        return USUAL_STEP
 
 
 def latency_key(branch: BranchRecipe, *, full: int, precision: Precision = "f32", first_token: bool = False) -> str:

@@ -84,7 +84,7 @@ class GuidedSpace:
             Parameter("bow", LOGARITHMS),
             Parameter("sharpness", SHARPNESS),
         ]
-        if len({option.recipe.bits < 16 for unit in self.units for option in unit.options}) > 1:
+        if len({bits < 16 for bits in self.bits}) > 1:
             parameters.append(Parameter("format", ("any", "int8", "float"), ordered=False))
         if len(self.space.precisions) > 1:
             parameters.append(Parameter("precision", self.space.precisions, ordered=False))
@@ -93,6 +93,11 @@ class GuidedSpace:
         if self._merges:
             parameters.append(Parameter("merge", (None, *range(len(self._merges))), ordered=False))
         return tuple(parameters)
+
+    @cached_property
+    def bits(self) -> frozenset[int]:
+        """Bit-widths of the units' options."""
+        return frozenset(option.recipe.bits for unit in self.units for option in unit.options)
 
     @cached_property
     def has_divergences(self) -> bool:
@@ -175,7 +180,7 @@ class GuidedSpace:
         kept_times = [time[keep] for time, keep in zip(times, allowed, strict=True)]
         kept_costs = [cost[keep] for cost, keep in zip(costs, allowed, strict=True)]
         kept_sizes = [unit.size[keep] for unit, keep in zip(self.units, allowed, strict=True)]
-        budget = max(ratio - self._model.fixed_time, 1e-9)
+        budget = max(ratio - self._model.fixed_time(precision), 1e-9)
         try:
             choice = solve_within(kept_times, kept_costs, kept_sizes, budget, self._most_bytes)
         except Unreachable as out_of_reach:
@@ -186,9 +191,10 @@ class GuidedSpace:
     def fastest_within(self, costs: Sequence[FloatArray], most: float, precision: Precision) -> float:
         """Return the least latency ratio at which the best choice costs at most ``most``."""
         slowest, fastest = self.reach(precision)
-        table = BudgetTable(self.times(precision), costs, slowest - self._model.fixed_time, RANGE_BUCKETS)
+        fixed = self._model.fixed_time(precision)
+        table = BudgetTable(self.times(precision), costs, slowest - fixed, RANGE_BUCKETS)
         try:
-            return max(fastest, self._model.fixed_time + table.smallest_budget(most))
+            return max(fastest, fixed + table.smallest_budget(most))
         except Unreachable:
             return slowest
 
@@ -222,7 +228,7 @@ class GuidedSpace:
 
     def reach(self, precision: Precision) -> tuple[float, float]:
         """Return the predicted ratios of the slowest and of the fastest model."""
-        times, fixed = self.times(precision), self._model.fixed_time
+        times, fixed = self.times(precision), self._model.fixed_time(precision)
         slowest = fixed + sum(float(time.max()) for time in times)
         return max(slowest, 1e-6), max(fixed + sum(float(time.min()) for time in times), 1e-6)
 

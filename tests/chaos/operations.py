@@ -99,7 +99,7 @@ def table(_arguments: JsonObject, context: OperationContext) -> JsonObject:
         full = HEADS if isinstance(branch, AttentionRecipe) else WIDTH
         entries[latency_key(branch, full=full)] = time_share * (0.4 if branch.bits == 8 else 1.0)
     _work()
-    found = BranchTable(fixed=0.3, entries=entries)
+    found = BranchTable(fixed={"f32": 0.3}, entries=entries)
     return {"latency_table": found.model_dump(mode="json"), "table_seconds": 0.1}
 
 

@@ -174,7 +174,7 @@ class Exploration:
             int(np.argmin(np.abs(unit[keep] - unit[option])))
             for unit, keep, option in zip(self._times, self._efficient, parent, strict=True)
         ]
-        found = offspring(levels, times, ratio - self._model.fixed_time, count, self._generator)
+        found = offspring(levels, times, ratio - self._model.fixed_time(self._precision), count, self._generator)
         return [tuple(int(keep[level]) for keep, level in zip(self._efficient, child, strict=True)) for child in found]
 
     def _learnt_weights(self) -> FloatArray:

@@ -50,8 +50,10 @@ def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) 
     Branches are varied beside branches of the other kind of medium width: alone, the weights of a narrow branch may
     fit into a cache that they would not have for themselves in any model of use.
     """
-    main, precision = block_formats(capabilities, defaults)[0]
-    blocks = [Block(precision=precision), Block(precision=precision, extent="none")]
+    formats = block_formats(capabilities, defaults)
+    main, precision = formats[0]
+    bare = [Block(precision=arithmetic) for arithmetic in dict.fromkeys(arithmetic for _, arithmetic in formats)]
+    blocks = [block.model_copy(update={"extent": extent}) for block in bare for extent in ("all", "none")]
     blocks += _varied(anatomy, main, main, precision, fine=True)
     blocks += _last_layer(anatomy, defaults, main, precision)
     if (main, precision) != (32, "f32"):
@@ -98,8 +100,8 @@ def branch_table(ratios: Mapping[Block, Estimate], anatomy: Anatomy) -> BranchTa
         ratios: Time of each block of :func:`plan`, relative to the dense reference.
         anatomy: Of the dense model.
     """
-    bare = next(ratio.value for block, ratio in ratios.items() if _is_bare(block))
-    empty = next(ratio.value for block, ratio in ratios.items() if block.extent == "none")
+    bare = {block.precision: ratio.value for block, ratio in ratios.items() if _is_bare(block)}
+    empty = {block.precision: ratio.value for block, ratio in ratios.items() if block.extent == "none"}
     curves: dict[tuple[Branch, Block], dict[int, Estimate]] = defaultdict(dict)
     entries: dict[str, float] = {}
     for block, ratio in ratios.items():
@@ -111,15 +113,15 @@ def branch_table(ratios: Mapping[Block, Estimate], anatomy: Anatomy) -> BranchTa
         if block.extent == "last" and block.feed_forward.intermediate_size:
             entries[_key(block, "feed_forward")] = max(0.0, ratio.value - ratios[block.without("feed_forward")].value)
         elif block.extent == "last":
-            entries[_key(block, "attention")] = max(0.0, ratio.value - bare)
+            entries[_key(block, "attention")] = max(0.0, ratio.value - bare[block.precision])
     for (branch, form), curve in curves.items():
         field = "heads" if branch == "attention" else "intermediate_size"
         for width, value in settle(curve).items():
             recipe = getattr(form, branch).model_copy(update={field: width})
             entries[_key(form.model_copy(update={branch: recipe}), branch)] = max(0.0, value)
     return BranchTable(
-        fixed=_fixed(ratios, bare),
-        layer=max(0.0, bare - empty) / anatomy.layers,
+        fixed={precision: _fixed(ratios, precision, value) for precision, value in bare.items()},
+        layer={precision: max(0.0, value - empty[precision]) / anatomy.layers for precision, value in bare.items()},
         entries=entries,
         relative_error=max((ratio.high - ratio.low) / (2 * ratio.value) for ratio in ratios.values()),
     )
@@ -129,8 +131,8 @@ def _is_bare(block: Block) -> bool:
     return block.extent == "all" and block.attention == NO_ATTENTION and block.feed_forward == NO_FEED_FORWARD
 
 
-def _fixed(ratios: Mapping[Block, Estimate], bare: float) -> float:
-    """Time that no branch explains, so that the sum is exact for the model of medium width.
+def _fixed(ratios: Mapping[Block, Estimate], precision: Precision, bare: float) -> float:
+    """Time in an arithmetic that no branch explains, so that the sum is exact for the model of medium width.
 
     Less than the time of the bare model, by what its norms would cost if their inputs were not always in a cache.
     """
@@ -138,7 +140,7 @@ def _fixed(ratios: Mapping[Block, Estimate], bare: float) -> float:
         (ratios[block.without("feed_forward")].value, ratios[block.without("attention")].value, ratio.value)
         for block, ratio in ratios.items()
         if {block.without("feed_forward"), block.without("attention")} <= ratios.keys()
-        and block.extent == "all"
+        and (block.extent, block.precision) == ("all", precision)
         and not (_is_bare(block.without("feed_forward")) or _is_bare(block.without("attention")))
     ]
     if not both:

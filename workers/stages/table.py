@@ -25,7 +25,7 @@ from workers.stages.explore import start_guided
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 
-VERSION = 4
+VERSION = 5
 """Counts up when tables are measured in another way, so that old ones are not used any more."""
 BUDGET_SHARE = 0.12
 """Part of the job's time that timing building blocks may take, once for each kind of model, device and workload."""

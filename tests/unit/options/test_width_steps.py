@@ -60,7 +60,7 @@ def table(**steps: int | None) -> BranchTable:
     found = [
         WidthStep(bits=int(name[1:]), precision="f32", base=64, times={}, step=step) for name, step in steps.items()
     ]
-    return BranchTable(fixed=0.1, entries={}, width_steps=tuple(found))
+    return BranchTable(fixed={"f32": 0.1}, entries={}, width_steps=tuple(found))
 
 
 def database(widths: tuple[int, ...]) -> OptionDatabase:
@@ -85,10 +85,10 @@ def test_each_number_format_gets_the_step_of_its_kernels(tmp_path: Path) -> None
     found = measured(4.0, tmp_path)
     assert {entry.bits: entry.step for entry in found} == KERNEL_STEPS
     assert all(entry.base == 64 and sorted(entry.times) == [8, 16, 24, 32, 64] for entry in found)
-    stored = BranchTable(fixed=0.1, entries={}, width_steps=found).model_dump_json()
+    stored = BranchTable(fixed={"f32": 0.1}, entries={}, width_steps=found).model_dump_json()
     again = BranchTable.model_validate_json(stored)
     assert again.width_steps == found
-    assert [again.width_step(bits) for bits in (8, 32, 4)] == [16, 64, USUAL_STEP]
+    assert [again.width_step(bits, "f32") for bits in (8, 32, 4)] == [16, 64, USUAL_STEP]
 
 
 def test_narrow_models_are_not_asked() -> None:
@@ -100,7 +100,8 @@ def test_narrow_models_are_not_asked() -> None:
 def test_tables_of_earlier_versions_have_the_usual_step() -> None:
     stored = {"fixed": 0.1, "layer": 0.01, "entries": {}, "relative_error": 0.02, "seconds": 45.0}
     earlier = BranchTable.model_validate(stored)
-    assert earlier.width_step(8) == earlier.width_step(32) == USUAL_STEP
+    assert earlier.width_step(8, "f32") == earlier.width_step(32, "f32") == USUAL_STEP
+    assert (earlier.fixed, earlier.layer) == ({"f32": 0.1, "bf16": 0.1}, {"f32": 0.01, "bf16": 0.01})
     assert describe_steps(earlier) is describe_steps(None) is None
 
 
@@ -111,6 +112,19 @@ def test_one_database_has_the_widths_for_every_step(step: int) -> None:
     assert allowed(given, 8, known) == [width for width in width_levels(WIDTH, step) if width]
     assert allowed(given, 32, known) == list(width_levels(WIDTH, 64))
     assert allowed(given, 32, None) == allowed(given, 32, table(b32=None)) == list(width_levels(WIDTH, USUAL_STEP))
+
+
+def test_each_arithmetic_has_its_own_step() -> None:
+    """A coarse one in fp32 takes no widths from a search in bf16; products of integers have theirs in both."""
+    fine = WidthStep(bits=32, precision="bf16", base=64, times={}, step=8)
+    known = table(b8=16, b32=64)
+    known = known.model_copy(update={"width_steps": (*known.width_steps, fine)})
+    found = {name: [known.width_step(bits, name) for bits in (8, 32)] for name in ("f32", "bf16")}
+    assert found == {"f32": [16, 64], "bf16": [16, 8]}
+    space = build_space(ANATOMY, CPU, Space(), GraphDefaults(precision="bf16"))
+    (unit,) = allowed_units(database(all_width_levels(WIDTH)), space, known)
+    plain = [option.recipe for option in unit.options if (option.recipe.bits, option.recipe.rank) == (32, None)]
+    assert [recipe.intermediate_size for recipe in plain] == list(width_levels(WIDTH, 8))
 
 
 def test_other_widths_than_the_levels_are_multiples_of_the_step() -> None:
@@ -128,4 +142,6 @@ def test_the_finding_is_said_in_words() -> None:
     assert "with 8 bits multiples of 16; in f32 times of near widths do not differ clearly" in message
     times = {8: Estimate(value=1.1, low=1.0, high=1.2)}
     unusual = WidthStep(bits=32, precision="bf16", base=64, times=times, step=64)
-    assert "in bf16 multiples of 64" in str(describe_steps(BranchTable(fixed=0, entries={}, width_steps=(unusual,))))
+    assert "in bf16 multiples of 64" in str(
+        describe_steps(BranchTable(fixed={"f32": 0}, entries={}, width_steps=(unusual,)))
+    )

@@ -139,7 +139,7 @@ class Problem:
             for width in (256, 768, 1536):
                 key = latency_key(FeedForwardRecipe(intermediate_size=width, bits=bits), full=WIDTH)
                 entries[key] = feed_forward_time(width, bits)
-        return BranchTable(fixed=0.16, entries=entries)
+        return BranchTable(fixed={"f32": 0.16}, entries=entries)
 
     def prepared(self, **changes) -> Prepared:
         values = {

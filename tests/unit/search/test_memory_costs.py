@@ -36,7 +36,7 @@ def test_the_dense_model_is_one_and_bits_and_widths_count():
         model.predict(recipe(None, ANATOMY.intermediate_size[0] // 2, 32)).value,
     )
     assert dense == pytest.approx(1.0, rel=0.01)
-    assert dense - int8 == pytest.approx(0.75 * (1 - StoredCosts(ANATOMY).fixed), rel=0.02)
+    assert dense - int8 == pytest.approx(0.75 * (1 - StoredCosts(ANATOMY).fixed("f32")), rel=0.02)
     assert int8 < half < dense
 
 
@@ -44,7 +44,7 @@ def test_measured_memory_corrects_the_expectation():
     """A runtime that unpacks int8 weights to twice their size."""
     seen = [recipe(None, None, 8), recipe(2, None, 8), recipe(None, 64, 8), recipe(6, 768, 8)]
     plain = LatencyModel(StoredCosts(ANATOMY), ANATOMY)
-    fixed = StoredCosts(ANATOMY).fixed
+    fixed = StoredCosts(ANATOMY).fixed("f32")
     truth = {known.digest: fixed + 2 * (plain.predict(known).value - fixed) for known in seen}
     observed = [Measured(known, truth[known.digest], known.digest) for known in seen[:3]]
     model = LatencyModel(StoredCosts(ANATOMY), ANATOMY, observed)

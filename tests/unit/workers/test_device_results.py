@@ -111,7 +111,7 @@ def raced(seconds: float, ratio: JsonObject = RATIO) -> JsonObject:
 
 
 def table(seconds: float, relative_error: float = 0.1) -> JsonObject:
-    found = BranchTable(fixed=0.3, entries={}, relative_error=relative_error, seconds=seconds)
+    found = BranchTable(fixed={"f32": 0.3}, entries={}, relative_error=relative_error, seconds=seconds)
     return {"latency_table": found.model_dump(mode="json"), "table_seconds": seconds}
 
 
