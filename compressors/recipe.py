@@ -98,7 +98,8 @@ class QuantizationRecipe(_Frozen):
     one multiplication of each activation. 0: off. Not together with ``rounding: gptq``, whose grid it would undo."""
     attention_products: bool = False
     """Also compute the two activation x activation products of attention in int8, in branches with 8 bits; takes effect
-    in the ``sequence_first`` layout. Pays where 8-bit products are much faster than rounding, such as with AMX."""
+    in the ``sequence_first`` layout. Jobs do not try it: rounding what they read has cost more than they save, also
+    with AMX."""
     reduce_range: bool = False
     """Schemes dynamic and static: int8 weights use 7 of their bits (-63..63). For processors that add two 8-bit
     products in 16 bits with saturation (x86 without VNNI): with the whole range their sums may be silently wrong."""

@@ -1,5 +1,6 @@
 """Number formats: which of them a device runs and a request allows, and whole models in one of them."""
 
+from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -62,13 +63,19 @@ def offered_formats(
     return tuple(sorted(found, key=lambda entry: entry.bits != 8 or entry.quantization != defaults.quantization))
 
 
-def alternatives(offered: Sequence[NumberFormat]) -> list[NumberFormat]:
-    """Return the formats beside the first that are worth a try on a good shape, the most promising first.
+def alternatives(offered: Sequence[NumberFormat], solved: Collection[int]) -> list[NumberFormat]:
+    """Return the formats that are worth a try on a good shape, the most promising first.
+
+    The solver works in the first offered one, unless it keeps to floating point: that is where bf16 is faster.
 
     With error compensation (GPTQ) the first costs nothing at run time, and few bits lose less. It takes the place of
     smoothing, which would move its weights off the grid that they were put on.
+
+    Args:
+        offered: What the device runs and the request allows (:func:`offered_formats`).
+        solved: Weight bit-widths of the options that shapes are solved from.
     """
-    found = list(offered[1:])
+    found = [entry for entry in offered if entry is not offered[0] or entry.bits not in solved]
     for entry in offered:
         if entry.bits == 4 or entry is offered[0]:
             compensated = entry.quantization.model_copy(update={"rounding": "gptq", "smoothing": 0.0})

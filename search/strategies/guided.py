@@ -236,7 +236,7 @@ class _Turn:
             return None
         for parent in self._parents():
             assert parent.record.recipe is not None
-            for number_format in alternatives(self._space.space.formats):
+            for number_format in alternatives(self._space.space.formats, self._space.bits):
                 if format_is_beaten(number_format, tried, self._study.trials):
                     continue
                 recipe = self._space.space.canonical(in_format(parent.record.recipe, number_format))

@@ -51,7 +51,7 @@ def formats() -> list[NumberFormat]:
     """What jobs on OpenVINO, whose preferred format is smoothed, may try."""
     offered = offered_formats(CAPABILITIES, GraphDefaults(quantization=PREFERRED), None)
     unsmoothed = NumberFormat(8, PREFERRED.model_copy(update={"smoothing": 0.0}))
-    return [unsmoothed, *alternatives(offered)]
+    return [unsmoothed, *alternatives(offered, (32, 8))]
 
 
 def name_of(number_format: NumberFormat) -> str:

@@ -61,10 +61,11 @@ def test_the_device_and_the_request_decide_what_is_offered():
     assert names(capabilities=CPU.model_copy(update={"bits": (32, 8), "schemes": ("dynamic",)})) == ["int8"]
     assert names(capabilities=CPU.model_copy(update={"bits": (32,)})) == []
     offered = offered_formats(CPU, DEFAULTS, None)
-    assert [entry.name for entry in alternatives(offered)] == [
+    assert [entry.name for entry in alternatives(offered, (32, 8))] == [
         *("int8 static", "int8 weights", "int4 weights"),
         *("int8 gptq", "int4 weights gptq"),
     ]
+    assert alternatives(offered, (32,)) == [offered[0], *alternatives(offered, (32, 8))]
     products = {entry.name for entry in offered if entry.quantization.reduce_range}
     assert products == {"int8", "int8 static"}  # only products of integers saturate
 
@@ -105,7 +106,7 @@ def test_gptq_takes_the_place_of_smoothing():
     preferred = QuantizationRecipe(scheme="static", ranges="minmax", smoothing=0.7)
     offered = offered_formats(CPU, GraphDefaults(quantization=preferred), None)
     assert (offered[0].name, offered[0].quantization.smoothing) == ("int8 static", 0.7)
-    compensated = next(entry for entry in alternatives(offered) if entry.name == "int8 static gptq")
+    compensated = next(entry for entry in alternatives(offered, (32, 8)) if entry.name == "int8 static gptq")
     assert compensated.quantization.smoothing == 0.0
     layers = canonicalise(recipe(8), ANATOMY).layers
     for wanted, smoothing in ((preferred, 0.7), (preferred.model_copy(update={"rounding": "gptq"}), 0.0)):
@@ -117,7 +118,7 @@ def test_only_used_settings_are_part_of_a_name():
     floating = canonicalise(recipe(32), ANATOMY)
     assert floating.quantization == QuantizationRecipe()  # floating point has floating-point tables
     assert canonicalise(recipe(8), ANATOMY).quantization == QUANTIZATION
-    for number_format in alternatives(offered_formats(CPU, DEFAULTS, None)):
+    for number_format in alternatives(offered_formats(CPU, DEFAULTS, None), (32, 8)):
         found = canonicalise(in_format(recipe(8), number_format), ANATOMY)
         assert has_format(found, number_format)
         assert number_format.name in describe(found, ANATOMY)
@@ -155,6 +156,18 @@ def test_guided_tries_other_formats_late_and_on_its_best_shapes(monkeypatch):
 
     known = {shape(trial.recipe) for trial in study.trials if trial not in tried}
     assert {shape(trial.recipe) for trial in tried} <= known
+
+
+def test_int8_is_tried_on_shapes_of_a_solver_that_keeps_to_floating_point(monkeypatch):
+    """As where bf16 is faster: the option database has no branches with 8 bits."""
+    monkeypatch.setattr(guided_problem, "CAPABILITIES", CPU)
+    monkeypatch.setattr(guided_problem, "FORMATS", (32,))
+    problem = guided_problem.Problem(seed=4)
+    study = problem.search(problem.strategy("guided"), 40, goal=Goal(max_drop=0.03))
+    tried = [trial for trial in study.trials if (trial.sampler_state or {}).get("origin") == FORMAT_ORIGIN]
+    assert tried
+    first = offered_formats(CPU, GraphDefaults(), None)[0]
+    assert has_format(tried[0].recipe, first)
 
 
 def test_a_format_that_brings_nothing_is_given_up():
