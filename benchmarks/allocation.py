@@ -188,7 +188,7 @@ class Study:
         print(f"latency table: {seconds:.0f} s")
         anatomy, capabilities = describe(self.network), bench.profiler.describe()
         self.space = build_space(anatomy, capabilities, Space(), bench.defaults)
-        self.model = LatencyModel(TableCosts(table, anatomy), anatomy)
+        self.model = LatencyModel(TableCosts(table, anatomy), anatomy, usual=bench.defaults.quantization)
         self.bits = min(bench.bits)
 
     def _gram_batches(self) -> list[dict[str, Tensor]]:
@@ -252,7 +252,8 @@ class Study:
         artifacts = {}
         for number, (name, candidate) in enumerate(rows.items()):
             path = self.bench.folder / f"row{number}.onnx"
-            write_onnx(apply_recipe(self.network, candidate.calibration, candidate.recipe), candidate.recipe, path)
+            network = apply_recipe(self.network, candidate.calibration, candidate.recipe)
+            write_onnx(network, candidate.recipe, path, feeds=self.bench.ranges)
             artifacts[name] = Artifact(path=path, precision=candidate.recipe.precision)
         return self.bench.race(artifacts, Effort(half_width=0.02, seconds=2.0, min_blocks=12, control_every=2))
 

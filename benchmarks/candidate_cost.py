@@ -9,6 +9,7 @@ import argparse
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from compressors.calibration import Calibration
 from compressors.calibration import calibrate
 from compressors.export.baselines import export_module
 from compressors.export.checks import onnx_runner
-from compressors.export.defaults import default_graph
 from compressors.export.folder import input_names
 from compressors.export.folder import output_name
 from compressors.export.onnx import write_onnx
@@ -30,18 +30,24 @@ from compressors.network import EncoderNetwork
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import LayerRecipe
-from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.torch_module import to_module
-from profilers.isa import this_cpu
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import read_examples
+from profilers.registry import get_profiler
+from search.canonical import canonicalise
+from search.formats import NumberFormat
+from search.formats import offered_formats
+from search.prepared import GraphDefaults
+from workers.operations.formats import device_defaults
 
 STEPS = ("apply recipe", "write ONNX", "open in ONNX Runtime", "together", "re-export through torch")
 
 
-def random_recipe(network: EncoderNetwork, generator: random.Random) -> Recipe:
-    """Draw heads, widths and bit-widths for every layer; a quarter of the candidates has one layer less."""
+def random_recipe(
+    network: EncoderNetwork, generator: random.Random, defaults: GraphDefaults, formats: Sequence[NumberFormat]
+) -> Recipe:
+    """Draw heads and widths for every layer, and fp32 or an int8 format; a quarter of them has one layer less."""
     anatomy = describe(network)
     bits = generator.choice((32, 8))
     dropped = generator.randrange(4 * anatomy.layers)
@@ -53,12 +59,8 @@ def random_recipe(network: EncoderNetwork, generator: random.Random) -> Recipe:
         )
         for index, (heads, width) in enumerate(zip(anatomy.heads, anatomy.intermediate_size, strict=True))
     )
-    scheme = generator.choice(("dynamic", "static"))
-    return Recipe(
-        layers=layers,
-        quantization=QuantizationRecipe(scheme=scheme, reduce_range=this_cpu().saturating_int8),
-        graph=default_graph("onnxruntime", {bits}),
-    )
+    recipe = canonicalise(Recipe(layers=layers, quantization=generator.choice(formats).quantization), anatomy)
+    return recipe.model_copy(update={"graph": defaults.graph_for(recipe)})
 
 
 def one_candidate(
@@ -95,11 +97,14 @@ def main() -> None:
     needed = input_names(network)
     calibration = calibrate(network, [{name: torch.from_numpy(batch[name]) for name in needed} for batch in batches])
     generator = random.Random(arguments.seed)
+    capabilities = get_profiler("onnxruntime").describe()
+    defaults = device_defaults("onnxruntime", capabilities)
+    formats = offered_formats(capabilities, defaults, ("int8_dynamic", "int8_static"))
     seconds: dict[str, list[float]] = {step: [] for step in STEPS}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for number in range(arguments.candidates):
-            recipe = random_recipe(network, generator)
+            recipe = random_recipe(network, generator, defaults, formats)
             candidate, spent = one_candidate(network, calibration, recipe, feeds, folder)
             for step, value in zip(STEPS, spent, strict=False):
                 seconds[step].append(value)

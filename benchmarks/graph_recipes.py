@@ -4,7 +4,8 @@
 
 Times the exports that a user would make (``torch.onnx.export``, ONNX Runtime's transformer optimiser, dynamic int8,
 NNCF) against the graphs that Paretune writes for the same uncompressed weights, all in the same interleaved blocks,
-and evaluates each file on labelled text. ``--variants`` also times every alternative of the graph recipe.
+and evaluates each file on labelled text; in OpenVINO also with its bf16 hint, where the CPU is faster in bf16.
+``--variants`` also times every alternative of the graph recipe, and in ONNX Runtime attention products in int8.
 ``--defaults`` times the best graphs in ONNX Runtime sessions with our options and with default ones instead: a lead
 that only our options give would be none for users (:mod:`benchmarks.session_options`).
 """
@@ -53,14 +54,20 @@ from profilers.types import Workload
 
 TASK = "sequence-classification"
 CALIBRATION_TEXTS = 64
+ONE_LINER, NNCF = "quantize_dynamic", "NNCF int8"
+HINTED = ", bf16 hint"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One graph of the table."""
+    """One graph of the table, and what it is asked to compute in where it is floating point."""
 
     name: str
     artifact: Artifact
+
+    def in_bf16(self) -> "Row":
+        """Return the same file with OpenVINO's bf16 hint."""
+        return Row(f"{self.name}{HINTED}", self.artifact.model_copy(update={"precision": "bf16"}))
 
 
 @dataclass
@@ -96,7 +103,7 @@ class Bench:
 
 def onnxruntime_rows(bench: Bench, shape: Workload, variants: bool) -> Iterator[Row]:
     """Exports and recipes for plain ONNX Runtime."""
-    yield bench.baseline("int8_one_liner", "quantize_dynamic")
+    yield bench.baseline("int8_one_liner", ONE_LINER)
     yield bench.baseline("int8_static", "quantize_static")
     yield from optimizer_rows(bench)
     best, best8 = default_graph("onnxruntime", {32}), default_graph("onnxruntime", {8})
@@ -109,25 +116,50 @@ def onnxruntime_rows(bench: Bench, shape: Workload, variants: bool) -> Iterator[
     if variants:
         for name, graph in alternatives(best):
             yield bench.recipe(f"fp32 {name}", 32, graph, dynamic)
+        for name, quantization in (("dynamic", dynamic), ("static", static)):
+            rounded = quantization.model_copy(update={"attention_products": True})
+            yield bench.recipe(f"int8 {name}, attention products", 8, best8, rounded)
         for name, graph in alternatives(best8):
             yield bench.recipe(f"int8 {name}", 8, graph, dynamic)
             yield bench.recipe(f"int8 static, fixed shape, {name}", 8, graph, static, shape)
 
 
 def openvino_rows(bench: Bench, shape: Workload, variants: bool) -> Iterator[Row]:
-    """Exports and recipes for OpenVINO, whose shapes are fixed when it opens a file."""
-    yield bench.baseline("openvino_int8", "NNCF int8")
+    """Exports and recipes for OpenVINO, whose shapes are fixed when it opens a file.
+
+    Without the bf16 hint and, where the CPU is faster in it, with it: OpenVINO takes bf16 by itself there.
+    """
+    nncf, rows = bench.baseline("openvino_int8", NNCF), openvino_recipes(bench)
+    yield nncf
+    yield from rows.values()
+    if this_cpu().fast_bf16:
+        yield bench.baseline("fp32", "torch.onnx.export").in_bf16()
+        yield nncf.in_bf16()
+        for name in ("recipe fp32", "recipe int8 static", "recipe int8 static smoothed"):
+            yield rows[name].in_bf16()
+    if variants:
+        yield from openvino_variants(bench)
+
+
+def openvino_recipes(bench: Bench) -> dict[str, Row]:
+    """The dense network in the usual graph, by name."""
     best, best8 = default_graph("openvino", {32}), default_graph("openvino", {8})
     plain, static = QuantizationRecipe(), default_quantization("openvino")
-    yield bench.recipe("recipe fp32", 32, best, plain)
-    yield bench.recipe("recipe int8 static", 8, best8, static.model_copy(update={"smoothing": 0.0}))
-    yield bench.recipe("recipe int8 static smoothed", 8, best8, static)
-    yield bench.recipe("recipe int8 weights", 8, best8, QuantizationRecipe(scheme="weight_only"))
-    if variants:
-        for name, graph in alternatives(best):
-            if graph.operators == "standard":
-                yield bench.recipe(f"fp32 {name}", 32, graph, plain)
-                yield bench.recipe(f"int8 {name}", 8, graph, static)
+    rows = (
+        bench.recipe("recipe fp32", 32, best, plain),
+        bench.recipe("recipe int8 static", 8, best8, static.model_copy(update={"smoothing": 0.0})),
+        bench.recipe("recipe int8 static smoothed", 8, best8, static),
+        bench.recipe("recipe int8 weights", 8, best8, QuantizationRecipe(scheme="weight_only")),
+    )
+    return {row.name: row for row in rows}
+
+
+def openvino_variants(bench: Bench) -> Iterator[Row]:
+    """Every alternative of the graph recipe that OpenVINO reads."""
+    for name, graph in alternatives(default_graph("openvino", {32})):
+        if graph.operators == "standard":
+            yield bench.recipe(f"fp32 {name}", 32, graph, QuantizationRecipe())
+            yield bench.recipe(f"int8 {name}", 8, graph, default_quantization("openvino"))
 
 
 def alternatives(best: GraphRecipe) -> Iterator[tuple[str, GraphRecipe]]:
@@ -239,7 +271,7 @@ def report(
                     output, outputs[reference.name], examples.labels, TASK, split="holdout", padded=True
                 )[0]
         measured = {name: item.measurement for name, item in measure(session, base, handles, effort).items()}
-    opponent = "quantize_dynamic" if bench.device == "onnxruntime" else "NNCF int8"
+    opponent = next(name for name in (ONE_LINER, f"{NNCF}{HINTED}", NNCF) if name in measured)
     slowest = measured[opponent].ratio.value
     print(f"\n{bench.device}, {shape.batch} x {shape.sequence_length}, one thread; 'x int8': against {opponent}")
     print_table([line(row, measured.get(row.name), quality.get(row.name), slowest) for row in [reference, *rows]])
@@ -256,7 +288,7 @@ def report_defaults(bench: Bench, shape: Workload, seconds: float) -> None:
     dynamic = default_quantization("onnxruntime", saturating=this_cpu().saturating_int8)
     rows = [
         bench.baseline("fp32", "torch.onnx.export"),
-        bench.baseline("int8_one_liner", "quantize_dynamic"),
+        bench.baseline("int8_one_liner", ONE_LINER),
         bench.recipe("recipe fp32", 32, default_graph("onnxruntime", {32}), dynamic),
         bench.recipe("recipe int8 dynamic", 8, default_graph("onnxruntime", {8}), dynamic),
     ]

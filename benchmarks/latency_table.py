@@ -25,7 +25,6 @@ from compressors.anatomy import load_network
 from compressors.apply import apply_recipe
 from compressors.calibration import calibrate
 from compressors.export.baselines import build_baseline
-from compressors.export.defaults import default_graph
 from compressors.export.folder import input_names
 from compressors.export.onnx import write_onnx
 from compressors.network import EncoderNetwork
@@ -51,10 +50,11 @@ from search.canonical import canonicalise
 from search.latency_model import LatencyModel
 from search.options import BranchTable
 from search.options import WidthStep
-from search.prepared import GraphDefaults
+from workers.operations.blocks import RANGE_TEXTS
 from workers.operations.blocks import write_block
 from workers.operations.formats import block_formats
 from workers.operations.formats import branch_bits
+from workers.operations.formats import device_defaults
 from workers.operations.table import EFFORT
 from workers.operations.table import branch_table
 from workers.operations.table import plan
@@ -123,9 +123,8 @@ class Bench:
         self.profiler = get_profiler(arguments.device)
         self.workload = Workload(batch=arguments.batch, sequence_length=arguments.sequence)
         self.feeds = real_tokens(texts, self.workload)
-        precision = "bf16" if "bf16" in self.profiler.describe().precisions else "f32"
-        graph = default_graph(arguments.device, {8} if precision == "f32" else {32})
-        self.defaults = GraphDefaults(graph=graph, precision=precision)
+        self.ranges = [texts.batch([index], arguments.sequence) for index in range(RANGE_TEXTS)]
+        self.defaults = device_defaults(arguments.device, self.profiler.describe())
         options = {"realtime_priority": 20} if arguments.realtime else {}
         self.profile = DeviceProfile(name="local", profiler=arguments.device, options=options)
 
@@ -156,7 +155,9 @@ class Bench:
 
     def written(self, blocks: Sequence[Block]) -> dict[Block, Artifact]:
         """Write models of the table."""
-        return {block: write_block(self.network, block, self.defaults, self.folder) for block in blocks}
+        return {
+            block: write_block(self.network, block, self.defaults, self.folder, feeds=self.ranges) for block in blocks
+        }
 
     def width_steps(self, artifacts: Mapping[Block, Artifact], seconds: float) -> tuple[WidthStep, ...]:
         """Time near widths, and decide on the step."""
@@ -164,11 +165,13 @@ class Bench:
             return measure_steps(session, artifacts, seconds, 0)
 
     def write(self, name: str, recipe: Recipe) -> tuple[Recipe, Artifact]:
-        """Build a candidate in the device's preferred graph."""
-        formed = recipe.model_copy(update={"graph": self.defaults.graph, "precision": self.defaults.precision})
+        """Build a candidate as a job on the device would: in its preferred graph, quantisation and arithmetic."""
+        update = {"quantization": self.defaults.quantization, "precision": self.defaults.precision}
+        formed = canonicalise(recipe.model_copy(update=update), describe(self.network))
+        formed = formed.model_copy(update={"graph": self.defaults.graph_for(formed)})
         path = self.folder / f"{name}.onnx"
-        write_onnx(apply_recipe(self.network, self.calibration, formed), formed, path)
-        return canonicalise(formed, describe(self.network)), Artifact(path=path, precision=formed.precision)
+        write_onnx(apply_recipe(self.network, self.calibration, formed), formed, path, feeds=self.ranges)
+        return formed, Artifact(path=path, precision=formed.precision)
 
 
 def real_tokens(texts: EncodedTexts, workload: Workload) -> dict[str, np.ndarray]:
@@ -182,7 +185,8 @@ def compare_candidates(bench: Bench, count: int, seed: int, effort: Effort) -> N
     from scipy.stats import spearmanr
 
     table, blocks, seconds = bench.table()
-    model = LatencyModel(TableCosts(table, describe(bench.network)), describe(bench.network))
+    anatomy = describe(bench.network)
+    model = LatencyModel(TableCosts(table, anatomy), anatomy, usual=bench.defaults.quantization)
     generator = np.random.default_rng(seed)
     built = {
         f"candidate {number}": bench.write(f"candidate{number}", random_recipe(bench.network, bench.bits, generator))

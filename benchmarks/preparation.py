@@ -45,7 +45,7 @@ class Preparation:
         anatomy, capabilities = describe(self.network), bench.profiler.describe()
         self.space = build_space(anatomy, capabilities, Space(), bench.defaults)
         self.table = table
-        self.model = LatencyModel(TableCosts(table, anatomy), anatomy)
+        self.model = LatencyModel(TableCosts(table, anatomy), anatomy, usual=bench.defaults.quantization)
         self._bits = bench.bits
 
     def options(self) -> OptionDatabase:

@@ -2,9 +2,9 @@
 
 from infra.database.models import JsonObject
 from profilers.registry import get_profiler
-from search.prepared import GraphDefaults
 from search.requests import Recover
 from workers.operations.bench import bench
+from workers.operations.formats import device_defaults
 from workers.operations.inputs import JobInputs
 from workers.operations.training import training_examples
 from workers.runner.operation import OperationContext
@@ -20,8 +20,6 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
         InvalidDatasetError: The data lacks a column, has too few examples, or labels that the model does not know.
         UnavailableError: The device is not there.
     """
-    from compressors.export.defaults import default_graph
-    from compressors.export.defaults import default_quantization
     from compressors.export.limits import require_one_file
 
     inputs = JobInputs.model_validate(arguments["inputs"])
@@ -36,15 +34,10 @@ def inspect(arguments: JsonObject, context: OperationContext) -> JsonObject:
         training = Recover.model_validate(arguments["training"])
         # What is wrong with the training text is said now, not after the search.
         training_examples(inputs, anatomy, use_labels=training.use_labels)
-    precision = "bf16" if "bf16" in capabilities.precisions else "f32"
-    graph = default_graph(inputs.device.profiler, {8} if precision == "f32" else set())
-    quantization = default_quantization(inputs.device.profiler, saturating=capabilities.saturating_int8)
-    floats = default_graph(inputs.device.profiler, set())
-    defaults = GraphDefaults(graph=graph, float_graph=floats, quantization=quantization, precision=precision)
     return {
         "anatomy": anatomy.model_dump(mode="json"),
         "capabilities": capabilities.model_dump(mode="json"),
         "labelled": data.labelled,
         "splits": data.sizes,
-        "graph_defaults": defaults.model_dump(mode="json"),
+        "graph_defaults": device_defaults(inputs.device.profiler, capabilities).model_dump(mode="json"),
     }
