@@ -223,9 +223,9 @@ class Study:
         stop = GRAM_TEXTS + ANCHOR_TEXTS
         anchors = ScoringSet.collect(examples(self.network, self.texts, GRAM_TEXTS, stop))
         recipe = Recipe.dense(len(self.network.layers))
-        options = build_options(self.network, self.calibration, anchors, recipe, self.bench.bits)
-        database = OptionDatabase(units=tuple(to_unit(unit) for unit in options.units))
-        solver = GuidedSpace(allowed_units(database, self.space), self.space, self.model)
+        options = build_options(self.network, self.calibration, anchors, recipe, self.bench.bits, depth=True)
+        database = OptionDatabase(units=tuple(to_unit(unit) for unit in options.units), drops=options.drops)
+        solver = GuidedSpace(allowed_units(database, self.space), self.space, self.model, drops=database.drops)
         last = min(len(self.texts), GRAM_TEXTS + SCORING_TEXTS)
         scoring = ScoringSet.collect(examples(self.network, self.texts, GRAM_TEXTS, last), PARTS)
         library = BranchLibrary(self.network, self.calibration, self.space.dense_recipe())

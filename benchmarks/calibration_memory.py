@@ -124,7 +124,7 @@ def run_options(case: Case) -> Cost:
         calibration, scoring = Calibration.load(case.calibration_file), ScoringSet.collect(texts)
         recipe = Recipe.dense(case.layers)
         with contextlib.suppress(Enough):
-            build_options(network, calibration, scoring, recipe, (32, 8), low_rank=True, merging=True, progress=stop)
+            build_options(network, calibration, scoring, recipe, (32, 8), low_rank=True, depth=True, progress=stop)
         return time.perf_counter() - started
 
     return _measured(case, step, layers)

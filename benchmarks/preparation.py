@@ -53,9 +53,9 @@ class Preparation:
         stop = GRAM_TEXTS + ANCHOR_TEXTS
         anchors = ScoringSet.collect(examples(self.network, self.texts, GRAM_TEXTS, stop))
         recipe = Recipe.dense(len(self.network.layers))
-        found = build_options(self.network, self.calibration, anchors, recipe, self._bits)
+        found = build_options(self.network, self.calibration, anchors, recipe, self._bits, depth=True)
         units = tuple(to_unit(unit) for unit in found.units)
-        return OptionDatabase(units=units, fixed_size_bytes=found.fixed_size_bytes)
+        return OptionDatabase(units=units, fixed_size_bytes=found.fixed_size_bytes, drops=found.drops)
 
     def exploration(self, options: OptionDatabase, seed: int = 0) -> Exploration:
         """Return the search over combinations of options that a job does beside its first trials."""
@@ -67,7 +67,8 @@ class Preparation:
 
     def solver(self, options: OptionDatabase) -> GuidedSpace:
         """Return the solver over all options."""
-        return GuidedSpace(allowed_units(options, self.space, self.table), self.space, self.model)
+        units = allowed_units(options, self.space, self.table)
+        return GuidedSpace(units, self.space, self.model, drops=options.drops)
 
     def _gram_batches(self) -> list[dict[str, Tensor]]:
         order = sorted(range(min(GRAM_TEXTS, len(self.texts))), key=lambda i: len(self.texts.input_ids[i]))

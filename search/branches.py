@@ -79,6 +79,45 @@ def unit_times(unit: UnitOptions, model: LatencyModel, precision: Precision, *, 
     return np.array(times)
 
 
+@dataclass(frozen=True)
+class LayerDrop:
+    """A layer with both its units, which may go as a whole; its normalisations go with it.
+
+    Attributes:
+        layer: Index of the layer.
+        first: Index of the attention unit, which the feed-forward unit follows.
+        removed: The option of either that is the branch being removed; both at once are the layer being gone.
+        error: Sum of the two options' errors.
+        divergence: End-to-end divergence of the model without the layer; the sum of the two options' where that was not
+            evaluated.
+    """
+
+    layer: int
+    first: int
+    removed: tuple[int, int]
+    error: float
+    divergence: float
+
+
+def layer_drops(units: Sequence[UnitOptions], divergences: Sequence[float]) -> list[LayerDrop]:
+    """Return the layers that may go.
+
+    Args:
+        units: Units with their allowed options, in the order of the network.
+        divergences: Of the model without a layer, for each layer; empty if unknown.
+    """
+    drops = []
+    for first, (attention, feed_forward) in enumerate(pairwise(units)):
+        one, other = _removed_option(attention), _removed_option(feed_forward)
+        if attention.layer != feed_forward.layer or one is None or other is None:
+            continue
+        error = float(attention.error[one] + feed_forward.error[other])
+        both = float(attention.divergence[one] + feed_forward.divergence[other])
+        divergence = divergences[attention.layer] if divergences else both
+        drops.append(LayerDrop(attention.layer, first, (one, other), error, divergence))
+    return drops
+
+
 def format_mask(unit: UnitOptions, policy: FormatPolicy) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Mark the options that a policy allows; removed branches have every format."""
     return np.array(
@@ -226,3 +265,7 @@ def _is_whole(option: Option) -> bool:
 
 def _removed(option: Option) -> bool:
     return option.recipe.level == 0
+
+
+def _removed_option(unit: UnitOptions) -> int | None:
+    return next((index for index, option in enumerate(unit.options) if _removed(option)), None)

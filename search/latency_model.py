@@ -127,8 +127,12 @@ class LatencyModel:
 
     def fixed_time(self, precision: Precision) -> float:
         """Return the time of a model with all its layers and no branches."""
-        layers = self._costs.layer(precision) * self._anatomy.layers
-        return self._factor("fixed") * self._core(precision) + self._factor("layers") * layers
+        layers = self.layer_time(precision) * self._anatomy.layers
+        return self._factor("fixed") * self._core(precision) + layers
+
+    def layer_time(self, precision: Precision) -> float:
+        """Return the part of :meth:`fixed_time` that removing a whole layer saves, beyond its branches."""
+        return self._factor("layers") * self._costs.layer(precision)
 
     def branch_time(
         self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool = False

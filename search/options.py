@@ -84,12 +84,15 @@ class OptionDatabase(_Data):
 
     Attributes:
         units: One entry per layer and branch.
-        merges: What merging layers does.
         fixed_size_bytes: Stored size of everything that no unit holds (embeddings, norms, head).
+        drops: End-to-end divergence of the model without a layer, for each layer: much less, or more, than what
+            removing its two branches one by one comes to. Empty if it was not evaluated.
+        merges: What merging layers does.
     """
 
     units: tuple[Unit, ...]
     fixed_size_bytes: int = 0
+    drops: tuple[Annotated[float, Field(ge=0)], ...] = ()
     merges: tuple[Merge, ...] = ()
 
 

@@ -30,6 +30,7 @@ from compressors.options.levels import computed_width_levels
 from compressors.options.levels import head_levels
 from compressors.options.levels import width_levels
 from compressors.options.merges import Merge
+from compressors.options.merges import find_drops
 from compressors.options.merges import find_merges
 from compressors.options.scoring import ScoringSet
 from compressors.options.secondary import low_rank_recipes
@@ -81,10 +82,18 @@ UnitName = tuple[int, str]
 
 @dataclass(frozen=True)
 class OptionSet:
-    """All units in the order of the network, the stored size of what belongs to none, and what merging layers does."""
+    """All units in the order of the network, and what belongs to no single one.
+
+    Attributes:
+        units: The branches.
+        fixed_size_bytes: Stored size of everything else.
+        drops: Divergence of the model without a layer, for each layer; empty if it was not asked for.
+        merges: What merging layers does; empty if it was not asked for.
+    """
 
     units: tuple[BranchUnit, ...]
     fixed_size_bytes: int
+    drops: tuple[float, ...] = ()
     merges: tuple[Merge, ...] = ()
 
 
@@ -97,7 +106,7 @@ def build_options(
     *,
     low_rank: bool = False,
     zeros: bool = False,
-    merging: bool = False,
+    depth: bool = False,
     progress: Callable[[int, int], None] | None = None,
     built: MutableMapping[UnitName, BranchUnit] | None = None,
 ) -> OptionSet:
@@ -112,7 +121,7 @@ def build_options(
         low_rank: Whether to offer factorised branches, alone and in chains with narrower widths and fewer bits, where
             no branch in the same bits that is only narrower, to a width for any device, is both smaller and closer.
         zeros: Whether to offer branches with zeros in their weights, alone and in a chain.
-        merging: Whether to try what becomes of the model where consecutive layers are merged into one.
+        depth: Whether to try what becomes of the model where whole layers are dropped, or merged into others.
         progress: Called with the number of units that are done and the number of all.
         built: Units that an earlier call with the same arguments has left: they are not built again. Each new one is
             put into it when it is done.
@@ -136,8 +145,9 @@ def build_options(
             release_memory()
         if progress is not None:
             progress(number + 1, len(kinds))
-    merges = find_merges(network, model) if merging else ()
-    return OptionSet(tuple(built[name] for name in kinds), _fixed_bytes(network), merges)
+    drops = find_drops(network, model) if depth else ()
+    merges = find_merges(network, model, drops) if depth else ()
+    return OptionSet(tuple(built[name] for name in kinds), _fixed_bytes(network), drops, merges)
 
 
 @dataclass

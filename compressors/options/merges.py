@@ -1,4 +1,4 @@
-"""What becomes of the model where consecutive layers are merged into one (LaCo), beside plainly dropping as many."""
+"""What becomes of the model where whole layers go: dropped, or merged into the one before (LaCo)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,17 +31,29 @@ class Merge:
     dropped: float
 
 
-def find_merges(network: EncoderNetwork, model: StitchedModel) -> tuple[Merge, ...]:
+def find_drops(network: EncoderNetwork, model: StitchedModel, layers: int = 1) -> tuple[float, ...]:
+    """Return the divergence of dropping so many layers in a row, normalisations included, by the first of them.
+
+    Args:
+        network: The dense model.
+        model: Scores replacements of its branches.
+        layers: How many go at once.
+    """
+    starts = range(len(network.layers) - layers + 1)
+    return tuple(model.divergence(_gone(range(start, start + layers))) for start in starts)
+
+
+def find_merges(network: EncoderNetwork, model: StitchedModel, drops: Sequence[float]) -> tuple[Merge, ...]:
     """Try every pair of layers that have the same shape.
 
     Args:
         network: The dense model.
         model: Scores replacements of its branches.
+        drops: Divergence of dropping each layer alone.
     """
     found = []
     for merged in range(1, MOST_MERGED + 1):
-        starts = range(len(network.layers) - merged + 1)
-        drops = [model.divergence(_gone(range(start, start + merged))) for start in starts]
+        dropped = drops if merged == 1 else find_drops(network, model, merged)
         for start in range(len(network.layers) - merged):
             group = network.layers[start : start + merged + 1]
             if _alike(group):
@@ -51,7 +63,7 @@ def find_merges(network: EncoderNetwork, model: StitchedModel) -> tuple[Merge, .
                     (start, "attention"): Branch(layer.attention),
                     (start, "feed_forward"): Branch(layer.feed_forward),
                 }
-                found.append(Merge(start, merged, model.divergence(branches), min(drops[start : start + 2])))
+                found.append(Merge(start, merged, model.divergence(branches), min(dropped[start : start + 2])))
     return tuple(found)
 
 

@@ -24,18 +24,16 @@ from search.formats import alternatives
 from search.formats import has_format
 from search.formats import in_format
 from search.goals import check_reachable
+from search.menu import Costs
 from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
 from search.reference_time import ratio_ceiling
 from search.reference_time import usual_time_of
-from search.refine import offspring
 from search.remembered import Remembered
 from search.remembered import context_key
 from search.requests import JobRequest
 from search.solver import FloatArray
-from search.solver import efficient_options
-from search.solver import total
 from search.space import SearchSpace
 from search.spdy import fit_weights
 from search.strategies.base import Proposal
@@ -81,12 +79,12 @@ TRIES = 16
 WEIGHT_NOISE = 0.3
 
 _Choice = tuple[tuple[int, ...], FloatArray]
-"""Option of each unit, and their errors."""
+"""Option of each unit, and the errors of the parts."""
 _choices: Remembered[_Choice | None] = Remembered(50_000)
 
 
 class Located(NamedTuple):
-    """A finished trial, the option that it uses in each unit, and the errors of those options."""
+    """A finished trial, the option that it uses in each unit, and the errors that these come to."""
 
     record: TrialRecord
     choice: tuple[int, ...]
@@ -111,7 +109,7 @@ class GuidedStrategy:
         self._request, self._prepared, self._space = request, prepared, space
         self._units = allowed_units(prepared.options, space, prepared.latency_table)
         self._merges = allowed_merges(prepared.options, space)
-        self._fixed_bytes = prepared.options.fixed_size_bytes
+        self._drops, self._fixed_bytes = prepared.options.drops, prepared.options.fixed_size_bytes
         given = [prepared.options, prepared.anatomy, request.space, prepared.latency_table]
         self._context = context_key(*(part for part in given if part is not None))
         if not any(len(unit.options) > 1 for unit in self._units):
@@ -124,7 +122,7 @@ class GuidedStrategy:
             InfeasibleGoalError: The latency table shows that no allowed model is as fast as the goal asks.
         """
         model = latency_model(self._request, self._prepared, study.trials)
-        guided = GuidedSpace(self._units, self._space, model, merges=self._merges)
+        guided = GuidedSpace(self._units, self._space, model, merges=self._merges, drops=self._drops)
         self._check_reachable(guided, study)
         turn = _Turn(guided, self._context, study, self._request, self._fixed_bytes, self._prepared.explored)
         proposals: list[Proposal] = []
@@ -147,7 +145,7 @@ class GuidedStrategy:
     def solve(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
         """Return the best recipe for each latency ratio by what the study has taught, known or not."""
         model = latency_model(self._request, self._prepared, study.trials)
-        guided = GuidedSpace(self._units, self._space, model)
+        guided = GuidedSpace(self._units, self._space, model, merges=self._merges, drops=self._drops)
         return _Turn(guided, self._context, study, self._request, self._fixed_bytes).solve(ratios)
 
 
@@ -172,7 +170,7 @@ class _Turn:
         self._weights = self._fit_weights()
         self._precision = self._best_precision()
         self._slowest, self._fastest = self._range()
-        self._spread = space.focus((self._slowest, self._fastest), np.ones(len(space.units)))
+        self._spread = space.focus((self._slowest, self._fastest), np.ones(len(space.menu.parts)))
         self._measured = measured(study.trials)
         window = target_window(self._measured, study.goal, slowest=self._slowest, fastest=self._fastest)
         near = [entry.recipe for entry in explored if window[1] <= entry.ratio <= window[0]]
@@ -210,7 +208,7 @@ class _Turn:
     def solve(self, ratios: Sequence[float]) -> list[Recipe]:
         """Return the solver's recipes for latency ratios, with the learnt weights."""
         precision, costs = self._precision, self._costs(self._weights)
-        return [self._space.recipe(self._space.solve(costs, ratio, precision), precision) for ratio in ratios]
+        return [self._space.solve_merged(costs, ratio, precision) for ratio in ratios]
 
     def _repaired(self, taken: set[str]) -> Recipe | None:
         """Return one of the best models with a repair that was not tried yet: it takes seconds, so only late."""
@@ -292,20 +290,9 @@ class _Turn:
         if not parents:
             return None
         parent = parents[number % len(parents)]
-        times, costs = self._space.times(parent.precision), self._costs(self._weights)
-        kept = [efficient_options(time, cost) for time, cost in zip(times, costs, strict=True)]
-        levels = [
-            int(np.argmin(np.abs(time[keep] - time[option])))
-            for time, keep, option in zip(times, kept, parent.choice, strict=True)
-        ]
-        kept_times = [time[keep] for time, keep in zip(times, kept, strict=True)]
-        budget = total(kept_times, levels) * (1.0, 0.97)[number // max(1, len(parents)) % 2]
-        children = [
-            tuple(int(keep[level]) for keep, level in zip(kept, child, strict=True))
-            for child in offspring(levels, kept_times, budget, OFFSPRING, generator)
-        ]
-        children = [child for child in children if self._space.fits(child)]
-        for child in sorted(children, key=lambda choice: (total(costs, choice), choice)):
+        costs, share = self._costs(self._weights), (1.0, 0.97)[number // max(1, len(parents)) % 2]
+        children = self._space.neighbours(parent.choice, costs, parent.precision, OFFSPRING, generator, share=share)
+        for child in sorted(children, key=lambda choice: (self._space.menu.cost(costs, choice), choice)):
             recipe = self._space.recipe(child, parent.precision)
             if recipe.digest not in taken:
                 return recipe
@@ -331,11 +318,11 @@ class _Turn:
         parents = self._parents()
         return parents[0].precision if parents else self._space.space.defaults.precision
 
-    def _costs(self, weights: FloatArray) -> list[FloatArray]:
-        return [weight * unit.divergence for weight, unit in zip(weights, self._space.units, strict=True)]
+    def _costs(self, weights: FloatArray) -> Costs:
+        return self._space.menu.costs(weights)
 
     def _fit_weights(self) -> FloatArray:
-        prior = np.ones(len(self._space.units))
+        prior = np.ones(len(self._space.menu.parts))
         if not self._located:
             return prior
         errors = np.array([found.errors for found in self._located])
@@ -417,6 +404,4 @@ def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | N
 
 def _choice(space: GuidedSpace, recipe: Recipe) -> _Choice | None:
     choice = space.locate(recipe)
-    if choice is None:
-        return None
-    return choice, np.array([unit.divergence[option] for unit, option in zip(space.units, choice, strict=True)])
+    return None if choice is None else (choice, space.menu.errors(choice))

@@ -4,6 +4,7 @@ A point is a latency target, the shape of the unit weights and a few global choi
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from math import exp
 from math import log
@@ -20,14 +21,23 @@ from search.branches import format_mask
 from search.branches import merge_mask
 from search.branches import unit_times
 from search.latency_model import LatencyModel
+from search.menu import Costs
+from search.menu import Menu
+from search.menu import among
+from search.menu import nearest_levels
 from search.options import Merge
 from search.options import Precision
+from search.refine import offspring
 from search.solver import BUCKETS
+from search.solver import Block
 from search.solver import BudgetTable
+from search.solver import Choice
 from search.solver import FloatArray
 from search.solver import Unreachable
+from search.solver import least_choice
 from search.solver import solve_within
 from search.solver import total
+from search.solver import total_time
 from search.space import Parameter
 from search.space import Params
 from search.space import SearchSpace
@@ -41,6 +51,8 @@ RANGE_BUCKETS = 4 * BUCKETS
 """For the whole range of times in one table, of which fast models take a small part."""
 SHARPNESS = (0.7, 0.85, 1.0, 1.2, 1.4)
 """Exponent on the errors: above 1 many small errors are preferred to one large."""
+MERGES_TRIED = 4
+"""Merges of least divergence that compete in every solution: each is solved for."""
 
 
 class GuidedSpace:
@@ -51,8 +63,15 @@ class GuidedSpace:
         space: The job's space.
         model: Latency model, fitted to what was measured.
         window: Slowest and fastest latency ratio that ``target`` stands for; by default all that is reachable.
-        weights: ``[units]``, what is known about how much each unit's error counts; the shape parameters multiply it.
+        weights: ``[parts]``, what is known about how much the error of each unit, and of each layer that goes, counts;
+            the shape parameters multiply it.
         merges: Merges of layers that may be combined with the solver's choice for the others.
+        most_bytes: Limit of the stored bytes of all branches together.
+        drops: End-to-end divergence of the model without a layer, for each layer; empty if unknown.
+
+    Attributes:
+        menu: Units, and layers that may go as a whole.
+        space: The job's space.
     """
 
     def __init__(
@@ -64,12 +83,14 @@ class GuidedSpace:
         weights: FloatArray | None = None,
         merges: Sequence[Merge] = (),
         most_bytes: float | None = None,
+        drops: Sequence[float] = (),
     ) -> None:
-        self.units = list(units)
+        self.menu = Menu(units, drops)
         self.space = space
+        self._drops = tuple(drops)
         self._model = model
         self._window = window
-        self._weights = np.ones(len(self.units)) if weights is None else weights
+        self._weights = np.ones(len(self.menu.parts)) if weights is None else weights
         self._merges = tuple(merges)
         self._most_bytes = most_bytes
         self._times: dict[str, list[FloatArray]] = {}
@@ -111,7 +132,7 @@ class GuidedSpace:
 
     def focus(self, window: tuple[float, float], weights: FloatArray) -> "GuidedSpace":
         """Return the same space with targets between two latency ratios, and weights to start from."""
-        return GuidedSpace(self.units, self.space, self._model, window, weights, self._merges, self._most_bytes)
+        return self._changed(window, weights, self._most_bytes)
 
     def within(self, most_bytes: float | None) -> "GuidedSpace":
         """Return the same space with branches that together take at most so many stored bytes; itself without a limit.
@@ -120,7 +141,18 @@ class GuidedSpace:
         """
         if most_bytes == self._most_bytes:
             return self
-        return GuidedSpace(self.units, self.space, self._model, self._window, self._weights, self._merges, most_bytes)
+        return self._changed(self._window, self._weights, most_bytes)
+
+    def _changed(
+        self, window: tuple[float, float] | None, weights: FloatArray, most_bytes: float | None
+    ) -> "GuidedSpace":
+        units, merges, drops = self.menu.units, self._merges, self._drops
+        return GuidedSpace(units, self.space, self._model, window, weights, merges, most_bytes, drops)
+
+    @property
+    def units(self) -> list[UnitOptions]:
+        """Units with their allowed options."""
+        return self.menu.units
 
     def stored_bytes(self, choice: Sequence[int]) -> float:
         """Return the stored bytes of the chosen options: of all branches, but not of embeddings, norms and head."""
@@ -148,12 +180,11 @@ class GuidedSpace:
     def to_recipe(self, params: Params) -> Recipe:
         """Solve, and return the canonical recipe."""
         precision = cast("Precision", params.get("precision", self.space.defaults.precision))
-        errors = [unit.error if params.get("basis") == "error" else unit.divergence for unit in self.units]
         sharpness = float(cast("float", params["sharpness"]))
         attention, slope, bow = (float(cast("float", params[name])) for name in ("attention", "slope", "bow"))
         shape = WeightShape(attention=attention, slope=slope, bow=bow)
-        weights = self._weights * unit_weights(shape, [unit.branch for unit in self.units], self.depths)
-        costs = [weight * error**sharpness for weight, error in zip(weights, errors, strict=True)]
+        weights = self._weights * unit_weights(shape, self.menu.parts, self.depths)
+        costs = self.menu.costs(weights, sharpness, local=params.get("basis") == "error")
         masks = [format_mask(unit, str(params.get("format", "any"))) for unit in self.units]
         number = cast("int | None", params.get("merge"))
         merge = None if number is None else self._merges[number]
@@ -164,11 +195,11 @@ class GuidedSpace:
 
     def solve(
         self,
-        costs: Sequence[FloatArray],
+        costs: Costs,
         ratio: float,
         precision: Precision,
         masks: Sequence[np.ndarray[tuple[int], np.dtype[np.bool_]]] | None = None,
-    ) -> tuple[int, ...]:
+    ) -> Choice:
         """Return the options of least cost within a latency ratio and the size limit.
 
         If the ratio is out of reach these are the fastest options, if the size is, the smallest.
@@ -178,25 +209,109 @@ class GuidedSpace:
         if allowed is None:
             allowed = [np.arange(len(time)) for time in times]
         kept_times = [time[keep] for time, keep in zip(times, allowed, strict=True)]
-        kept_costs = [cost[keep] for cost, keep in zip(costs, allowed, strict=True)]
+        kept_costs = [cost[keep] for cost, keep in zip(costs.options, allowed, strict=True)]
         kept_sizes = [unit.size[keep] for unit, keep in zip(self.units, allowed, strict=True)]
-        budget = max(ratio - self._model.fixed_time(precision), 1e-9)
+        budget, blocks = max(self.budget(ratio, precision), 1e-9), among(self._blocks(costs, precision), allowed)
+        least = self._least_kept(blocks)
         try:
-            choice = solve_within(kept_times, kept_costs, kept_sizes, budget, self._most_bytes)
+            choice = solve_within(
+                kept_times, kept_costs, kept_sizes, budget, self._most_bytes, blocks=blocks, least_kept=least
+            )
         except Unreachable as out_of_reach:
-            least = kept_sizes if out_of_reach.what == "size" else kept_times
-            choice = tuple(int(np.lexsort((cost, first))[0]) for first, cost in zip(least, kept_costs, strict=True))
+            if out_of_reach.what == "size":
+                choice = least_choice(kept_sizes, kept_costs, [replace(block, saved=0.0) for block in blocks], least)
+            else:
+                choice = least_choice(kept_times, kept_costs, blocks, least)
         return tuple(int(keep[index]) for keep, index in zip(allowed, choice, strict=True))
 
-    def fastest_within(self, costs: Sequence[FloatArray], most: float, precision: Precision) -> float:
+    def solve_merged(self, costs: Costs, ratio: float, precision: Precision) -> Recipe:
+        """Return the canonical recipe of least cost within a latency ratio, two of its layers merged if that is least.
+
+        A merge costs its own divergence, in place of that of the layers that go into another.
+        """
+        choice = self.solve(costs, ratio, precision)
+        found: list[tuple[float, Choice, Merge | None]] = [(self.menu.cost(costs, choice), choice, None)]
+        for merge in sorted(self._merges, key=lambda merge: merge.divergence)[:MERGES_TRIED]:
+            masks = [merge_mask(unit, merge) for unit in self.units]
+            choice = self.solve(costs, ratio, precision, masks)
+            if self.time(choice, precision) <= self.budget(ratio, precision) and self.fits(choice):
+                more = self._more_than_dropped(merge, costs)
+                found.append((self.menu.cost(costs, choice) + more, choice, merge))
+        _, choice, best = min(found, key=lambda entry: entry[0])
+        return self.recipe(choice, precision, best)
+
+    def _more_than_dropped(self, merge: Merge, costs: Costs) -> float:
+        """Return by how much a choice with a merge costs more than if the layers that go were dropped."""
+        gone = [
+            (drop.divergence, float(cost))
+            for drop, cost in zip(self.menu.drops, costs.drops, strict=True)
+            if merge.layer < drop.layer <= merge.layer + merge.merged
+        ]
+        divergence, cost = (sum(column) for column in zip(*gone, strict=True))
+        return cost * (merge.divergence / divergence - 1.0) if divergence > 0 else merge.divergence
+
+    def neighbours(
+        self,
+        choice: Choice,
+        costs: Costs,
+        precision: Precision,
+        count: int,
+        generator: np.random.Generator,
+        *,
+        ratio: float | None = None,
+        share: float = 1.0,
+    ) -> list[Choice]:
+        """Return choices that differ from one in a few units, small enough and within a time, by chance.
+
+        Args:
+            choice: Where to begin.
+            costs: Options that are both slower and dearer than others are not taken.
+            precision: Arithmetic that the times are those of.
+            count: How many, at most.
+            generator: Source of randomness.
+            ratio: Latency ratio to keep within; ``None``: ``share`` of the choice's own time.
+            share: See ``ratio``.
+        """
+        times = self.times(precision)
+        kept = self.menu.levels(times, costs)
+        start = nearest_levels(choice, kept, times)
+        blocks = among(self._blocks(costs, precision), kept)
+        kept_times = [time[keep] for time, keep in zip(times, kept, strict=True)]
+        budget = self.budget(ratio, precision) if ratio is not None else share * total_time(kept_times, start, blocks)
+        moves = offspring(start, kept_times, budget, count, generator, blocks, self._least_kept(blocks))
+        found = [tuple(int(keep[level]) for keep, level in zip(kept, levels, strict=True)) for levels in moves]
+        return [entry for entry in found if self.fits(entry)]
+
+    def fastest_within(self, costs: Costs, most: float, precision: Precision) -> float:
         """Return the least latency ratio at which the best choice costs at most ``most``."""
         slowest, fastest = self.reach(precision)
-        fixed = self._model.fixed_time(precision)
-        table = BudgetTable(self.times(precision), costs, slowest - fixed, RANGE_BUCKETS)
+        blocks = self._blocks(costs, precision)
+        table = BudgetTable(
+            self.times(precision), costs.options, self.budget(slowest, precision), RANGE_BUCKETS, blocks
+        )
         try:
-            return max(fastest, fixed + table.smallest_budget(most))
+            return max(fastest, self._fixed_time(precision) + table.smallest_budget(most))
         except Unreachable:
             return slowest
+
+    def time(self, choice: Sequence[int], precision: Precision) -> float:
+        """Return the predicted time of a choice, which is within a ratio if it is at most its :meth:`budget`."""
+        return total_time(self.times(precision), choice, self._blocks(self.menu.costs(), precision))
+
+    def budget(self, ratio: float, precision: Precision) -> float:
+        """Return how much time the units have within a latency ratio."""
+        return ratio - self._fixed_time(precision)
+
+    def _fixed_time(self, precision: Precision) -> float:
+        """Time of what is there whatever is chosen."""
+        return self._model.fixed_time(precision) - len(self.menu.drops) * self._model.layer_time(precision)
+
+    def _blocks(self, costs: Costs, precision: Precision) -> list[Block]:
+        return self.menu.blocks(costs, self._model.layer_time(precision))
+
+    def _least_kept(self, blocks: Sequence[Block]) -> int:
+        """Return how many of the layers that may go have to stay."""
+        return max(0, self.space.min_layers - (self.space.anatomy.layers - len(blocks)))
 
     def recipe(self, choice: Sequence[int], precision: Precision, merge: Merge | None = None) -> Recipe:
         """Return the canonical recipe of chosen options."""
@@ -212,13 +327,17 @@ class GuidedSpace:
         return Locator(self.units, self.space.anatomy)
 
     def times(self, precision: Precision) -> list[FloatArray]:
-        """Return the predicted time of every option."""
+        """Return the predicted time of every option.
+
+        Where a layer may go, its normalisations' time is in that of every option of its attention.
+        """
         if precision not in self._times:
             classifier = self.space.anatomy.task == "sequence-classification"
             last = self.space.anatomy.layers - 1 if classifier and self.space.defaults.graph.first_token_head else -1
-            self._times[precision] = [
-                unit_times(unit, self._model, precision, first_token=unit.layer == last) for unit in self.units
-            ]
+            times = [unit_times(unit, self._model, precision, first_token=unit.layer == last) for unit in self.units]
+            for drop in self.menu.drops:
+                times[drop.first] = times[drop.first] + self._model.layer_time(precision)
+            self._times[precision] = times
         return self._times[precision]
 
     def ratio_at(self, target: float, precision: Precision) -> float:
@@ -228,11 +347,13 @@ class GuidedSpace:
 
     def reach(self, precision: Precision) -> tuple[float, float]:
         """Return the predicted ratios of the slowest and of the fastest model."""
-        times, fixed = self.times(precision), self._model.fixed_time(precision)
-        slowest = fixed + sum(float(time.max()) for time in times)
-        return max(slowest, 1e-6), max(fixed + sum(float(time.min()) for time in times), 1e-6)
+        times, costs = self.times(precision), self.menu.costs()
+        blocks = self._blocks(costs, precision)
+        least = least_choice(times, costs.options, blocks, self._least_kept(blocks))
+        fixed, slowest = self._fixed_time(precision), sum(float(time.max()) for time in times)
+        return max(fixed + slowest, 1e-6), max(fixed + total_time(times, least, blocks), 1e-6)
 
     @cached_property
     def depths(self) -> list[float]:
-        """Position of each unit's layer, 0 to 1."""
-        return [unit.layer / max(1, self.space.anatomy.layers - 1) for unit in self.units]
+        """Position of the layer of each unit, and of each layer that may go, 0 to 1."""
+        return [layer / max(1, self.space.anatomy.layers - 1) for layer in self.menu.layers]

@@ -18,13 +18,11 @@ from search.branches import allowed_units
 from search.estimator import branch_costs
 from search.latency_model import LatencyModel
 from search.latency_model import Measured
+from search.menu import Costs
 from search.options import Explored
 from search.prepared import Prepared
-from search.refine import offspring
 from search.requests import JobRequest
 from search.solver import FloatArray
-from search.solver import efficient_options
-from search.solver import total
 from search.space import build_space
 from search.spdy import fit_weights
 from search.strategies.guided_space import GuidedSpace
@@ -68,7 +66,8 @@ def explore(arguments: JsonObject, context: OperationContext) -> JsonObject:
     usual = prepared.graph_defaults.quantization
     model = LatencyModel(branch_costs(request, prepared), prepared.anatomy, seen, usual)
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
-    solver = GuidedSpace(allowed_units(prepared.options, space, prepared.latency_table), space, model)
+    units = allowed_units(prepared.options, space, prepared.latency_table)
+    solver = GuidedSpace(units, space, model, drops=prepared.options.drops)
     work = bench(inputs, context)
     library = BranchLibrary(work.network, work.calibration, space.dense_recipe())
     scoring = ScoringSet.collect(scoring_examples(work), PARTS)
@@ -107,11 +106,7 @@ class Exploration:
         self._generator = np.random.default_rng(seed)
         self._scores: dict[Choice, float] = {}
         self.hit_rate = 0.0
-        self._times = solver.times(self._precision)
-        self._efficient = [
-            efficient_options(unit_times, unit.divergence)
-            for unit_times, unit in zip(self._times, solver.units, strict=True)
-        ]
+        self._parts = len(solver.menu.parts)
 
     def ratios(self, divergences: Sequence[float]) -> list[float]:
         """Return the latency ratios at which the solver's own answers diverge so much, by the first part of the text.
@@ -148,7 +143,7 @@ class Exploration:
         """The solver's answers for different unit weights, and what the last target's winner becomes in this time."""
         starts = [self._solver.solve(self._costs(), ratio, self._precision)]
         for number in range(STARTS - 1):
-            weights = np.exp(self._generator.normal(0.0, WEIGHT_SPREAD, len(self._times)))
+            weights = np.exp(self._generator.normal(0.0, WEIGHT_SPREAD, self._parts))
             costs = self._costs(weights, SHARPNESS[number % len(SHARPNESS)])
             starts.append(self._solver.solve(costs, ratio, self._precision))
         return starts + (self._mutants(before, ratio, CHILDREN // 2) if before is not None else [])
@@ -163,31 +158,20 @@ class Exploration:
         costs = self._costs(weights)
         for parent in parents:
             mutants = self._mutants(parent, ratio, DRAWS * CHILDREN)
-            ranked = sorted(mutants, key=lambda choice: (total(costs, choice), choice))
+            ranked = sorted(mutants, key=lambda choice: (self._solver.menu.cost(costs, choice), choice))
             children += ranked[: CHILDREN // len(parents)]
         return children
 
     def _mutants(self, parent: Choice, ratio: float, count: int) -> list[Choice]:
         """Neighbours within the time budget, in levels of the options that are not both slower and worse."""
-        times = [unit[keep] for unit, keep in zip(self._times, self._efficient, strict=True)]
-        levels = [
-            int(np.argmin(np.abs(unit[keep] - unit[option])))
-            for unit, keep, option in zip(self._times, self._efficient, parent, strict=True)
-        ]
-        found = offspring(levels, times, ratio - self._model.fixed_time(self._precision), count, self._generator)
-        return [tuple(int(keep[level]) for keep, level in zip(self._efficient, child, strict=True)) for child in found]
+        return self._solver.neighbours(parent, self._costs(), self._precision, count, self._generator, ratio=ratio)
 
     def _learnt_weights(self) -> FloatArray:
-        prior = np.ones(len(self._times))
-        rows = [
-            [unit.divergence[option] for unit, option in zip(self._solver.units, choice, strict=True)]
-            for choice in self._scores
-        ]
-        return fit_weights(np.array(rows), np.array(list(self._scores.values())), prior, PRIOR_WEIGHT)
+        rows = np.array([self._solver.menu.errors(choice) for choice in self._scores])
+        return fit_weights(rows, np.array(list(self._scores.values())), np.ones(self._parts), PRIOR_WEIGHT)
 
-    def _costs(self, weights: FloatArray | None = None, sharpness: float = 1.0) -> list[FloatArray]:
-        factors = np.ones(len(self._times)) if weights is None else weights
-        return [factor * unit.divergence**sharpness for factor, unit in zip(factors, self._solver.units, strict=True)]
+    def _costs(self, weights: FloatArray | None = None, sharpness: float = 1.0) -> Costs:
+        return self._solver.menu.costs(weights, sharpness)
 
     def _score(self, choice: Choice, parts: int) -> float:
         branches = {

@@ -48,13 +48,14 @@ def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
         offered["bits"],
         low_rank=offered["low_rank"],
         zeros=offered["zeros"],
-        merging=offered["merging"],
+        depth=offered["depth"],
         progress=lambda done, of: context.progress({"doing": "options", "done": done, "of": of}),
         built=OptionUnits(inputs.option_units / json_digest(offered)),
     )
     database = OptionDatabase(
         units=tuple(to_unit(unit) for unit in found.units),
         fixed_size_bytes=found.fixed_size_bytes,
+        drops=found.drops,
         merges=tuple(Merge.model_validate(asdict(merge)) for merge in found.merges),
     )
     seconds = round(time.monotonic() - started, 3)

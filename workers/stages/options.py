@@ -65,5 +65,5 @@ def options_offered(job: Job) -> JsonObject:
         "bits": list(bits) if "bits" in kinds else [32],
         "low_rank": "rank" in kinds and capabilities.low_rank,
         "zeros": "sparsity" in kinds and capabilities.sparse_speedup,  # scored only where they may be chosen
-        "merging": "depth" in kinds,
+        "depth": "depth" in kinds,
     }

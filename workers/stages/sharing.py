@@ -16,7 +16,7 @@ from infra.events import append_event
 from infra.shared_results import keep_shared
 from search.requests import JobRequest
 
-VERSION = 3
+VERSION = 4
 """Counts up when calibrations or option databases are computed in another way, so that old ones are not used."""
 
 

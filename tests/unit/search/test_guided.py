@@ -273,10 +273,10 @@ def test_the_fastest_useful_model_is_the_fastest_whose_cost_is_allowed():
     )
     model = LatencyModel(TableCosts(problem.table(), ANATOMY), ANATOMY)
     guided = GuidedSpace(allowed_units(problem.database(), space), space, model)
-    costs = [np.array([option.divergence for option in unit.options]) for unit in guided.units]
+    costs = guided.menu.costs()
     ratio = guided.fastest_within(costs, 0.1, "f32")
-    assert total(costs, guided.solve(costs, 1.01 * ratio, "f32")) <= 0.1  # the solver rounds times up
-    assert total(costs, guided.solve(costs, 0.97 * ratio, "f32")) > 0.1
+    assert guided.menu.cost(costs, guided.solve(costs, 1.01 * ratio, "f32")) <= 0.1  # the solver rounds times up
+    assert guided.menu.cost(costs, guided.solve(costs, 0.97 * ratio, "f32")) > 0.1
 
 
 def test_without_a_goal_no_trial_is_spent_on_useless_models():

@@ -22,7 +22,7 @@ from workers.operations.prepare import prepare
 from workers.runner.operation import Operation
 from workers.runner.operation import OperationContext
 
-OFFERED = {"bits": [32, 8], "low_rank": True, "zeros": False, "merging": True}
+OFFERED = {"bits": [32, 8], "low_rank": True, "zeros": False, "depth": True}
 
 
 @pytest.fixture
