@@ -129,6 +129,29 @@ class WidthStep(_Data):
     step: int | None
 
 
+class WholeModel(_Data):
+    """A model that was timed beside the building blocks, to see how well these predict it.
+
+    Attributes:
+        name: ``dense`` or ``smallest``.
+        bits: Of its weights.
+        precision: Floating-point arithmetic of its graph.
+        predicted: Its time by the table, more than 0.
+        measured: Its time.
+    """
+
+    name: Literal["dense", "smallest"]
+    bits: Bits
+    precision: Precision
+    predicted: Annotated[float, Field(gt=0)]
+    measured: Estimate
+
+    @property
+    def error(self) -> float:
+        """How far off it is, as a fraction of the prediction: the intervals of predictions are such fractions."""
+        return self.measured.value / self.predicted - 1.0
+
+
 class BranchTable(_Data):
     """Measured times, as fractions of the dense reference's time at the job's workload.
 
@@ -139,7 +162,9 @@ class BranchTable(_Data):
         fixed: Time of the model with every branch removed but all layers' norms present, by arithmetic.
         layer: Time of one layer's two norms and additions, by arithmetic; removing the whole layer saves this as well.
         entries: Time of one branch by its :func:`latency_key`.
-        relative_error: Half-width of the widest 95 % interval of a whole graph's time, relative; 0 if unknown.
+        relative_error: Half-width of the widest 95 % interval of a whole graph's time, relative, or the largest error
+            among ``checks`` where that is more; 0 if unknown.
+        checks: Whole models that the table was held against; none in tables of earlier versions.
         seconds: Time that the measurement was allowed to take.
         width_steps: Steps of the width, by number format; none in tables of earlier versions, and of narrow models.
     """
@@ -150,6 +175,7 @@ class BranchTable(_Data):
     relative_error: float = 0.0
     seconds: float = 0.0
     width_steps: tuple[WidthStep, ...] = ()
+    checks: tuple[WholeModel, ...] = ()
 
     @field_validator("fixed", "layer", mode="before")
     @classmethod

@@ -21,7 +21,8 @@ from search.prepared import Prepared
 from search.requests import JobRequest
 from search.space import build_space
 from search.standing import standings
-from search.width_notes import describe_steps
+from search.table_notes import describe_checks
+from search.table_notes import describe_steps
 
 LEARNING = ("table", "options")
 """Steps that find out about device and model before the search of ``guided``."""
@@ -72,7 +73,8 @@ def stopped_early(trials: Sequence[Trial]) -> str | None:
 
 def _remarks(prepared: Prepared, trials: Sequence[Trial]) -> tuple[str | None, ...]:
     steps = describe_steps(prepared.latency_table)
-    return prepared.label_notice, steps, stopped_early(trials), reference_note(trials)
+    checks = describe_checks(prepared.latency_table)
+    return prepared.label_notice, steps, checks, stopped_early(trials), reference_note(trials)
 
 
 def graphs(job: Job) -> dict[str, Any] | None:

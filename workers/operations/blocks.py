@@ -73,7 +73,8 @@ def write_block(
         static: Batch and sequence length to write into the graph.
         feeds: Inputs for the ranges of activations; needed by the static scheme.
     """
-    blocks = block_network(network, block.attention, block.feed_forward, block.extent)
+    extent = "all" if block.extent == "whole" else block.extent
+    blocks = block_network(network, block.attention, block.feed_forward, extent)
     layer = LayerRecipe(attention=block.attention, feed_forward=block.feed_forward)
     graph = defaults.graph_for(Recipe(layers=(layer,)))
     recipe = Recipe.dense(len(network.layers)).model_copy(

@@ -28,6 +28,8 @@ from workers.operations.table_block import NO_ATTENTION
 from workers.operations.table_block import NO_FEED_FORWARD
 from workers.operations.table_block import Block
 from workers.operations.table_block import artifacts_of
+from workers.operations.table_checks import checked
+from workers.operations.table_checks import whole_models
 from workers.operations.width_steps import STEPS_SHARE
 from workers.operations.width_steps import measure_steps
 from workers.runner.operation import OperationContext
@@ -45,7 +47,7 @@ EFFORT = Effort(half_width=0.03, seconds=3.0, total_seconds=45.0, min_blocks=10,
 
 
 def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) -> list[Block]:
-    """Return the models to time: some 25, so that every option of a branch lies between two of them.
+    """Return the models to time: some 25, so that every option of a branch lies between two of them, and whole ones.
 
     Branches are varied beside branches of the other kind of medium width: alone, the weights of a narrow branch may
     fit into a cache that they would not have for themselves in any model of use.
@@ -62,6 +64,7 @@ def plan(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDefaults) 
         blocks += _last_layer(anatomy, defaults, 32, "f32")
     if capabilities.low_rank:
         blocks += _low_rank(anatomy, main, precision)
+    blocks += whole_models(anatomy, capabilities, defaults)
     return list(dict.fromkeys(blocks))
 
 
@@ -94,7 +97,7 @@ def table(arguments: JsonObject, context: OperationContext) -> JsonObject:
 
 
 def branch_table(ratios: Mapping[Block, Estimate], anatomy: Anatomy) -> BranchTable:
-    """Take the branches' times out of whole models' times.
+    """Take the branches' times out of whole models' times, and see how well their sums are candidates' times.
 
     Args:
         ratios: Time of each block of :func:`plan`, relative to the dense reference.
@@ -119,12 +122,13 @@ def branch_table(ratios: Mapping[Block, Estimate], anatomy: Anatomy) -> BranchTa
         for width, value in settle(curve).items():
             recipe = getattr(form, branch).model_copy(update={field: width})
             entries[_key(form.model_copy(update={branch: recipe}), branch)] = max(0.0, value)
-    return BranchTable(
+    table = BranchTable(
         fixed={precision: _fixed(ratios, precision, value) for precision, value in bare.items()},
         layer={precision: max(0.0, value - empty[precision]) / anatomy.layers for precision, value in bare.items()},
         entries=entries,
         relative_error=max((ratio.high - ratio.low) / (2 * ratio.value) for ratio in ratios.values()),
     )
+    return checked(table, {block: ratio for block, ratio in ratios.items() if block.extent == "whole"}, anatomy)
 
 
 def _is_bare(block: Block) -> bool:

@@ -26,8 +26,8 @@ class Block(BaseModel):
     attention: AttentionRecipe = NO_ATTENTION
     feed_forward: FeedForwardRecipe = NO_FEED_FORWARD
     precision: Precision = "f32"
-    extent: Literal["all", "last", "none"] = "all"
-    """``none``: not even norms."""
+    extent: Literal["all", "last", "none", "whole"] = "all"
+    """``none``: not even norms. ``whole``: all, as candidates are, to hold the table against."""
     first_token: bool = False
     """The last layer is computed for the first token only."""
 
@@ -36,7 +36,7 @@ class Block(BaseModel):
         """For file names."""
         attention, feed_forward = self.attention, self.feed_forward
         parts = (
-            "first" if self.first_token else self.extent,
+            f"{self.extent}-first" if self.first_token else self.extent,
             f"h{attention.heads}r{attention.rank or 0}b{attention.bits}",
             f"w{feed_forward.intermediate_size}r{feed_forward.rank or 0}b{feed_forward.bits}",
             self.precision,

@@ -13,7 +13,7 @@ from infra.events import append_event
 from search.lifecycle import ENDED
 from search.lifecycle import set_stage
 from search.options import BranchTable
-from search.width_notes import describe_steps
+from search.table_notes import describe_steps
 from workers.operations.inputs import JobInputs
 from workers.stage import StageContext
 from workers.stages.base import JobStage
@@ -25,7 +25,7 @@ from workers.stages.explore import start_guided
 from workers.stages.inputs import get_job
 from workers.stages.inputs import prepared_inputs
 
-VERSION = 5
+VERSION = 6
 """Counts up when tables are measured in another way, so that old ones are not used any more."""
 BUDGET_SHARE = 0.12
 """Part of the job's time that timing building blocks may take, once for each kind of model, device and workload."""

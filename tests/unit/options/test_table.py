@@ -20,10 +20,12 @@ from search.canonical import canonicalise
 from search.latency_model import LatencyModel
 from search.options import BranchTable
 from search.prepared import GraphDefaults
+from search.table_notes import describe_checks
 from workers.operations.blocks import write_block
 from workers.operations.table import branch_table
 from workers.operations.table import plan
 from workers.operations.table_block import Block
+from workers.operations.table_checks import whole_models
 
 CPU = Capabilities(profiler="onnxruntime", available=True, bits=(32, 8))
 ANATOMY = Anatomy(
@@ -79,7 +81,7 @@ class Machine:
     def block(self, block: Block) -> float:
         empty = LayerRecipe(attention=AttentionRecipe(heads=0), feed_forward=FeedForwardRecipe(intermediate_size=0))
         given = LayerRecipe(attention=block.attention, feed_forward=block.feed_forward)
-        layers = {"none": [], "all": [given] * 6, "last": [empty] * 5 + [given]}[block.extent]
+        layers = {"none": [], "all": [given] * 6, "last": [empty] * 5 + [given], "whole": [given] * 6}[block.extent]
         return self.time(layers, block.first_token, block.precision)
 
 
@@ -138,6 +140,54 @@ def test_dense_and_smallest_models_are_reproduced() -> None:
     )
     for recipe in (dense, Recipe(layers=(layer,) * 6)):
         assert model.predict(recipe).value == pytest.approx(true_time(recipe), rel=0.08)
+
+
+def test_whole_models_are_timed_and_the_error_is_no_less_than_theirs() -> None:
+    table, model = measured_table(), measured_model()
+    assert [(check.name, check.bits, check.precision) for check in table.checks] == [
+        ("dense", 8, "f32"),
+        ("dense", 32, "f32"),
+        ("smallest", 8, "f32"),
+    ]
+    shapes = [(12, 1536, 8), (12, 1536, 32), (1, 32, 8)]
+    for check, (heads, width, bits) in zip(table.checks, shapes, strict=True):
+        layer = LayerRecipe(
+            attention=AttentionRecipe(heads=heads, bits=bits),
+            feed_forward=FeedForwardRecipe(intermediate_size=width, bits=bits),
+        )
+        recipe = canonicalise(Recipe(layers=(layer,) * 6), ANATOMY)
+        assert check.measured.value == pytest.approx(true_time(recipe))
+        assert check.predicted == pytest.approx(model.predict(recipe).value)
+    assert table.relative_error == max(abs(check.error) for check in table.checks) > 0
+    assert measured_table(noise=0.05).relative_error >= 0.1 - 1e-9  # what the intervals say
+
+
+def test_whole_models_that_take_longer_than_the_sum_of_their_parts_widen_the_error() -> None:
+    plain, ratios = measured_table(), {}
+    for block in plan(ANATOMY, CPU, GraphDefaults()):
+        value = Machine().block(block) * (1.4 if block.extent == "whole" else 1.0)
+        ratios[block] = Estimate(value=value, low=value, high=value)
+    table = branch_table(ratios, ANATOMY)
+    assert (table.fixed, table.layer, table.entries) == (plain.fixed, plain.layer, plain.entries)
+    assert 0.35 < table.relative_error < 0.6
+    said = describe_checks(table)
+    assert said is not None
+    for check in table.checks:
+        assert f"the {check.name} model" in said
+        assert f"{check.error:+.1%}" in said
+    dense = canonicalise(Recipe.dense(6), ANATOMY)
+    estimate = LatencyModel(TableCosts(table, ANATOMY), ANATOMY).predict(dense)
+    assert estimate.low < 1.4 * true_time(dense) <= estimate.high
+    assert describe_checks(BranchTable(fixed={"f32": 0.1}, entries={})) is None
+
+
+def test_whole_models_are_written_as_candidates_are() -> None:
+    """Without a first-token head everything is computed; a narrow model's smallest may be its dense one."""
+    everywhere = whole_models(ANATOMY.model_copy(update={"task": "embedding"}), CPU, GraphDefaults())
+    assert not any(block.first_token for block in everywhere)
+    assert all(block.first_token for block in whole_models(ANATOMY, CPU, GraphDefaults()))
+    narrow = ANATOMY.model_copy(update={"heads": (1,) * 6, "intermediate_size": (32,) * 6})
+    assert len(whole_models(narrow, CPU, GraphDefaults())) == 2
 
 
 def test_both_arithmetics_of_a_device_have_times_of_their_own() -> None:

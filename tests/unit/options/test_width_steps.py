@@ -22,7 +22,7 @@ from search.options import WidthStep
 from search.prepared import GraphDefaults
 from search.requests import Space
 from search.space import build_space
-from search.width_notes import describe_steps
+from search.table_notes import describe_steps
 from tests.unit.options.test_table import ANATOMY
 from tests.unit.options.test_table import CPU
 from tests.unit.profilers.simulation import SimulatedModel
