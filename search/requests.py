@@ -126,7 +126,7 @@ class Recover(_Request):
     """Train models for a few hundred steps more as int8, where plain int8 loses more than its share: in the last
     twelfth of the time, the most promising first. Where none needs it, the other trainings have that time."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    """Arithmetic of the training. ``auto``: bf16 where the processor multiplies bf16 tiles and is faster in it."""
+    """Arithmetic of the training. ``auto``: bf16 where the processor multiplies it and is faster in it."""
 
 
 class JobRequest(_Request):

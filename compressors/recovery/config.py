@@ -93,8 +93,9 @@ class RecoveryConfig(_Frozen):
     """Stop after this many evaluations without a new best; ``None``: run to the end."""
 
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    """Arithmetic of the matrix products. ``auto``: bf16 where the processor multiplies bf16 tiles (AMX), the budget is
-    given in seconds, and steps are faster in it; else f32. The weights that are trained are always f32."""
+    """Arithmetic of the training's matrix products. ``auto``: bf16 where the processor multiplies it (AMX or
+    AVX512-BF16), the budget is given in seconds, and steps are faster in it; else f32. The weights that are trained are
+    always f32, and scores are computed in f32."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads that torch uses; ``None``: as many as it may now, or fewer where the budget is given in seconds and fewer
     are faster."""

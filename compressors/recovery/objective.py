@@ -25,7 +25,7 @@ class Objective:
         student: The model to train.
         teacher: The dense model's outputs.
         config: Weights of the terms.
-        precision: Arithmetic of the matrix products.
+        precision: Arithmetic of the training's matrix products.
         held: Held-back texts: how much similarities differ is taken of them.
 
     Attributes:
@@ -93,10 +93,13 @@ class Objective:
 
     @torch.no_grad()
     def divergence(self, student: CompressedEncoder, batches: list[Batch]) -> float:
-        """Return the mean distance from the dense model: KL of the classes in nats, or one minus the cosine."""
+        """Return the mean distance from the dense model: KL of the classes in nats, or one minus the cosine.
+
+        Always in f32: the scores of a race are compared, and its trainings need not have the same arithmetic.
+        """
         total, rows = 0.0, 0
         for batch in batches:
-            with autocast(self.precision):
+            with autocast("f32"):
                 output, _ = forward_with_states(student, batch, (), shorten=True)
             target = self._teacher.targets(batch).output
             mean = losses.logits_loss(output, target) if self._classifies else losses.cosine_loss(output, target)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compressors.recovery.checkpoint import CurvePoint
 from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.pace import Paces
 from compressors.recovery.prepare import PreparedData
 from compressors.recovery.run import Evaluate
 from compressors.recovery.run import Run
@@ -75,6 +76,7 @@ def recover(
     should_stop: Callable[[], bool] | None = None,
     evaluate: Evaluate | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    paces: Paces | None = None,
 ) -> RecoveryResult:
     """Train ``student`` in place within the budget and return its best weights.
 
@@ -94,6 +96,8 @@ def recover(
             are returned.
         evaluate: quality of a model on held-back data, higher is better, in place of the built-in score.
         clock: seconds that count against the budget.
+        paces: what trainings of such students have found to be fast, to begin with; this one adds what it finds. Only
+            with a budget in seconds.
 
     Raises:
         InvalidInputError: the teacher does not fit the data or the losses.
@@ -101,7 +105,8 @@ def recover(
     with _threads(config.threads):
         if isinstance(teacher, TeacherCache):
             teacher.check(data.examples)
-        run = Run(student, teacher, data, config, evaluate, checkpoint_dir, fingerprint(student, data, config), clock)
+        name = fingerprint(student, data, config)
+        run = Run(student, teacher, data, config, evaluate, checkpoint_dir, name, clock, paces)
         stopped: Literal["finished", "patience", "cancelled"] = "finished"
         while not run.plan.finished:
             loss = run.step()

@@ -24,7 +24,9 @@ from compressors.recovery.optimizer import restore_optimizer
 from compressors.recovery.optimizer import select_trainable
 from compressors.recovery.pace import FEWEST_THREADS
 from compressors.recovery.pace import Pace
+from compressors.recovery.pace import Paces
 from compressors.recovery.pace import fastest
+from compressors.recovery.pace import timed_batches
 from compressors.recovery.precision import candidate_precisions
 from compressors.recovery.prepare import PreparedData
 from compressors.recovery.schedule import Plan
@@ -40,9 +42,9 @@ _EVALUATION_SHARE = 0.15
 """Part of the time that evaluations may take."""
 _FEWEST_EVALUATIONS = 2
 """A learning curve is fitted to no fewer points."""
-_TIMED_BATCHES = 4
 _PACE_SHARE = 0.03
-"""Part of the time after which no further pace is tried."""
+"""Part of the time after which no further pace is tried. Where a step takes so long that this is only a few, a pace is
+timed on fewer batches, so that the other arithmetic is tried all the same."""
 _STEADY_STEPS = 8
 """Steps after which their mean duration is trusted more than the planned one."""
 
@@ -51,6 +53,7 @@ class Run:
     """A recovery between two steps: weights, moments, average, best weights, position.
 
     A new run is laid out for its budget and its start is evaluated; an interrupted one is loaded from its checkpoint.
+    For the arguments see :func:`compressors.recovery.recover.recover`.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class Run:
         checkpoint_dir: Path | None,
         fingerprint: str,
         clock: Callable[[], float] = time.perf_counter,
+        paces: Paces | None = None,
     ) -> None:
         self._now = clock
+        self._paces = Paces() if paces is None else paces
         self.student, self.data, self.config = student, data, config
         self.pace = Pace(torch.get_num_threads(), candidate_precisions(config)[0])
         self._evaluate, self._directory = evaluate, checkpoint_dir
@@ -217,21 +222,38 @@ class Run:
 
     def _find_pace(self) -> float:
         """Take the pace at which steps are fastest; return the seconds of one."""
-        threads = torch.get_num_threads()
-        fewest = FEWEST_THREADS if self.config.threads is None else threads
+        threads, precisions = torch.get_num_threads(), candidate_precisions(self.config)
+        shape = self.student.structure.model_dump_json()
+        known = self._paces.known(shape, threads, precisions)
+        first = known or self._paces.guess(threads, precisions)
+        if known is not None:
+            precisions = (known.precision,)
+        if self.config.threads is not None:
+            first = Pace(threads, first.precision)
+        fewest = FEWEST_THREADS if self.config.threads is None and known is None else first.threads
         started, limit = self._now(), _PACE_SHARE * (self.config.seconds or 0.0)
+        batches, in_time = 0, True
         warm = set[str]()  # by precision: the first pass pays for allocations and kernels, whatever the threads
 
         def step_seconds(pace: Pace) -> float:
+            nonlocal batches, in_time
             if warm and self._now() - started > limit:
+                in_time = False
                 return math.inf
             self._set_pace(pace)
-            seconds = self._measure_step(warm=pace.precision in warm)
+            if not batches:
+                once = self._measure_step(1, warm=False)
+                halving = pace.threads // 2 >= fewest
+                batches = timed_batches(limit / max(once, 1e-9), len(precisions), halving=halving)
+                warm.add(pace.precision)
+                return once if batches == 1 else self._measure_step(batches, warm=False)
+            seconds = self._measure_step(batches, warm=pace.precision in warm)
             warm.add(pace.precision)
             return seconds
 
-        pace, seconds = fastest(threads, candidate_precisions(self.config), step_seconds, fewest=fewest)
+        pace, seconds = fastest(first, precisions, step_seconds, fewest=fewest)
         self._set_pace(pace)
+        self._paces.note(shape, pace, settled=in_time)
         return seconds
 
     def _set_pace(self, pace: Pace) -> None:
@@ -239,17 +261,18 @@ class Run:
         self._objective.precision = pace.precision
         torch.set_num_threads(pace.threads)
 
-    def _measure_step(self, *, warm: bool) -> float:
-        """Time real steps on batches from short to long, then put everything back.
+    def _measure_step(self, count: int, *, warm: bool) -> float:
+        """Time real steps, then put everything back.
 
         Args:
+            count: On so many batches, from short to long; one is of medium length.
             warm: Such steps were taken before: no round for allocations and kernels that are compiled on first use.
         """
         saved = _copy(self.parameters)
         order = sorted(range(len(self._lengths)), key=lambda row: self._lengths[row])
         size = self.config.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        chosen = [batches[(2 * i + 1) * len(batches) // (2 * _TIMED_BATCHES)] for i in range(_TIMED_BATCHES)]
+        chosen = [batches[(2 * place + 1) * len(batches) // (2 * count)] for place in range(count)]
         self.plan = Plan(1)
         self.student.train()
         for _ in range(1 if warm else 2):

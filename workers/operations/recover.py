@@ -14,6 +14,7 @@ from compressors.recovery.config import Augmentation
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.cut import cut
 from compressors.recovery.data import TrainingData
+from compressors.recovery.pace import Paces
 from compressors.recovery.prepare import PreparedData
 from compressors.recovery.prepare import prepare
 from compressors.recovery.quantization_aware import finishing
@@ -69,6 +70,8 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
     directory = inputs.recovery(arguments["name"])
     network = _start(work, arguments, data, context)
     student = to_module(as_written(network) if finish else network)
+    # A finish computes otherwise, and is the last: it neither needs nor teaches what is fast for the others.
+    paces = None if finish else context.state.setdefault("paces", Paces())
     trainer = partial(train_quantized, recipe=Recipe.model_validate(arguments["recipe"])) if finish else train
     with ActiveClock() as clock:
         result = trainer(
@@ -79,6 +82,7 @@ def recover(arguments: JsonObject, context: OperationContext) -> JsonObject:
             checkpoint_dir=directory,
             on_progress=_Reporter(context, arguments["name"]),
             clock=clock,
+            paces=paces,
         )
     weights = _write(directory / "weights.safetensors", result.state_dict)
     return {

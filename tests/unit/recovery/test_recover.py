@@ -21,6 +21,7 @@ from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import TrainingData
 from compressors.recovery.data import collate
+from compressors.recovery.objective import Objective
 from compressors.recovery.objective import state_layers_for
 from compressors.recovery.prepare import prepare
 from compressors.recovery.recover import RecoveryResult
@@ -96,6 +97,22 @@ def test_the_score_is_that_of_the_returned_weights_on_the_held_back_texts(
     divergence = (target.exp() * (target - output)).sum(-1).mean()
     assert result.best_score == pytest.approx(-float(divergence), abs=1e-5)
     assert result.best_score == max(point.score for point in result.curve)
+
+
+def test_the_score_is_computed_in_f32_whatever_the_training_is(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
+) -> None:
+    """The trainings of a race are compared by it. Products in bf16 are emulated where the processor has none."""
+    data, student, teacher = prepare(texts, SHORT), student_of(classifier).eval(), LiveTeacher(classifier, (0, 1, 2))
+    held = [collate(data.examples, data.held)]
+    objectives = {name: Objective(student, teacher, SHORT, name, held) for name in ("f32", "bf16")}
+    scores = {name: objective.divergence(student, held) for name, objective in objectives.items()}
+    assert scores["bf16"] == scores["f32"]
+    losses = {
+        name: float(objective.loss(student, held[0], rows=len(data.held), labelled=0).detach())
+        for name, objective in objectives.items()
+    }
+    assert losses["bf16"] != losses["f32"], "the training is"
 
 
 def test_an_embedding_model_is_healed_without_labels(embedder: EncoderNetwork, student_of: StudentOf) -> None:
@@ -220,6 +237,35 @@ def test_a_budget_in_seconds_is_kept_and_the_learning_rate_has_decayed(
     assert time.perf_counter() - started < 8
     assert 0.5 < result.seconds < 4
     assert result.stopped == "finished"
+
+
+def test_a_killed_training_with_a_budget_in_seconds_ends_within_a_tenth_of_the_undisturbed_one(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf, tmp_path: Path
+) -> None:
+    config = SHORT.model_copy(update={"seconds": 20.0, "epochs": None, "checkpoint_seconds": 2.0, "precision": "f32"})
+
+    def clock() -> Callable[[], float]:
+        ticks = itertools.count()
+        return lambda: 0.05 * next(ticks)
+
+    undisturbed = run(classifier, student_of(classifier), texts, config, clock=clock())
+    last, saved = tmp_path / checkpoint.FILE, list[bytes]()
+
+    def kill() -> bool:
+        """Keep the checkpoint as a kill would leave it: the one that is written for a cancelled run is not."""
+        saved.append(last.read_bytes())
+        return len(saved) == undisturbed.steps // 2
+
+    run(classifier, student_of(classifier), texts, config, clock=clock(), checkpoint_dir=tmp_path, should_stop=kill)
+    last.write_bytes(saved[-1])
+    assert 0.4 < steps_saved(tmp_path) / (undisturbed.steps // 2) < 1, "some steps are trained again"
+    resumed = run(classifier, student_of(classifier), texts, config, clock=clock(), checkpoint_dir=tmp_path)
+    assert resumed.stopped == "finished"
+    assert resumed.seconds == pytest.approx(undisturbed.seconds, rel=0.1)
+    assert resumed.steps == pytest.approx(undisturbed.steps, rel=0.1)
+    gained = undisturbed.best_score - undisturbed.start_score
+    assert resumed.start_score == undisturbed.start_score
+    assert resumed.best_score == pytest.approx(undisturbed.best_score, abs=0.1 * gained)
 
 
 @pytest.mark.parametrize(("each", "expected"), [(1.0, 5), (4.0, 3), (80.0, 2)])
