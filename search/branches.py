@@ -140,6 +140,27 @@ def merge_mask(unit: UnitOptions, merge: Merge) -> np.ndarray[tuple[int], np.dty
     return np.ones(len(unit.options), dtype=bool)
 
 
+def nested_mask(
+    unit: UnitOptions, anatomy: Anatomy, parent: Option | None = None
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Mark the options that can be cut from a parent, in whatever number format, and cut further.
+
+    What is factorised or gone cannot be cut further.
+
+    Args:
+        unit: The unit.
+        anatomy: Of the dense model.
+        parent: The unit's option in the parent; ``None``: the dense one.
+    """
+
+    def width(option: Option) -> int:
+        full, level = _full(unit.layer, unit.branch, anatomy), option.recipe.level
+        return full if level is None else level
+
+    widest = width(parent) if parent is not None else _full(unit.layer, unit.branch, anatomy)
+    return np.array([_is_plain(option) and 0 < width(option) <= widest for option in unit.options], dtype=bool)
+
+
 def assemble(units: Sequence[UnitOptions], choice: Sequence[int], dense: Recipe, merge: Merge | None = None) -> Recipe:
     """Return ``dense`` with the chosen option in each unit, and with layers merged."""
     layers = list(dense.layers)

@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 
 from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
+from compressors.recovery.ramp import cubic_fraction
 from compressors.recovery.ramp import ramp
 from search.estimator import latency_model
 from search.goals import meets_drop
@@ -91,12 +92,16 @@ class Window:
 def choose_shapes(request: JobRequest, prepared: Prepared, study: StudyState, count: int = SHAPES) -> list[Shape]:
     """Return the shapes to train, the slowest first; none when nothing faster can be proposed.
 
-    For a race that is at most ``count`` of each family; for a gradual run the members of one family. A pure function of
-    its arguments.
+    For a race that is at most ``count`` of each family; for a gradual run the members of one family: those that the
+    solver finds, else uniform ones. A pure function of its arguments.
     """
     space = build_space(prepared.anatomy, prepared.capabilities, request.space, prepared.graph_defaults)
     model = latency_model(request, prepared, study.trials)
     window = latency_window(request, study.trials)
+    if request.training is not None and request.training.mode == "gradual":
+        solved = _gradual_solved(request, prepared, space, study, model, window.targets(count)[-1])
+        if len(solved) > 1:
+            return solved
     dense = structure(space.dense_recipe(), space).digest
     found: dict[str, Shape] = {}
     for shape in _candidates(request, prepared, space, study, model, window.targets(count)):
@@ -111,6 +116,30 @@ def choose_shapes(request: JobRequest, prepared: Prepared, study: StudyState, co
     for family, shapes in families.items():
         chosen += spread(shapes, window.targets(SHALLOW if family == "depth" else count))
     return sorted(chosen, key=lambda shape: -shape.ratio)
+
+
+def _gradual_solved(
+    request: JobRequest, prepared: Prepared, space: SearchSpace, study: StudyState, model: LatencyModel, fastest: float
+) -> list[Shape]:
+    """Return what the solver says about the steps of the cubic ramp in time, from the dense structure to ``fastest``.
+
+    Each shape can be cut from the one before. None where there is no solver.
+    """
+    if prepared.options is None or request.strategy != "guided":
+        return []
+    from search.strategies.guided import GuidedStrategy  # loads Optuna
+
+    solver = GuidedStrategy(request, prepared, space)
+    dense = _shape(space.dense_recipe(), "gradual", space, model)
+    # Without removing whole branches not every ratio is within reach: the ramp ends where the solver does.
+    (last,) = (_shape(recipe, "gradual", space, model) for recipe in solver.solve_nested(study, [fastest]))
+    saved = dense.ratio - max(fastest, last.ratio)
+    ratios = [dense.ratio - saved * cubic_fraction(step + 1, MEMBERS) for step in range(MEMBERS)]
+    members = {dense.recipe.digest: dense}
+    for recipe in solver.solve_nested(study, ratios):
+        shape = _shape(recipe, "gradual", space, model)
+        members.setdefault(shape.recipe.digest, shape)
+    return list(members.values())[1:]
 
 
 def _gradual(

@@ -18,6 +18,7 @@ from compressors.recipe import Recipe
 from infra.errors import InvalidInputError
 from search.branches import allowed_merges
 from search.branches import allowed_units
+from search.branches import nested_mask
 from search.estimator import latency_model
 from search.formats import NumberFormat
 from search.formats import alternatives
@@ -144,9 +145,21 @@ class GuidedStrategy:
 
     def solve(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
         """Return the best recipe for each latency ratio by what the study has taught, known or not."""
+        return self._turn(study).solve(ratios)
+
+    def solve_nested(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
+        """Return the same for recipes that can be cut one from the other: no branch is wider than in the one before.
+
+        Args:
+            study: The study.
+            ratios: Latency ratios, the slowest first.
+        """
+        return self._turn(study).solve_nested(ratios)
+
+    def _turn(self, study: StudyState) -> "_Turn":
         model = latency_model(self._request, self._prepared, study.trials)
         guided = GuidedSpace(self._units, self._space, model, merges=self._merges, drops=self._drops)
-        return _Turn(guided, self._context, study, self._request, self._fixed_bytes).solve(ratios)
+        return _Turn(guided, self._context, study, self._request, self._fixed_bytes)
 
 
 class _Turn:
@@ -209,6 +222,19 @@ class _Turn:
         """Return the solver's recipes for latency ratios, with the learnt weights."""
         precision, costs = self._precision, self._costs(self._weights)
         return [self._space.solve_merged(costs, ratio, precision) for ratio in ratios]
+
+    def solve_nested(self, ratios: Sequence[float]) -> list[Recipe]:
+        """Return the same, each recipe within the one before."""
+        precision, costs, units = self._precision, self._costs(self._weights), self._space.units
+        anatomy = self._space.space.anatomy
+        masks, recipes = [nested_mask(unit, anatomy) for unit in units], list[Recipe]()
+        for ratio in ratios:
+            choice = self._space.solve(costs, ratio, precision, masks)
+            recipes.append(self._space.recipe(choice, precision))
+            masks = [
+                nested_mask(unit, anatomy, unit.options[option]) for unit, option in zip(units, choice, strict=True)
+            ]
+        return recipes
 
     def _repaired(self, taken: set[str]) -> Recipe | None:
         """Return one of the best models with a repair that was not tried yet: it takes seconds, so only late."""

@@ -1,12 +1,18 @@
 """Which shapes are proposed for recovery training, for models of any depth."""
 
+from itertools import pairwise
+
 import pytest
 
+from search.options import OptionDatabase
 from search.requests import JobRequest
 from search.shapes import choose_shapes
 from search.study import StudyState
 from search.study import TrialRecord
 from tests.unit.search.synthetic import ANATOMY
+from tests.unit.search.synthetic import HEADS
+from tests.unit.search.synthetic import WIDTH
+from tests.unit.search.synthetic import option_database
 from tests.unit.search.synthetic import prepared
 
 
@@ -32,3 +38,56 @@ def test_deeper_models_are_cut_evenly_between_first_and_last_layer():
         kept = [index for index, layer in enumerate(shape.recipe.layers) if not layer.removed]
         assert {0, 5} <= set(kept)
         assert 2 <= len(kept) < 6
+
+
+IMPORTANCE = {"attention": (0.2, 1.0, 0.1), "feed_forward": (1.0, 0.1, 0.3)}
+
+
+def gradual_family(strategy: str):
+    """Members for a model whose branches are not all of the same importance."""
+    units = [
+        unit.model_copy(
+            update={
+                "options": tuple(
+                    option.model_copy(update={"error": option.error * IMPORTANCE[unit.branch][unit.layer]})
+                    for option in unit.options
+                )
+            }
+        )
+        for unit in option_database().units
+    ]
+    known = prepared().model_copy(update={"options": OptionDatabase(units=tuple(units))})
+    asked = {"strategy": strategy, "space": {"head_step": 1, "ffn_step": 1}, "goal": {"max_drop": 0.01}}
+    request = JobRequest(model_id="m", dataset_id="d", recover={"seconds": 400, "mode": "gradual"}, **asked)
+    int8 = TrialRecord("int8", 0, "int8", "baseline", "done", drop=0.004, ratio=0.45)
+    return choose_shapes(request, known, StudyState("job", 0, request.goal, (int8,), 1.0))
+
+
+def sizes_of(recipe):
+    """Heads and channels of every layer, those of attention and feed-forward apart."""
+    heads = [HEADS if layer.attention.heads is None else layer.attention.heads for layer in recipe.layers]
+    widths = [layer.feed_forward.intermediate_size for layer in recipe.layers]
+    return heads, [WIDTH if width is None else width for width in widths]
+
+
+def test_a_gradual_family_is_what_the_solver_says_for_each_step_of_the_ramp_within_the_step_before():
+    shapes = gradual_family("guided")
+    assert len(shapes) >= 3
+    assert {shape.origin for shape in shapes} == {"gradual"}
+    sizes = [sizes_of(shape.recipe) for shape in shapes]
+    for before, after in pairwise(sizes):
+        assert before != after
+        for old, new in zip((*before[0], *before[1]), (*after[0], *after[1]), strict=True):
+            assert 0 < new <= old
+    assert all(heads[1] == max(heads) and widths[0] == max(widths) for heads, widths in sizes), "what counts is kept"
+    assert any(heads[1] > min(heads) for heads, _ in sizes), "not uniform"
+    ratios = [shape.ratio for shape in shapes]
+    assert ratios == sorted(ratios, reverse=True)
+    steps = [before - after for before, after in pairwise(ratios)]
+    assert steps[0] > steps[-1], "much goes at first, little at the end"
+
+
+def test_without_a_solver_the_gradual_family_is_uniform():
+    shapes = gradual_family("direct")
+    assert len(shapes) >= 3
+    assert all(len(set(part)) == 1 for shape in shapes for part in sizes_of(shape.recipe))
