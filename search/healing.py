@@ -310,9 +310,9 @@ def _kept_for_finishes(
 ) -> float:
     """Return the time that trainings have to leave for finishes.
 
-    None as soon as trained models were tried in int8 and lost nothing by rounding, whether or not they would be an
-    answer: it makes a training longer. None either where it is too short for any finish. Once a model had its finish,
-    the trainings are over.
+    None as soon as trained models were tried in int8 and lost nothing by rounding, or are no faster for it, whether or
+    not they would be an answer: it makes a training longer. None either where it is too short for any finish. Once a
+    model had its finish, the trainings are over.
     """
     share = FINISH_SHARE * healing.budget
     if finish is not None or any(step.payload.get("finish") for step in steps):

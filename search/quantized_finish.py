@@ -29,10 +29,10 @@ def finish_candidates(
 ) -> list[tuple[TrialRecord, Recipe]]:
     """Return the healed int8 models to finish, the most promising first, each with the recipe to train.
 
-    A candidate loses more than its share by rounding. Without that loss it would be on the front of all models, as one
-    would that is to be the answer, and not so far beyond the goal that no front shows it. Of the weights that a shape
-    had in the course of a race the best count. The recipe comes without smoothing, which would move the trained weights
-    off the grid that they are trained on.
+    A candidate is faster for being rounded, and loses more than its share by it. Without that loss it would be on the
+    front of all models, as one would that is to be the answer, and not so far beyond the goal that no front shows it.
+    Of the weights that a shape had in the course of a race the best count. The recipe comes without smoothing, which
+    would move the trained weights off the grid that they are trained on.
 
     Those that meet the goal without rounding come first, the fastest of them before others, or the most exact one where
     a latency is asked for; then those that miss it by the least.
@@ -58,7 +58,7 @@ def finish_candidates(
 
 
 def lose_by_rounding(records: Sequence[TrialRecord], goal: Goal) -> bool:
-    """Whether a trained model loses more than its share in int8, be it an answer or not."""
+    """Whether a trained model is faster in int8 but loses more than its share there, be it an answer or not."""
     return any(_loses_by_rounding(record, other, goal) for record, other in _rounded_pairs(records))
 
 
@@ -90,6 +90,9 @@ def _rounded_pairs(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, Tr
 
 
 def _loses_by_rounding(record: TrialRecord, other: TrialRecord, goal: Goal) -> bool:
+    """Whether rounding costs more than it may, where it gains anything: beside bf16, int8 may be the slower one."""
+    if (record.expected_ratio or 0.0) >= (other.expected_ratio or 1.0):
+        return False
     share = SHARE_WITHOUT_GOAL if goal.max_drop is None else SHARE * goal.max_drop
     return record.drop is not None and other.drop is not None and record.drop - other.drop > share
 

@@ -19,9 +19,11 @@ from search.quantized_finish import FINISH_SHARE
 from search.quantized_finish import LEAST_STEPS
 from search.quantized_finish import SLOWER
 from search.quantized_finish import finish_candidates
+from search.quantized_finish import lose_by_rounding
 from search.quantized_finish import shape_digest
 from search.requests import Goal
 from search.study import TrialRecord
+from tests.unit.search import synthetic
 from tests.unit.search.recoveries import GOAL
 from tests.unit.search.recoveries import SEARCH
 from tests.unit.search.recoveries import recoveries
@@ -59,6 +61,17 @@ def test_only_what_loses_more_than_its_share_is_finished():
     (found,) = finish_candidates([*loses[:-1], last], goal)
     assert found[1].quantization == QuantizationRecipe(scheme="static")
     assert finishes([*loses[:-1], last], goal, {shape_digest(found[1])}) == [], "each has one finish"
+
+
+def test_what_is_no_faster_for_being_rounded_needs_no_finish():
+    """On a processor with AMX the bf16 model beside it may be the faster one: what int8 loses there harms nobody."""
+    floating, rounded = healed(0, 0.005, 0.012, 0.2, 384)
+    for ratio, expected in ((0.39, True), (0.41, False)):
+        records = [floating, replace(rounded, ratio=ratio)]
+        assert lose_by_rounding(records, Goal(**GOAL)) == expected
+        assert finishes(records, Goal(**GOAL)) == [1] * expected
+        unmeasured = [floating, replace(rounded, ratio=None, predicted=ratio)]
+        assert lose_by_rounding(unmeasured, Goal(**GOAL)) == expected, "rejected for what it loses, and not measured"
 
 
 def test_the_fastest_that_meets_the_goal_is_finished_first_and_what_is_hopeless_not_at_all():
@@ -204,7 +217,29 @@ def test_models_that_lose_by_rounding_keep_the_time_for_finishes_though_they_are
     bench.run(job_id)
     steps = [step for step in recoveries(bench, job_id) if not step.payload.get("finish")]
     assert sum(step.payload["seconds"] for step in steps) <= 1200 * (1 - FINISH_SHARE)
-    assert finish_steps(bench, job_id), "of the winner, which is an answer in floating point"
+    assert finish_steps(bench, job_id), "of the winner, which is an answer in floating point, and faster in int8"
+
+
+def test_models_that_rounding_makes_slower_keep_no_time_for_finishes(bench, monkeypatch):
+    """The same loss as above, but here nobody would want these models, however exact a finish made them."""
+    bench.rounding = 0.03
+    exact = synthetic.true_ratio
+    monkeypatch.setattr(
+        synthetic, "true_ratio", lambda recipe: exact(in_floating_point(recipe)) * (1.0 + 0.2 * is_rounded(recipe))
+    )
+    monkeypatch.setitem(synthetic.BASELINES, "int8_one_liner", (1.2, 0.004, 300))
+    job_id = bench.submit(recover={"seconds": 1200}, **SEARCH)
+    bench.run(job_id)
+    assert finish_steps(bench, job_id) == []
+    assert sum(seconds for _, seconds in plan_of(bench, job_id)) > 1200 * (1 - FINISH_SHARE)
+
+
+def is_rounded(recipe):
+    return any(8 in (layer.attention.bits, layer.feed_forward.bits) for layer in recipe.layers)
+
+
+def in_floating_point(recipe):
+    return recipe.model_copy(update={"layers": tuple(layer.with_branches(bits=32) for layer in recipe.layers)})
 
 
 def test_ticking_again_finishes_nothing_twice(bench):
