@@ -23,9 +23,11 @@ from infra.events import append_event
 from infra.steps import create_step
 from search.budget import trial_seconds
 from search.durations import step_seconds
+from search.estimator import latency_model
 from search.job_clock import PATIENCE
 from search.job_clock import active_seconds
 from search.job_clock import is_abandoned
+from search.job_context import JobContext
 from search.job_context import job_context
 from search.lifecycle import IN_FLIGHT
 from search.lifecycle import cancel_stage_steps
@@ -33,6 +35,7 @@ from search.lifecycle import end_trial
 from search.lifecycle import request_tick
 from search.lifecycle import set_stage
 from search.outcomes import kept_model
+from search.outcomes import lanes_of
 from search.outcomes import outcome_of
 from search.outcomes import place_of
 from search.plan import PlannedTrial
@@ -47,13 +50,13 @@ from search.quantized_finish import is_trained
 from search.quantized_finish import lose_by_rounding
 from search.quantized_finish import shape_digest
 from search.race import SHORTEST_SECONDS
-from search.race import Lane
 from search.race import Outcome
 from search.race import Place
 from search.race import Training
 from search.race import next_gradual
 from search.race import next_training
 from search.records import job_records
+from search.reference_time import ratio_ceiling
 from search.requests import Goal
 from search.requests import JobRequest
 from search.requests import Recover
@@ -173,7 +176,7 @@ def advance(session: Session, job: Job, shapes: Sequence[Shape], now: datetime) 
     if 8 in space.bits and request.training.quantized_finish:
         finish = _next_finish(healing, request, steps, records, left)
         kept = _kept_for_finishes(healing, request.goal, steps, records, finish)
-    if _train_next(session, job, healing, request, steps, records, left - kept, space):
+    if _train_next(session, job, healing, context, steps, records, left - kept):
         return False
     if finish is not None:
         _create_finish(session, job, steps, finish)
@@ -238,13 +241,16 @@ def _train_next(
     session: Session,
     job: Job,
     healing: Healing,
-    request: JobRequest,
+    context: JobContext,
     steps: Sequence[Step],
     records: Sequence[TrialRecord],
     left: float,
-    space: SearchSpace,
 ) -> bool:
-    """Begin the next training; return whether there is one."""
+    """Begin the next training; return whether there is one.
+
+    What shapes cost is worked out anew each time: every trained model that was measured since has taught something.
+    """
+    request, space = context.request, context.space
     shapes, wanted = healing.shapes or (), request.training
     assert wanted is not None
     if not shapes or left < LEAST_SHARE * healing.budget:
@@ -252,20 +258,27 @@ def _train_next(
     outcomes: dict[Place, Outcome] = {
         place_of(step): outcome_of(step, records, space) for step in steps if not step.payload.get("finish")
     }
+    lanes = lanes_of(shapes, outcomes, latency_model(request, context.prepared, records), space)
     if wanted.mode == "gradual":
         training = next_gradual(len(shapes), outcomes, left)
     else:
-        lanes = [Lane(shape.ratio, shape.family) for shape in shapes]
-        training = next_training(lanes, outcomes, healing.seconds, left, request.goal, most=healing.trainings)
+        goal, ceiling = request.goal, ratio_ceiling(request.goal, records)
+        training = next_training(lanes, outcomes, healing.seconds, left, goal, most=healing.trainings, ceiling=ceiling)
     if training is None:
         return False
     seconds = left if training.last else min(training.seconds, left)
-    _create(session, job, shapes, training, seconds, wanted)
+    _create(session, job, shapes, training, seconds, wanted, lanes[training.place[1]].cost)
     return True
 
 
 def _create(
-    session: Session, job: Job, shapes: Sequence[Shape], training: Training, seconds: float, wanted: Recover
+    session: Session,
+    job: Job,
+    shapes: Sequence[Shape],
+    training: Training,
+    seconds: float,
+    wanted: Recover,
+    ratio: float,
 ) -> None:
     number, index = training.place
     shape = shapes[index]
@@ -286,7 +299,7 @@ def _create(
     create_step(session, job_id=job.id, kind="recover", key=key, queue="compute", payload=payload)
     what = "Recovery training" if wanted.use_labels else "Repair without labels"
     message = f"{what} {number + 1}: shape {index + 1} of {len(shapes)}, for {seconds:.0f} s."
-    append_event(session, job.id, "notice", {"message": message, "predicted_ratio": shape.ratio, "step": key})
+    append_event(session, job.id, "notice", {"message": message, "predicted_ratio": ratio, "step": key})
 
 
 def _next_finish(

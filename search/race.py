@@ -5,11 +5,15 @@ beside them would come to. Then, training after training, the shape with the lar
 that is left; it goes on from its own weights if it has some. So a first model far within the allowed drop is followed
 by a more aggressive one, a failure by a milder one, and most of the time goes to the few that may win. The same
 outcomes give the same next training.
+
+A model has one time and one drop in each number format. They are never mixed: what counts of a shape is the format with
+which it promises most, and an untried shape is judged in each format by what the tried ones came to in that format.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from math import erfc
 from math import exp
 from math import inf
@@ -46,24 +50,41 @@ UNTRIED_SPREAD = 0.35
 SMALLEST_DROP = 1e-4
 
 
+Curve = tuple[tuple[float, float], ...]
+"""``(seconds, score)`` on texts that were not trained on; scores are at most zero, which is a perfect copy."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model has come to in one number format.
+
+    Attributes:
+        drop: Loss of quality on the search split.
+        error: Standard error of ``drop``.
+        ratio: Measured latency ratio; ``None`` of a model that was not worth measuring.
+    """
+
+    drop: float
+    error: float
+    ratio: float | None = None
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one training has brought.
 
     Attributes:
-        failed: It could not be done; the shape is out.
+        failed: It could not be done, or not be evaluated; the shape is out.
         weights: sha256 of the trained weights; ``None``: the training was in vain, the shape stays as it was. It does
             not train again, but what it loses untrained says what others may hope for.
-        drop: Loss of quality on the search split in the best number format; ``None``: it could not be evaluated.
-        drop_error: Standard error of ``drop``.
-        curve: ``(seconds, score)`` on texts that were not trained on; scores are at most zero, which is a perfect copy.
+        formats: What came of it, by the number of the format; formats in which it was not evaluated are missing.
+        curve: Of the training.
     """
 
     failed: bool
     weights: str | None = None
-    drop: float | None = None
-    drop_error: float = 0.0
-    curve: tuple[tuple[float, float], ...] = ()
+    formats: Mapping[int, Judged] = field(default_factory=dict)
+    curve: Curve = ()
 
     @property
     def seconds(self) -> float:
@@ -74,18 +95,29 @@ class Outcome:
 Place = tuple[int, int]
 """Number of a training in the job, from 0, and of the shape."""
 
+Variant = tuple[int, int]
+"""Number of a shape, and of the number format that it is looked at in."""
+
 
 @dataclass(frozen=True)
 class Lane:
     """What is known for the race about one shape.
 
     Attributes:
-        cost: Predicted latency ratio.
+        costs: Latency ratio in each number format: measured of what was tried, else predicted.
         origin: Shapes of one origin are alike: an untried one is judged by those.
+        planned: Latency ratio as predicted before the first training. It says which shapes are spread evenly, so that
+            what is measured meanwhile does not add others to those that were to train.
     """
 
-    cost: float
-    origin: str = ""
+    costs: tuple[float, ...]
+    origin: str
+    planned: float
+
+    @property
+    def cost(self) -> float:
+        """Latency ratio in the fastest format."""
+        return min(self.costs)
 
 
 @dataclass(frozen=True)
@@ -109,9 +141,8 @@ class Training:
 
 @dataclass(frozen=True)
 class _State:
-    """What the trainings of one shape have brought together."""
+    """What the trainings of one shape have brought together, in one number format."""
 
-    weights: str | None
     now: Estimate
     """Minus the drop, with a 90 % range."""
     later: Estimate
@@ -129,7 +160,7 @@ def scouts(lanes: Sequence[Lane], seconds: float) -> list[int]:
     count = max(1, min(SCOUTS, len(lanes), int(SCOUT_SHARE * seconds / shortest)))
     queues = [_inner_first(numbers) for numbers in _by_origin(lanes)]
     order = [queue[turn] for turn in range(len(lanes)) for queue in queues if turn < len(queue)]
-    return sorted(order[:count], key=lambda number: -lanes[number].cost)
+    return sorted(order[:count], key=lambda number: -lanes[number].planned)
 
 
 def evenly_spread(lanes: Sequence[Lane], count: int) -> list[int]:
@@ -147,7 +178,7 @@ def evenly_spread(lanes: Sequence[Lane], count: int) -> list[int]:
         for family, many in zip(families, places, strict=True)
         for place in range(many)
     ]
-    return sorted(chosen, key=lambda number: -lanes[number].cost)
+    return sorted(chosen, key=lambda number: -lanes[number].planned)
 
 
 def next_training(
@@ -158,6 +189,7 @@ def next_training(
     goal: Goal,
     *,
     most: int = 0,
+    ceiling: float | None = None,
 ) -> Training | None:
     """Return the next training, or ``None`` when the race is over.
 
@@ -170,6 +202,7 @@ def next_training(
             Without a goal every speed is wanted: as many shapes as there is time for, spread over speed and origin,
             get the same time.
         most: Shapes that there is time for without a goal; 0: as many as get :data:`SHORTEST_SECONDS`.
+        ceiling: The goal's latency ceiling as a ratio.
     """
     turn = len(outcomes)
     out = {shape for (_, shape), outcome in outcomes.items() if outcome.weights is None}
@@ -186,17 +219,23 @@ def next_training(
     if first:
         share = SCOUT_SHARE * seconds / (len(first) + len(tried))
         return Training((turn, first[0]), None, share, last=len(lanes) == 1)
-    states = {shape: state for shape in sorted(tried) if (state := _state(_of(outcomes, shape), left)) is not None}
+    states = {
+        (shape, number): state
+        for shape in sorted(tried)
+        for number, state in _states(_of(outcomes, shape), left).items()
+    }
     waiting = [number for number in range(len(lanes)) if number not in tried]
     if not states and not waiting:
         return None
     # Where nothing is known yet, because every training so far was in vain, the mildest of the others comes next.
-    chosen = _choose(lanes, states, out, goal) if states else max(waiting, key=lambda number: lanes[number].cost)
+    chosen = max(waiting, key=lambda number: lanes[number].cost, default=None)
+    if states:
+        chosen = _choose(lanes, states, _variants(lanes, states, out, tried), goal, ceiling)
     if chosen is None:
         return None
     half = left / 2
     last = half < max(LEAST_TURN_SECONDS, LEAST_TURN * seconds)
-    weights = states[chosen].weights if chosen in states else None
+    weights = _of(outcomes, chosen)[-1].weights if chosen in tried else None
     return Training((turn, chosen), weights, left if last else half, last)
 
 
@@ -216,59 +255,103 @@ def next_gradual(count: int, outcomes: Mapping[Place, Outcome], left: float) -> 
     return Training((turn, turn), None, left / (count - turn), last=turn == count - 1, parent=parent)
 
 
-def _choose(lanes: Sequence[Lane], states: Mapping[int, _State], out: set[int], goal: Goal) -> int | None:
+def _variants(lanes: Sequence[Lane], states: Mapping[Variant, _State], out: set[int], tried: set[int]) -> list[Variant]:
+    """Return what may train next: in every number format what has not been tried, of the others what was evaluated."""
+    everything = [(shape, number) for shape, lane in enumerate(lanes) for number in range(len(lane.costs))]
+    return [
+        variant for variant in everything if variant[0] not in out and (variant[0] not in tried or variant in states)
+    ]
+
+
+def _choose(
+    lanes: Sequence[Lane],
+    states: Mapping[Variant, _State],
+    variants: Sequence[Variant],
+    goal: Goal,
+    ceiling: float | None,
+) -> int | None:
+    """Return the shape that promises most, be it in whatever number format."""
+    if not variants:
+        return None
     if goal.max_drop is None:
-        begun = states.keys() - out
-        if begun:
-            return max(sorted(begun), key=lambda shape: (states[shape].later.value, -lanes[shape].cost))
-        waiting = [number for number in range(len(lanes)) if number not in out]
-        return max(waiting, key=lambda number: untried(lanes[number], lanes, states).value)
+        return _best_below(lanes, states, variants, ceiling)
     limit = -goal.max_drop
-    bag = [shape for shape, state in states.items() if chance(state.now, limit) >= SAFE]
-    held = min((lanes[shape].cost for shape in bag), default=max(lane.cost for lane in lanes) / 0.9)
-    chances = {number: _promise(number, lanes, states, limit) for number in range(len(lanes)) if number not in out}
+    known = max(lane.cost for lane in lanes) / 0.9  # about what the search has: slower formats are no gain
+    bag = [
+        variant
+        for variant, state in states.items()
+        if _cost(lanes, variant) < known and chance(state.now, limit) >= SAFE
+    ]
+    held = min((_cost(lanes, variant) for variant in bag), default=known)
+    chances = {variant: _promise(variant, lanes, states, limit) for variant in variants}
     gains = {
-        number: promise * log(held / lanes[number].cost)
-        for number, promise in chances.items()
-        if lanes[number].cost < held
+        variant: promise * log(held / _cost(lanes, variant))
+        for variant, promise in chances.items()
+        if _cost(lanes, variant) < held
     }
-    best = max(gains, key=lambda number: (gains[number], -number), default=None)
+    best = max(gains, key=lambda variant: (gains[variant], -variant[0]), default=None)
     if best is not None and gains[best] >= LEAST_GAIN:
-        return best
-    if trainable := [shape for shape in bag if shape not in out]:
-        return min(trainable, key=lambda shape: lanes[shape].cost)
+        return best[0]
+    if trainable := [variant for variant in bag if variant in chances]:
+        return min(trainable, key=lambda variant: _cost(lanes, variant))[0]
     if bag:  # what is held did not train: nothing slower is worth a training, what is faster may be
-        return best
-    return max(chances, key=lambda number: (chances[number], lanes[number].cost))
+        return None if best is None else best[0]
+    return max(gains or chances, key=lambda variant: (chances[variant], _cost(lanes, variant)))[0]
 
 
-def _promise(number: int, lanes: Sequence[Lane], states: Mapping[int, _State], limit: float) -> float:
-    """Return the probability that a shape will reach the limit; no greater than that of a slower one of its family."""
-    if number in states:
-        return chance(states[number].later, limit)
-    lane = lanes[number]
+def _best_below(
+    lanes: Sequence[Lane], states: Mapping[Variant, _State], variants: Sequence[Variant], ceiling: float | None
+) -> int:
+    """Return the shape of the best expected quality among those that are fast enough; else the fastest."""
+    fast = [variant for variant in variants if ceiling is None or _cost(lanes, variant) <= ceiling]
+    if not fast:
+        return min(variants, key=lambda variant: _cost(lanes, variant))[0]
+    begun = [variant for variant in fast if variant in states]
+    if begun:
+        return max(begun, key=lambda variant: (states[variant].later.value, -_cost(lanes, variant)))[0]
+    return max(fast, key=lambda variant: _untried(variant, lanes, states).value)[0]
+
+
+def _cost(lanes: Sequence[Lane], variant: Variant) -> float:
+    shape, number = variant
+    return lanes[shape].costs[number]
+
+
+def _promise(variant: Variant, lanes: Sequence[Lane], states: Mapping[Variant, _State], limit: float) -> float:
+    """Return the probability that a shape will reach the limit in a number format.
+
+    It is no greater than that of a slower shape of its family.
+    """
+    if variant in states:
+        return chance(states[variant].later, limit)
+    cost = _cost(lanes, variant)
     slower = [
         chance(state.later, limit)
-        for shape, state in states.items()
-        if lanes[shape].origin == lane.origin and lanes[shape].cost > lane.cost
+        for other, state in states.items()
+        if _are_alike(other, variant, lanes) and _cost(lanes, other) > cost
     ]
-    return min([chance(untried(lane, lanes, states), limit), *slower])
+    return min([chance(_untried(variant, lanes, states), limit), *slower])
 
 
-def untried(lane: Lane, lanes: Sequence[Lane], states: Mapping[int, _State]) -> Estimate:
-    """Return what a shape would come to that has not trained, in the time that is left.
+def _are_alike(one: Variant, other: Variant, lanes: Sequence[Lane]) -> bool:
+    """Whether two shapes have the same origin, and are looked at in the same number format."""
+    return one[1] == other[1] and lanes[one[0]].origin == lanes[other[0]].origin
 
-    Its drop lies between those of its neighbours, had these only begun now.
+
+def _untried(variant: Variant, lanes: Sequence[Lane], states: Mapping[Variant, _State]) -> Estimate:
+    """Return what a shape would come to in a number format that has not trained, in the time that is left.
+
+    Its drop lies between those of its neighbours in that format, had these only begun now.
 
     The logarithm of the drop is taken to be linear in the logarithm of time; beyond the outermost shapes with the slope
     of the outermost two, but at least in proportion to the speed, and to its square where only one is known.
     """
-    family = {shape: state for shape, state in states.items() if lanes[shape].origin == lane.origin}
-    known = family or dict(states)
+    family = {other: state for other, state in states.items() if _are_alike(other, variant, lanes)}
+    known = family or {other: state for other, state in states.items() if other[1] == variant[1]} or dict(states)
     points = sorted(
-        (log(lanes[shape].cost), log(max(-state.fresh.value, SMALLEST_DROP))) for shape, state in known.items()
+        (log(_cost(lanes, other)), log(max(-state.fresh.value, SMALLEST_DROP))) for other, state in known.items()
     )
-    where = log(lane.cost)
+    where = log(_cost(lanes, variant))
     slope = -2.0
     near = min(points, key=lambda point: abs(point[0] - where))
     if len(points) > 1:
@@ -290,20 +373,18 @@ def chance(estimate: Estimate, limit: float) -> float:
     return 0.5 * erfc((limit - estimate.value) / (width / 1.645) / sqrt(2))
 
 
-def expectation(outcome: Outcome, seconds: float) -> Estimate:
+def _expectation(judged: Judged, curve: Curve, seconds: float) -> Estimate:
     """Return minus the drop that is expected after ``seconds`` of training, with a 90 % range.
 
     The drop is expected to shrink as the distance from the dense model does, whose curve is known much better.
     """
-    if outcome.drop is None:
-        return Estimate(-inf, -inf, inf)
-    margin = 1.645 * outcome.drop_error
-    points = [CurveSample(*point) for point in outcome.curve]
+    margin = 1.645 * judged.error
+    points = [CurveSample(*point) for point in curve]
     now = max((point.score for point in points), default=0.0)
-    if outcome.drop <= 0 or now >= 0:
-        return Estimate(-outcome.drop, -outcome.drop - margin, -outcome.drop + margin)
+    if judged.drop <= 0 or now >= 0:
+        return Estimate(-judged.drop, -judged.drop - margin, -judged.drop + margin)
     later = extrapolate(points, max(seconds, points[-1].seconds), ceiling=0.0)
-    value, low, high = (-outcome.drop * score / now for score in (later.value, later.low, later.high))
+    value, low, high = (-judged.drop * score / now for score in (later.value, later.low, later.high))
     return Estimate(value, min(low, value) - margin, max(high, value) + margin)
 
 
@@ -311,26 +392,28 @@ def _of(outcomes: Mapping[Place, Outcome], shape: int) -> list[Outcome]:
     return [outcomes[place] for place in sorted(outcomes) if place[1] == shape]
 
 
-def _state(history: Sequence[Outcome], left: float) -> _State | None:
-    """Join the trainings of one shape into one curve."""
+def _states(history: Sequence[Outcome], left: float) -> dict[int, _State]:
+    """Join the trainings of one shape into one curve; return what they have brought in each number format."""
     last = history[-1]
-    if last.failed or last.drop is None:
-        return None
-    seconds, curve = 0.0, list[tuple[float, float]]()
+    if last.failed:
+        return {}
+    seconds, joined = 0.0, list[tuple[float, float]]()
     for outcome in history:
         for moment, score in outcome.curve:
-            if not curve or seconds + moment > curve[-1][0]:
-                curve.append((seconds + moment, score))
+            if not joined or seconds + moment > joined[-1][0]:
+                joined.append((seconds + moment, score))
         seconds += outcome.seconds
-    joined = Outcome(False, last.weights, last.drop, last.drop_error, tuple(curve))
-    now, later, fresh = (expectation(joined, moment) for moment in (seconds, seconds + left, left))
-    return _State(last.weights, now, later, fresh)
+    curve, moments = tuple(joined), (seconds, seconds + left, left)
+    return {
+        number: _State(*(_expectation(judged, curve, moment) for moment in moments))
+        for number, judged in last.formats.items()
+    }
 
 
 def _by_origin(lanes: Sequence[Lane]) -> list[list[int]]:
     """Return the shapes of each origin, the slowest first; those that the search has found come first."""
     families: dict[str, list[int]] = {SEARCHED: []}
-    for number in sorted(range(len(lanes)), key=lambda number: -lanes[number].cost):
+    for number in sorted(range(len(lanes)), key=lambda number: -lanes[number].planned):
         families.setdefault(lanes[number].origin, []).append(number)
     return [family for family in families.values() if family]
 

@@ -58,7 +58,7 @@ class Shape(BaseModel):
 
     Attributes:
         recipe: The structure in floating point.
-        ratio: Predicted latency ratio in the fastest number format.
+        ratio: Latency ratio in the fastest number format, as predicted before the first training.
         origin: ``trial``, ``solver``, ``uniform``, ``depth`` (layers removed, the rest uniform) or ``gradual``.
         number: Number of the trial that it comes from.
     """

@@ -11,28 +11,34 @@ from compressors.recipe import candidate_digest
 from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import Step
+from profilers.types import Estimate
 from search import coordinator
 from search import service
 from search.budget import LARGEST_LOAN
 from search.budget import LEAST_SEARCH
 from search.budget import BudgetState
 from search.budget import loan
+from search.estimator import latency_model
 from search.healing import Healing
 from search.job_context import job_context
 from search.outcomes import kept_model
+from search.outcomes import lanes_of
 from search.race import LEAST_TURN_SECONDS
 from search.race import SCOUTS
 from search.race import SHORTEST_SECONDS
+from search.race import Judged
 from search.race import Lane
 from search.race import Outcome
 from search.race import Place
 from search.race import evenly_spread
 from search.race import next_training
 from search.race import scouts
+from search.records import job_records
 from search.requests import Goal
 from search.requests import JobRequest
 from search.requests import Recover
 from search.shapes import FASTER
+from search.shapes import Shape
 from search.shapes import in_formats
 from tests.unit.search.recoveries import GOAL
 from tests.unit.search.recoveries import SEARCH
@@ -225,18 +231,25 @@ def test_a_cancelled_job_trains_no_more(bench):
     assert not any(trial.source == "recovery" for trial in bench.trials(job_id))
 
 
-LANES = [Lane(cost, "uniform") for cost in (0.5, 0.4, 0.3, 0.2, 0.1)]
+def lane(*costs, origin="uniform"):
+    """What is expected of a shape in each number format, the fastest first."""
+    return Lane(costs, origin, costs[0])
 
 
-def outcome(drop, half=20, error=0.0005):
+LANES = [lane(cost) for cost in (0.5, 0.4, 0.3, 0.2, 0.1)]
+
+
+def outcome(drop, half=20, error=0.0005, **others):
+    """What a training has brought; further formats as ``{"in_1": drop}``."""
     curve = tuple((float(second), -drop * 0.5 ** ((second - 10) / half)) for second in range(0, 11, 2))
-    return Outcome(False, f"w{drop}", drop, error, curve)
+    drops = {0: drop} | {int(name.removeprefix("in_")): other for name, other in others.items()}
+    return Outcome(False, f"w{drop}", {number: Judged(found, error) for number, found in drops.items()}, curve)
 
 
-def after(*scouted, lanes=LANES, left=140.0, goal=GOAL):
+def after(*scouted, lanes=LANES, left=140.0, goal=GOAL, **options):
     """The training after the scouts, each of which is (shape, outcome)."""
     outcomes = {(turn, shape): found for turn, (shape, found) in enumerate(scouted)}
-    return next_training(lanes, outcomes, 140.0, left, Goal(**goal))
+    return next_training(lanes, outcomes, 140.0, left, Goal(**goal), **options)
 
 
 def test_scouts_are_spread_and_train_little():
@@ -250,11 +263,11 @@ def test_scouts_are_spread_and_train_little():
     assert order == sorted(set(order))
     assert {1, 3} <= set(order)
     families = [
-        Lane(0.5, "search"),
-        Lane(0.4, "search"),
-        Lane(0.5, "uniform"),
-        Lane(0.3, "uniform"),
-        Lane(0.2, "depth"),
+        lane(0.5, origin="search"),
+        lane(0.4, origin="search"),
+        lane(0.5),
+        lane(0.3),
+        lane(0.2, origin="depth"),
     ]
     assert {families[shape].origin for shape in scouts(families, 1000.0)} == {"search", "uniform", "depth"}
     assert len(scouts(LANES, 20.0)) == 1
@@ -272,7 +285,7 @@ def test_the_race_bisects_on_speed():
 
 
 def test_what_did_not_train_says_how_far_others_may_go():
-    lost_little, lost_much = (Outcome(False, drop=drop, drop_error=0.0005) for drop in (0.002, 0.04))
+    lost_little, lost_much = (Outcome(False, formats={0: Judged(drop, 0.0005)}) for drop in (0.002, 0.04))
     assert after((1, lost_little)).place[1] > 1, "a shape that is good untrained is followed by a faster one"
     assert after((3, lost_much)).place[1] < 3
     assert after((1, lost_little)).weights is None
@@ -314,7 +327,7 @@ def test_without_a_maximum_drop_the_best_quality_wins():
 
 
 def test_without_a_goal_slow_evaluations_leave_time_for_fast_shapes_too():
-    lanes = [Lane(0.9 - 0.05 * number, "uniform") for number in range(12)]
+    lanes = [lane(0.9 - 0.05 * number) for number in range(12)]
     done: dict[Place, Outcome] = {}
     while (training := next_training(lanes, done, 360.0, 360.0, Goal(), most=3)) is not None:
         done[training.place] = outcome(0.01)
@@ -325,7 +338,8 @@ def test_without_a_goal_slow_evaluations_leave_time_for_fast_shapes_too():
 
 
 def test_without_a_goal_every_speed_gets_the_same_time():
-    lanes = [Lane(0.9 - 0.05 * number, "uniform") for number in range(8)] + [Lane(0.3, "depth"), Lane(0.2, "depth")]
+    lanes = [lane(0.9 - 0.05 * number) for number in range(8)]
+    lanes += [lane(0.3, origin="depth"), lane(0.2, origin="depth")]
     trained, outcomes = [], {}
     total = 5 * SHORTEST_SECONDS
     while (training := next_training(lanes, outcomes, total, total, Goal())) is not None:
@@ -334,7 +348,7 @@ def test_without_a_goal_every_speed_gets_the_same_time():
         outcomes[training.place] = outcome(0.02)
         trained.append(training.place[1])
     assert trained == [1, 4, 6, 8, 9]
-    (only,) = evenly_spread([Lane(0.5, "uniform"), Lane(0.4, "search"), Lane(0.3, "search"), Lane(0.2, "search")], 1)
+    (only,) = evenly_spread([lane(0.5), *(lane(cost, origin="search") for cost in (0.4, 0.3, 0.2))], 1)
     assert only == 2, "the middle one of those that the search has found"
     assert sorted(evenly_spread(lanes, 99)) == list(range(10))
 
@@ -409,19 +423,116 @@ def test_recovery_training_takes_the_place_of_the_repair():
 
 def test_the_only_scout_is_one_that_the_search_has_found():
     places = [(0.3, "uniform"), (0.28, "search"), (0.2, "uniform"), (0.15, "search"), (0.1, "search")]
-    lanes = [Lane(*place) for place in places]
+    lanes = [lane(cost, origin=origin) for cost, origin in places]
     (only,) = scouts(lanes, SHORTEST_SECONDS)
     assert lanes[only].origin == "search"
 
 
 def test_a_shape_that_begins_now_is_not_promised_what_long_training_gave_another():
-    lanes = [Lane(0.3, "search"), Lane(0.28, "search")]
+    lanes = [lane(0.3, origin="search"), lane(0.28, origin="search")]
     curve = tuple((float(second), -0.011 * 0.5 ** ((second - 200) / 60)) for second in range(0, 201, 40))
-    trained = Outcome(False, "w", 0.011, 0.0005, curve)
+    trained = Outcome(False, "w", {0: Judged(0.011, 0.0005)}, curve)
     assert after((0, trained), lanes=lanes, left=60.0).place[1] == 0
     assert after((0, trained), lanes=lanes, left=300.0).place[1] == 1
 
 
 def test_an_untried_origin_promises_less_than_the_tried_one():
-    lanes = [Lane(0.3, "search"), Lane(0.25, "search"), Lane(0.245, "uniform")]
+    lanes = [lane(0.3, origin="search"), lane(0.25, origin="search"), lane(0.245)]
     assert after((0, outcome(0.006, 1e6)), lanes=lanes).place[1] == 1
+
+
+def test_a_shape_is_judged_by_the_time_and_the_drop_of_one_number_format():
+    lanes = [lane(0.45, 0.6), lane(0.2, 0.30), lane(0.2, 0.25)]
+    exact_only = outcome(0.03, 1e6, in_1=0.002)
+    assert after((1, exact_only), lanes=lanes).place[1] == 2, "held is 0.30, in the exact format: another has 0.25"
+    both = outcome(0.002, 1e6, in_1=0.002)
+    assert after((1, both), lanes=lanes).place[1] == 1, "held is 0.20: nothing is faster"
+
+
+def test_an_untried_shape_is_expected_to_lose_what_others_lost_in_the_same_format():
+    lanes = [lane(0.32, 0.30), lane(0.30, 0.40), lane(0.15, 0.39)]
+    assert after((1, outcome(0.03, 1e6, in_1=0.004)), lanes=lanes).place[1] == 0, "faster in the exact format"
+    assert after((1, outcome(0.002, 1e6, in_1=0.002)), lanes=lanes).place[1] == 2, "faster in the other"
+
+
+def test_a_format_that_is_slower_than_what_the_search_has_is_no_gain():
+    lanes = [lane(0.21, 0.62), lane(0.2, 0.6), lane(0.15, 0.5)]
+    trained = outcome(0.08, 1e6, in_1=0.002)
+    assert after((1, trained), lanes=lanes).place[1] == 0, "the mildest in the fast format, not a faster exact one"
+
+
+def test_below_a_ceiling_only_formats_that_are_fast_enough_count():
+    lanes = [lane(0.3, 0.5), lane(0.2, 0.4)]
+    trained = [(0, outcome(0.02, 1e6, in_1=0.001)), (1, outcome(0.01, 1e6, in_1=0.005))]
+    goal = {"max_latency_ms": 3.0}
+    assert after(*trained, lanes=lanes, goal=goal).place[1] == 0
+    assert after(*trained, lanes=lanes, goal=goal, ceiling=0.35).place[1] == 1
+    assert after(*trained, lanes=lanes, goal=goal, ceiling=0.25).place[1] == 1, "the only one below it"
+    assert after(*trained, lanes=lanes, goal=goal, ceiling=0.1).place[1] == 1, "the nearest"
+
+
+@pytest.mark.parametrize("goal", [{}, GOAL])
+def test_what_is_measured_meanwhile_adds_no_shape_to_those_that_were_to_train(goal):
+    def expected(number):
+        return 0.9 - 0.05 * number
+
+    def lanes(tried):
+        measured = {number: 0.1 + 0.01 * number for number in tried}
+        return [Lane((measured.get(number, expected(number)),), "uniform", expected(number)) for number in range(12)]
+
+    outcomes = {}
+    wanted = evenly_spread(lanes(()), 3) if not goal else scouts(lanes(()), 400.0)
+    while len(outcomes) < len(wanted):
+        training = next_training(
+            lanes(shape for _, shape in outcomes), outcomes, 400.0, 400.0, Goal.model_validate(goal), most=3
+        )
+        outcomes[training.place] = outcome(0.02)
+    assert [shape for _, shape in outcomes] == wanted
+
+
+class Costs:
+    """A latency model that knows one number: int8 takes 0.3, floating point 0.6."""
+
+    @staticmethod
+    def predict(recipe):
+        eight = any(8 in (layer.attention.bits, layer.feed_forward.bits) for layer in recipe.layers)
+        return Estimate(value=0.3 if eight else 0.6, low=0.1, high=0.9)
+
+
+def test_shapes_that_were_tried_cost_what_was_measured(bench):
+    job_id = bench.submit(**SEARCH)
+    with bench.database.read_session() as session:
+        space = job_context(session.get_one(Job, job_id)).space
+    int8, floating = in_formats(space.dense_recipe(), space)
+    shape = Shape(recipe=space.dense_recipe(), ratio=0.4, origin="uniform")
+    assert (Costs.predict(int8).value, Costs.predict(floating).value) == (0.3, 0.6)
+    first = Outcome(False, "a", {0: Judged(0.01, 0.001, 0.25), 1: Judged(0.009, 0.001, 0.5)})
+    again = Outcome(False, "b", {0: Judged(0.03, 0.001), 1: Judged(0.004, 0.001, 0.51)})
+    outcomes = {(0, 1): first, (1, 2): Outcome(True), (2, 1): again}
+    lanes = lanes_of([shape] * 3, outcomes, Costs(), space)
+    assert [lane.costs for lane in lanes] == [(0.3, 0.6), (0.25, 0.51), (0.3, 0.6)]
+    assert {lane.planned for lane in lanes} == {0.4}
+
+
+def test_trained_models_teach_the_race_what_others_cost(bench):
+    """The device is not as the counted operations of the first predictions say."""
+    job_id = bench.submit(recover={"seconds": 1200}, **SEARCH)
+    bench.run(job_id)
+    with bench.database.read_session() as session:
+        job = session.get_one(Job, job_id)
+        context = job_context(job)
+        records = job_records(session, job_id, labelled=True)
+        began = select(Event).where(Event.job_id == job_id, Event.kind == "notice").order_by(Event.id)
+        payloads = [event.payload for event in session.exec(began) if "predicted_ratio" in event.payload]
+        shapes = [Shape.model_validate(shape) for shape in job.prepared["recovery"]["shapes"]]
+    assert any(record.source == "recovery" and record.ratio is not None for record in records)
+    before = [record for record in records if record.source != "recovery"]
+    model = latency_model(context.request, context.prepared, before)
+    ratios = {payload["step"]: payload["predicted_ratio"] for payload in payloads}
+    first, *later = [(step.key, step.payload["place"][1]) for step in recoveries(bench, job_id)]
+
+    def expected(shape):
+        return min(model.predict(variant).value for variant in in_formats(shapes[shape].recipe, context.space))
+
+    assert ratios[first[0]] == pytest.approx(expected(first[1]))
+    assert max(abs(ratios[key] - expected(shape)) for key, shape in later) > 1e-6
