@@ -7,6 +7,8 @@ import pytest
 from search.options import OptionDatabase
 from search.requests import JobRequest
 from search.shapes import choose_shapes
+from search.space import build_space
+from search.strategies.guided import GuidedStrategy
 from search.study import StudyState
 from search.study import TrialRecord
 from tests.unit.search.synthetic import ANATOMY
@@ -43,8 +45,8 @@ def test_deeper_models_are_cut_evenly_between_first_and_last_layer():
 IMPORTANCE = {"attention": (0.2, 1.0, 0.1), "feed_forward": (1.0, 0.1, 0.3)}
 
 
-def gradual_family(strategy: str):
-    """Members for a model whose branches are not all of the same importance."""
+def gradual_job(strategy: str):
+    """Request, preparation and study of a job whose model has branches of different importance."""
     units = [
         unit.model_copy(
             update={
@@ -60,7 +62,7 @@ def gradual_family(strategy: str):
     asked = {"strategy": strategy, "space": {"head_step": 1, "ffn_step": 1}, "goal": {"max_drop": 0.01}}
     request = JobRequest(model_id="m", dataset_id="d", recover={"seconds": 400, "mode": "gradual"}, **asked)
     int8 = TrialRecord("int8", 0, "int8", "baseline", "done", drop=0.004, ratio=0.45)
-    return choose_shapes(request, known, StudyState("job", 0, request.goal, (int8,), 1.0))
+    return request, known, StudyState("job", 0, request.goal, (int8,), 1.0)
 
 
 def sizes_of(recipe):
@@ -71,7 +73,7 @@ def sizes_of(recipe):
 
 
 def test_a_gradual_family_is_what_the_solver_says_for_each_step_of_the_ramp_within_the_step_before():
-    shapes = gradual_family("guided")
+    shapes = choose_shapes(*gradual_job("guided"))
     assert len(shapes) >= 3
     assert {shape.origin for shape in shapes} == {"gradual"}
     sizes = [sizes_of(shape.recipe) for shape in shapes]
@@ -88,6 +90,15 @@ def test_a_gradual_family_is_what_the_solver_says_for_each_step_of_the_ramp_with
 
 
 def test_without_a_solver_the_gradual_family_is_uniform():
-    shapes = gradual_family("direct")
+    shapes = choose_shapes(*gradual_job("direct"))
     assert len(shapes) >= 3
     assert all(len(set(part)) == 1 for shape in shapes for part in sizes_of(shape.recipe))
+
+
+def test_a_nested_shape_is_never_wider_than_the_one_before_though_there_is_time_for_more():
+    request, known, study = gradual_job("guided")
+    space = build_space(known.anatomy, known.capabilities, request.space, known.graph_defaults)
+    strategy = GuidedStrategy(request, known, space)
+    first, second = strategy.solve_nested(study, [0.35, 0.9])
+    assert sizes_of(first) == sizes_of(second)
+    assert sizes_of(strategy.solve_nested(study, [0.9])[0]) != sizes_of(first)
