@@ -15,6 +15,7 @@ from sqlmodel import col
 from sqlmodel import select
 
 from infra.database.clock import database_now
+from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
@@ -312,6 +313,7 @@ def _continue_search(session: Session, job: Job, plan: Plan, now: datetime, in_f
         records = job_records(session, job.id, labelled=prepared.labelled, expected_drops=False)
     free = free_places(records, budget, in_flight)
     created = create_planned(session, job, plan.trials, {record.digest for record in records}, free)
+    _tell_of_goal(session, job, plan)
     waiting = created or any(record.outcome == "running" for record in records)
     if not waiting and (budget.search_is_over or plan.exhausted):
         if job.stage == "baselines" and not budget.search_is_over:
@@ -325,6 +327,16 @@ def _continue_search(session: Session, job: Job, plan: Plan, now: datetime, in_f
         _after_search(session, job, budget, now)
     elif len(created) < free and not plan.exhausted:
         request_tick(session, job)
+
+
+def _tell_of_goal(session: Session, job: Job, plan: Plan) -> None:
+    """Pass on what the strategy expects of the goal, once in a job: predictions move a little with every trial."""
+    said = next((trial.notice for trial in plan.trials if trial.notice), None)
+    if said is None:
+        return
+    told = session.exec(select(Event.payload).where(Event.job_id == job.id, Event.kind == "notice"))
+    if not any(payload.get("about") == "goal" for payload in told):
+        append_event(session, job.id, "notice", {"about": "goal", "message": said})
 
 
 def _borrow(session: Session, job: Job, now: datetime) -> None:

@@ -121,25 +121,26 @@ def check_sane(goal: Goal) -> None:
         )
 
 
-def check_reachable(goal: Goal, dense_ms: float, fastest_ratio: float | None = None) -> None:
+def check_reachable(goal: Goal, dense_ms: float, fastest_ratio: float | None = None, slack: float = 1.0) -> None:
     """Refuse a latency ceiling that is out of reach by what is known about the device.
 
     Args:
         goal: The request's goal.
         dense_ms: Measured latency of the dense model.
         fastest_ratio: Smallest latency ratio that the device's latency table allows, if there is one.
+        slack: Predictions err: only a ceiling below this part of the fastest model's time is refused.
 
     Raises:
         InfeasibleGoalError: If it is.
     """
     if goal.max_latency_ms is None:
         return
-    floor = dense_ms * (fastest_ratio if fastest_ratio is not None else 1.0 / FASTEST_SPEEDUP)
-    if goal.max_latency_ms < floor:
+    fastest_ms = dense_ms * (fastest_ratio if fastest_ratio is not None else 1.0 / FASTEST_SPEEDUP)
+    if goal.max_latency_ms < slack * fastest_ms:
         raise InfeasibleGoalError(
             f"goal.max_latency_ms is {goal.max_latency_ms:g} ms, but the dense model takes {dense_ms:.3g} ms here and "
-            f"even the smallest allowed model about {floor:.3g} ms.",
-            hint=f"Ask for at least {floor:.2g} ms, or for a shorter sequence.",
+            f"even the smallest allowed model about {fastest_ms:.3g} ms.",
+            hint=f"Ask for at least {fastest_ms:.3g} ms, or for a shorter sequence.",
         )
 
 

@@ -36,6 +36,7 @@ class PlannedTrial(BaseModel):
     name: str | None = None
     params: dict[str, Any] | None = None
     sampler_state: dict[str, Any] | None = None
+    notice: str | None = None
 
 
 class Plan(BaseModel):
@@ -82,7 +83,8 @@ def propose(session: Session, job: Job, now: datetime | None = None, *, in_fligh
     study = StudyState(job.id, request.seed, request.goal, tuple(records), budget.progress)
     asked = context.strategy.ask(study, free - len(planned))
     planned += [
-        PlannedTrial(recipe=p.recipe, source=p.source, params=p.params, sampler_state=p.sampler_state) for p in asked
+        PlannedTrial(recipe=p.recipe, source=p.source, params=p.params, sampler_state=p.sampler_state, notice=p.notice)
+        for p in asked
     ]
     return Plan(stage=job.stage, trials=planned, exhausted=len(planned) < free)
 

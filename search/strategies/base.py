@@ -17,12 +17,14 @@ class Proposal:
         source: Name of what proposed it.
         params: The sampler's parameters that gave the recipe.
         sampler_state: JSON that the sampler wants back with the trial.
+        notice: What the job's watchers should know about its goal; they are told once.
     """
 
     recipe: Recipe
     source: str
     params: dict[str, Any] | None = None
     sampler_state: dict[str, Any] | None = None
+    notice: str | None = None
 
 
 class Strategy(Protocol):

@@ -8,6 +8,7 @@ the trials; every proposal costs milliseconds and is new.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 from typing import NamedTuple
 from typing import cast
@@ -24,13 +25,11 @@ from search.formats import NumberFormat
 from search.formats import alternatives
 from search.formats import has_format
 from search.formats import in_format
-from search.goals import check_reachable
 from search.menu import Costs
 from search.options import Explored
 from search.options import Precision
 from search.prepared import Prepared
 from search.reference_time import ratio_ceiling
-from search.reference_time import usual_time_of
 from search.remembered import Remembered
 from search.remembered import context_key
 from search.requests import JobRequest
@@ -42,6 +41,8 @@ from search.strategies.base import ask_seed
 from search.strategies.guided_space import GuidedSpace
 from search.strategies.novelty import nearest_new
 from search.strategies.proposer import OptunaProposer
+from search.strategies.reachable import doubts
+from search.strategies.reachable import refuse_out_of_reach
 from search.strategies.targets import MOST_LOSS
 from search.strategies.targets import measured
 from search.strategies.targets import spread_target
@@ -67,8 +68,6 @@ FORMATS_AFTER_IN_MEMORY = 0.2
 MOST_FORMATS = 6
 FORMATS_SHARE = 0.15
 """Part of the trials of ``guided`` that may be spent on other number formats."""
-CERTAINLY_SLOWER = 0.7
-"""A goal below this part of what is predicted for the fastest model is refused."""
 REFINE_AFTER = 0.6
 """Part of the budget after which refinement begins."""
 PRIOR_WEIGHT = 2.0
@@ -120,11 +119,12 @@ class GuidedStrategy:
         """Return up to ``count`` new recipes; see :class:`search.strategies.base.Strategy`.
 
         Raises:
-            InfeasibleGoalError: The latency table shows that no allowed model is as fast as the goal asks.
+            InfeasibleGoalError: By the latency table and the options' sizes no allowed model is as fast or as small as
+                the goal asks.
         """
         model = latency_model(self._request, self._prepared, study.trials)
         guided = GuidedSpace(self._units, self._space, model, merges=self._merges, drops=self._drops)
-        self._check_reachable(guided, study)
+        notice = self._look_at_goal(guided, study)
         turn = _Turn(guided, self._context, study, self._request, self._fixed_bytes, self._prepared.explored)
         proposals: list[Proposal] = []
         for _ in range(count):
@@ -132,16 +132,18 @@ class GuidedStrategy:
             if proposal is None:
                 break
             proposals.append(proposal)
-        return proposals
+        return [replace(proposal, notice=notice) for proposal in proposals]
 
-    def _check_reachable(self, guided: GuidedSpace, study: StudyState) -> None:
-        """Say at once what would otherwise be found when the time is over."""
-        if study.goal.max_latency_ms is None or any(trial.source == self.name for trial in study.trials):
-            return
-        usual = usual_time_of(study.trials)
-        if usual is not None:
-            fastest = min(guided.reach(cast("Precision", name))[1] for name in self._space.precisions)
-            check_reachable(study.goal, usual, CERTAINLY_SLOWER * fastest)
+    def _look_at_goal(self, guided: GuidedSpace, study: StudyState) -> str | None:
+        """Say at once what would otherwise be found when the time is over: refuse the goal, or return the doubts."""
+        if study.goal.max_latency_ms is None and study.goal.max_size_mb is None:
+            return None
+        guided = guided.within(_most_bytes(study, guided, self._context, self._fixed_bytes))
+        others = _other_bytes(study, guided, self._context)
+        precisions = [cast("Precision", name) for name in self._space.precisions]
+        if not any(trial.source == self.name for trial in study.trials):
+            refuse_out_of_reach(guided, study, precisions, others)
+        return doubts(guided, study, precisions, others)
 
     def solve(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
         """Return the best recipe for each latency ratio by what the study has taught, known or not."""
@@ -390,12 +392,18 @@ def _most_bytes(study: StudyState, space: GuidedSpace, context: str, fixed_bytes
     """
     if study.goal.max_size_mb is None:
         return None
+    others = _other_bytes(study, space, context)
+    return study.goal.max_size_mb * 1e6 - (fixed_bytes if others is None else others)
+
+
+def _other_bytes(study: StudyState, space: GuidedSpace, context: str) -> float | None:
+    """Return what files hold beside the branches; ``None`` while there is no file."""
     others = [
         trial.size_bytes - space.stored_bytes(found[0])
         for trial in study.trials
         if trial.size_bytes and (found := _found(space, context, trial)) is not None
     ]
-    return study.goal.max_size_mb * 1e6 - (float(np.median(others)) if others else fixed_bytes)
+    return float(np.median(others)) if others else None
 
 
 def _fits(space: GuidedSpace, context: str, recipe: Recipe) -> bool:

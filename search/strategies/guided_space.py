@@ -156,7 +156,36 @@ class GuidedSpace:
 
     def stored_bytes(self, choice: Sequence[int]) -> float:
         """Return the stored bytes of the chosen options: of all branches, but not of embeddings, norms and head."""
-        return total([unit.size for unit in self.units], choice)
+        return total(self.sizes, choice)
+
+    @property
+    def most_bytes(self) -> float | None:
+        """How many stored bytes the branches may take together; ``None``: any number."""
+        return self._most_bytes
+
+    @cached_property
+    def sizes(self) -> list[FloatArray]:
+        """Stored bytes of every option."""
+        return [unit.size for unit in self.units]
+
+    @cached_property
+    def smallest_bytes(self) -> float:
+        """The least stored bytes of all branches together."""
+        blocks = self.menu.blocks(self.menu.costs())
+        return total(self.sizes, least_choice(self.sizes, self.sizes, blocks, self._least_kept(blocks)))
+
+    def least_bytes(self, ratio: float, precision: Precision) -> float | None:
+        """Return the least stored bytes of branches within a latency ratio; ``None``: nothing is that fast."""
+        blocks = self._blocks(self.menu.costs(), precision)
+        blocks = [replace(block, cost=block.sum(self.sizes)) for block in blocks]
+        budget, kept = max(self.budget(ratio, precision), 1e-9), self._least_kept(blocks)
+        try:
+            found = solve_within(
+                self.times(precision), self.sizes, self.sizes, budget, None, blocks=blocks, least_kept=kept
+            )
+        except Unreachable:
+            return None
+        return total(self.sizes, found)
 
     def fits(self, choice: Sequence[int]) -> bool:
         """Whether the chosen options are small enough."""
@@ -202,7 +231,8 @@ class GuidedSpace:
     ) -> Choice:
         """Return the options of least cost within a latency ratio and the size limit.
 
-        If the ratio is out of reach these are the fastest options, if the size is, the smallest.
+        If the ratio is out of reach these are the fastest options, if the size is, the smallest. Where that is so of
+        the goal, the job is told (:func:`search.strategies.reachable.doubts`).
         """
         times = self.times(precision)
         allowed = [np.flatnonzero(m) if m.any() else np.arange(len(m)) for m in masks] if masks else None
@@ -210,7 +240,7 @@ class GuidedSpace:
             allowed = [np.arange(len(time)) for time in times]
         kept_times = [time[keep] for time, keep in zip(times, allowed, strict=True)]
         kept_costs = [cost[keep] for cost, keep in zip(costs.options, allowed, strict=True)]
-        kept_sizes = [unit.size[keep] for unit, keep in zip(self.units, allowed, strict=True)]
+        kept_sizes = [size[keep] for size, keep in zip(self.sizes, allowed, strict=True)]
         budget, blocks = max(self.budget(ratio, precision), 1e-9), among(self._blocks(costs, precision), allowed)
         least = self._least_kept(blocks)
         try:

@@ -140,6 +140,9 @@ def test_nonsense_goals_are_refused():
     with pytest.raises(InfeasibleGoalError, match="smallest allowed model"):
         check_reachable(Goal(max_latency_ms=1.0), dense_ms=20.0, fastest_ratio=0.1)
     check_reachable(Goal(max_latency_ms=2.1), dense_ms=20.0, fastest_ratio=0.1)
+    with pytest.raises(InfeasibleGoalError, match=r"about 2 ms"):
+        check_reachable(Goal(max_latency_ms=1.3), dense_ms=20.0, fastest_ratio=0.1, slack=0.7)
+    check_reachable(Goal(max_latency_ms=1.5), dense_ms=20.0, fastest_ratio=0.1, slack=0.7)
 
 
 def test_finalists_are_few_and_contain_what_matters():
