@@ -37,6 +37,7 @@ def apply_recipe(
     calibration: Calibration,
     recipe: Recipe,
     trained: dict[str, Tensor] | None = None,
+    fallbacks: list[str] | None = None,
 ) -> EncoderNetwork:
     """Build the candidate that ``recipe`` describes.
 
@@ -47,6 +48,7 @@ def apply_recipe(
         recipe: what to remove, factorise, mask and round.
         trained: weights from recovery training, by the names of :func:`compressors.tensors.named_tensors`, for exactly
             the recipe's structure. They replace the computed ones.
+        fallbacks: gets the names of matrices in which compensation was given up, because it was worse than nothing.
 
     Raises:
         InvalidInputError: the recipe does not fit the model, the calibration belongs to another one, or the recipe
@@ -69,7 +71,7 @@ def apply_recipe(
         layer = network.layers[position]
         if plan.merged:
             layer = merge_layers(network.layers[position : position + 1 + plan.merged])
-        built.append(_Builder(layer, plan, calibration, recipe).build())
+        built.append(_Builder(layer, plan, calibration, recipe, fallbacks).build())
     candidate = EncoderNetwork(
         model_type=network.model_type,
         embeddings=network.embeddings,
@@ -105,12 +107,15 @@ def _readers(layer: Layer) -> Iterator[tuple[Site, Linear]]:
 class _Builder:
     """Builds one layer of the candidate."""
 
-    def __init__(self, layer: Layer, plan: LayerRecipe, calibration: Calibration, recipe: Recipe) -> None:
+    def __init__(
+        self, layer: Layer, plan: LayerRecipe, calibration: Calibration, recipe: Recipe, fallbacks: list[str] | None
+    ) -> None:
         self.layer = layer
         self.plan = plan
         self.calibration = calibration
         self.recipe = recipe
         self.compensate = recipe.compensation == "least_squares"
+        self.fallbacks = fallbacks
 
     def build(self) -> Layer:
         """Return the layer with both branches treated; the normalisations stay as they are."""
@@ -128,7 +133,7 @@ class _Builder:
         kept: Tensor | None = None
         if plan.heads is not None and plan.heads < attention.heads:
             attention, kept = remove_heads(
-                self.layer, self.calibration, self.recipe.criterion, plan.heads, self.compensate
+                self.layer, self.calibration, self.recipe.criterion, plan.heads, self.compensate, self.fallbacks
             )
         given, context = self._input("attention_in", None), self._input("attention_out", kept)
         return Attention(
@@ -145,8 +150,9 @@ class _Builder:
             return None
         kept: Tensor | None = None
         if plan.intermediate_size is not None and plan.intermediate_size < branch.intermediate_size:
+            width = plan.intermediate_size
             branch, kept = remove_channels(
-                self.layer, self.calibration, self.recipe.criterion, plan.intermediate_size, self.compensate
+                self.layer, self.calibration, self.recipe.criterion, width, self.compensate, self.fallbacks
             )
         given, middle = self._input("feed_forward_in", None), self._input("feed_forward_mid", kept)
         return FeedForward(
@@ -170,4 +176,4 @@ class _Builder:
 
     def _refine(self, name: str, linear: Linear, given: MatrixInput, plan: BranchRecipe) -> Linear:
         key = f"{self.layer.index}.{name}.{self.recipe.criterion}.{self.compensate}.{linear.outputs}x{linear.inputs}"
-        return refine(linear, given, plan, self.recipe, self.calibration.cache, key)
+        return refine(linear, given, plan, self.recipe, self.calibration.cache, key, self.fallbacks)

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from compressors.acceptance import accepted
 from compressors.calibration.cache import ByteCache
 from compressors.linear_algebra import upper_inverse_factor
 from compressors.methods.least_squares import refit_bias
@@ -21,6 +22,7 @@ from compressors.methods.masks import magnitude_mask
 from compressors.methods.masks import sparsegpt
 from compressors.methods.masks import wanda_mask
 from compressors.methods.rounding import gptq
+from compressors.methods.rounding import nearest
 from compressors.moments import Moments
 from compressors.network import Linear
 from compressors.recipe import BranchRecipe
@@ -63,11 +65,12 @@ def refine(
     recipe: Recipe,
     cache: ByteCache,
     key: str,
+    fallbacks: list[str] | None = None,
 ) -> Linear:
     """Return ``linear`` with the branch's rank, sparsity and bit-width.
 
     A rank that is not below both sides of the matrix leaves it dense. Where nothing changes, the tensors are shared
-    with ``linear``.
+    with ``linear``. Zeros and rounding without compensation are kept where they are better.
 
     Args:
         linear: a dense layer, after removal.
@@ -76,20 +79,25 @@ def refine(
         recipe: the global choices: factorisation, rounding, compensation.
         cache: for bases.
         key: names this matrix, including what was removed before.
+        fallbacks: gets the key where that is so (:mod:`compressors.acceptance`).
     """
+
+    def zero_and_round(weight: Tensor, given: MatrixInput) -> Tensor:
+        return _zero_and_round(weight, given, branch, recipe, rounds, key, fallbacks)
+
     weight = linear.matrix()
     rank = branch.rank if branch.rank is not None and branch.rank < min(weight.shape) else None
     rounds = branch.bits in (4, 8) and recipe.quantization.rounding == "gptq"
     if rank is None and branch.sparsity == 0 and not rounds:
         return Linear(linear.weight, linear.bias, linear.left, linear.right, branch.bits)
     if rank is None:
-        dense = _zero_and_round(weight.double(), given, branch, recipe, rounds)
+        dense = zero_and_round(weight.double(), given)
         return Linear(dense.float(), _bias(linear, dense, given, recipe), bits=branch.bits)
     basis = cache.get(f"basis.{key}.{recipe.factorization}", Basis, lambda: _basis(weight, given, recipe))
     left, right = factorise(weight, basis, rank)
-    right = _zero_and_round(right, given, branch, recipe, rounds)
+    right = zero_and_round(right, given)
     latent = MatrixInput(lambda: given.moments.project(right))
-    left = _zero_and_round(left, latent, branch, recipe, rounds)
+    left = zero_and_round(left, latent)
     bias = _bias(linear, left @ right, given, recipe)
     return Linear(None, bias, left.float().contiguous(), right.float().contiguous(), branch.bits)
 
@@ -98,15 +106,27 @@ def _basis(weight: Tensor, given: MatrixInput, recipe: Recipe) -> Basis:
     return plain_basis(weight) if recipe.factorization == "plain" else whitened_basis(weight, given.moments.centred)
 
 
-def _zero_and_round(weight: Tensor, given: MatrixInput, branch: BranchRecipe, recipe: Recipe, rounds: bool) -> Tensor:
+def _zero_and_round(
+    weight: Tensor,
+    given: MatrixInput,
+    branch: BranchRecipe,
+    recipe: Recipe,
+    rounds: bool,
+    key: str,
+    fallbacks: list[str] | None,
+) -> Tensor:
     """Mask, then round, one matrix; float64 in and out."""
     mask: Tensor | None = None
     if branch.sparsity > 0:
-        weight, mask = _sparsify(weight, given, branch)
+        zeroed, mask = _sparsify(weight, given, branch)
+        if branch.mask == "sparsegpt":
+            zeroed = accepted(key, weight, zeroed, weight * mask, given.moments.centred, fallbacks=fallbacks)
+        weight = zeroed
     if not rounds:
         return weight
     grid, size = recipe.quantization.grid_bits(branch.bits), recipe.quantization.block_size(branch.bits)
-    return gptq(weight, given.moments.centred, grid, mask, size=size)
+    solved, plain = gptq(weight, given.moments.centred, grid, mask, size=size), nearest(weight, grid, size=size)
+    return accepted(key, weight, solved, plain, given.moments.centred, fallbacks=fallbacks)
 
 
 def _sparsify(weight: Tensor, given: MatrixInput, branch: BranchRecipe) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from compressors.acceptance import accepted
 from compressors.calibration.statistics import Calibration
 from compressors.calibration.statistics import Site
 from compressors.methods.least_squares import NestedSolution
@@ -27,12 +28,18 @@ def kept_channels(layer: Layer, calibration: Calibration, criterion: Criterion, 
 
 
 def remove_heads(
-    layer: Layer, calibration: Calibration, criterion: Criterion, count: int, compensate: bool
+    layer: Layer,
+    calibration: Calibration,
+    criterion: Criterion,
+    count: int,
+    compensate: bool,
+    fallbacks: list[str] | None = None,
 ) -> tuple[Attention, Tensor]:
     """Keep ``count >= 1`` heads of the layer.
 
     Rows of query, key and value go exactly: nothing else reads them. The output projection is re-solved for the heads
-    that stay, with its bias, if ``compensate``.
+    that stay, with its bias, if ``compensate``; its weights stay as they are where that is better, and its name is
+    added to ``fallbacks`` (:mod:`compressors.acceptance`).
 
     Returns:
         The smaller attention, and the inputs of the output projection that stay, ascending, int64.
@@ -44,7 +51,8 @@ def remove_heads(
     importance = expand_groups(head_order(layer, calibration, criterion).flip(0), attention.head_size)
     if compensate:
         key = f"{layer.index}.attention.{criterion}"
-        output = _solve(attention.output, calibration, layer.index, "attention_out", key, importance, len(rows))
+        site: Site = "attention_out"
+        output = _solve(attention.output, calibration, layer.index, site, key, importance, len(rows), fallbacks)
     else:
         output = _take_columns(attention.output, rows)
     smaller = Attention(
@@ -59,7 +67,12 @@ def remove_heads(
 
 
 def remove_channels(
-    layer: Layer, calibration: Calibration, criterion: Criterion, count: int, compensate: bool
+    layer: Layer,
+    calibration: Calibration,
+    criterion: Criterion,
+    count: int,
+    compensate: bool,
+    fallbacks: list[str] | None = None,
 ) -> tuple[FeedForward, Tensor]:
     """Keep ``count >= 1`` feed-forward channels of the layer; otherwise as :func:`remove_heads`."""
     branch = layer.feed_forward
@@ -68,14 +81,21 @@ def remove_channels(
     if compensate:
         importance = channel_order(layer, calibration, criterion).flip(0)
         key = f"{layer.index}.feed_forward.{criterion}"
-        down = _solve(branch.down, calibration, layer.index, "feed_forward_mid", key, importance, count)
+        down = _solve(branch.down, calibration, layer.index, "feed_forward_mid", key, importance, count, fallbacks)
     else:
         down = _take_columns(branch.down, channels)
     return FeedForward(_take_rows(branch.up, channels), down, branch.activation), channels
 
 
 def _solve(
-    linear: Linear, calibration: Calibration, layer: int, site: Site, key: str, importance: Tensor, count: int
+    linear: Linear,
+    calibration: Calibration,
+    layer: int,
+    site: Site,
+    key: str,
+    importance: Tensor,
+    count: int,
+    fallbacks: list[str] | None,
 ) -> Linear:
     """Keep the ``count`` most important inputs of ``linear``, re-solved, with the bias refitted."""
     weight, statistics = linear.matrix(), calibration.at(layer, site)
@@ -83,6 +103,8 @@ def _solve(
         f"solution.{key}", NestedSolution, lambda: NestedSolution.prepare(weight, statistics.centred, importance)
     )
     kept, solved = solution.keep(count)
+    name = f"{layer}.{'attention.output' if site == 'attention_out' else 'feed_forward.down'}"
+    solved = accepted(name, weight, solved, weight[:, kept], statistics.centred, kept, fallbacks)
     bias = refit_bias(linear.bias, weight, solved, statistics.mean, kept)
     return Linear(solved.float().contiguous(), bias.float(), bits=linear.bits)
 

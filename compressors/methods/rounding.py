@@ -62,6 +62,15 @@ def gptq(
     return current
 
 
+def nearest(weight: Tensor, bits: int, *, size: int | None = None) -> Tensor:
+    """Round every weight to the nearest point of the grid; arguments as for :func:`gptq`, float64 ``[out, in]``."""
+    levels, rounded = largest_value(bits), []
+    for block in weight.double().split(size or weight.shape[1], dim=1):
+        scale = _scale(block, levels)[:, None]
+        rounded.append((block / scale).round().clamp(-levels, levels) * scale)
+    return torch.cat(rounded, dim=1)
+
+
 def largest_value(bits: int) -> int:
     """Return the end of the symmetric integer grid of ``bits`` bits."""
     return (1 << (bits - 1)) - 1
