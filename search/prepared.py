@@ -45,6 +45,7 @@ class Prepared(BaseModel):
         graph_defaults: The device's preferred graph.
         dense_size_bytes: Stored size of the dense fp32 artifact.
         label_notice: What the user should know of the labels, in words.
+        calibration_notice: The same of the text for calibration.
         options: Option database for ``guided``.
         latency_table: Measured branch costs, if the device has been tabulated.
         explored: Combinations of options that were scored end to end; ``guided`` tries them first.
@@ -58,6 +59,7 @@ class Prepared(BaseModel):
     graph_defaults: GraphDefaults = GraphDefaults()
     dense_size_bytes: int | None = None
     label_notice: str | None = None
+    calibration_notice: str | None = None
     options: OptionDatabase | None = None
     latency_table: BranchTable | None = None
     explored: tuple[Explored, ...] = ()

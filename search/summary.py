@@ -37,8 +37,9 @@ def summarise(
         ``objective``, ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial
         ids, best first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by
         kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why; doubts about
-        the labels; which widths the device rewards; how many models were given up early; a reference that is not
-        fused), ``graphs`` (which form of the graph the device ran fastest, and what was tried).
+        the labels; too little text for calibration; which widths the device rewards; how many models were given up
+        early; a reference that is not fused), ``graphs`` (which form of the graph the device ran fastest, and what was
+        tried).
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
@@ -74,7 +75,8 @@ def stopped_early(trials: Sequence[Trial]) -> str | None:
 def _remarks(prepared: Prepared, trials: Sequence[Trial]) -> tuple[str | None, ...]:
     steps = describe_steps(prepared.latency_table)
     checks = describe_checks(prepared.latency_table)
-    return prepared.label_notice, steps, checks, stopped_early(trials), reference_note(trials)
+    doubts = prepared.label_notice, prepared.calibration_notice
+    return *doubts, steps, checks, stopped_early(trials), reference_note(trials)
 
 
 def graphs(job: Job) -> dict[str, Any] | None:

@@ -85,10 +85,13 @@ class Bench:
         """What candidates are held against on the first part of the search split; ``None``: there is no such part."""
         return first_reference(self.dense_outputs["search"], self.inputs.task)
 
-    def candidate_network(self, recipe: Recipe) -> EncoderNetwork:
-        """Apply a recipe to the dense network, with the trained weights that it names, and repair it if it says so."""
+    def candidate_network(self, recipe: Recipe, fallbacks: list[str] | None = None) -> EncoderNetwork:
+        """Apply a recipe to the dense network, with the trained weights that it names, and repair it if it says so.
+
+        ``fallbacks`` as of :func:`compressors.apply.apply_recipe`.
+        """
         trained = None if recipe.weights is None else load_file(self.inputs.weights_file(recipe.weights))
-        candidate = apply_recipe(self.network, self.calibration, recipe, trained)
+        candidate = apply_recipe(self.network, self.calibration, recipe, trained, fallbacks)
         if recipe.repair == "none" or trained is not None:
             return candidate
         if recipe.digest not in self._repaired:
@@ -100,15 +103,17 @@ class Bench:
         return self._repaired[recipe.digest][0]
 
     def facts(self, recipe: Recipe) -> JsonObject:
-        """Return what is worth knowing about a candidate: its number of weights, and what a repair brought."""
-        facts: JsonObject = {"parameters": self.parameters(recipe)}
+        """Return what is worth knowing about a candidate: its number of weights, and what a repair brought.
+
+        With the number of matrices in which compensation was given up, if there are any.
+        """
+        fallbacks: list[str] = []
+        facts: JsonObject = {"parameters": describe(self.candidate_network(recipe, fallbacks)).parameters}
+        if fallbacks:
+            facts["uncompensated"] = len(fallbacks)
         if recipe.digest in self._repaired:
             facts["repair"] = self._repaired[recipe.digest][1]
         return facts
-
-    def parameters(self, recipe: Recipe) -> int:
-        """Return the number of weights of a candidate."""
-        return describe(self.candidate_network(recipe)).parameters
 
     def calibration_batches(self, size: int = BATCH) -> Iterator[dict[str, torch.Tensor]]:
         """Calibration texts as padded batches of similar lengths."""

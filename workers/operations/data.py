@@ -141,11 +141,16 @@ def read_file(
 
 def divide(calibration: Examples) -> tuple[Examples, Examples]:
     """Return the texts for the Gram matrices, and the texts to score with; no text is in both if there are two."""
-    least = min(ENOUGH_SCORING_EXAMPLES, max(1, round(SCORING_SHARE * len(calibration))))
-    seen = _spread(len(calibration), min(CALIBRATION_EXAMPLES, max(1, len(calibration) - least)))
+    seen = _spread(len(calibration), gram_texts(len(calibration)))
     rest = np.setdiff1d(np.arange(len(calibration)), seen)
     scoring = rest[_spread(len(rest), SCORING_EXAMPLES)] if len(rest) else seen
     return calibration.select(seen), calibration.select(scoring)
+
+
+def gram_texts(available: int) -> int:
+    """Return how many of so many calibration texts the Gram matrices get."""
+    least = min(ENOUGH_SCORING_EXAMPLES, max(1, round(SCORING_SHARE * available)))
+    return min(CALIBRATION_EXAMPLES, max(1, available - least))
 
 
 def _spread(available: int, count: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from profilers.quality.metrics import correct
 from workers.operations.bench import BATCH
 from workers.operations.bench import Bench
 from workers.operations.bench import bench
+from workers.operations.enough_text import calibration_notice
 from workers.operations.inputs import JobInputs
 from workers.runner.operation import OperationContext
 
@@ -28,9 +29,10 @@ _SPLITS: tuple[Split, ...] = ("search", "holdout")
 
 
 def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``JobInputs -> {"dense", "label_notice", "dense_size_bytes", "prepare_seconds"}``; writes what later steps need.
+    """``JobInputs -> {"dense", "label_notice", "calibration_notice", "dense_size_bytes", "prepare_seconds"}``.
 
-    ``dense``: the dense model's accuracy on each part. ``label_notice``: what the user should know of the labels.
+    Writes what later steps need. ``dense``: the dense model's accuracy on each part. ``label_notice`` and
+    ``calibration_notice``: what the user should know of the labels, and of the text for calibration.
 
     Raises:
         InvalidDatasetError: The labels do not fit the model.
@@ -58,6 +60,7 @@ def prepare(arguments: JsonObject, context: OperationContext) -> JsonObject:
     return {
         "dense": _dense_quality(work),
         "label_notice": notice,
+        "calibration_notice": _look_at_calibration(work),
         "dense_size_bytes": inputs.reference_file.stat().st_size,
         "prepare_seconds": seconds,
     }
@@ -116,6 +119,12 @@ def _check_labels(work: Bench) -> str | None:
         return None
     predicted = {str(split): work.dense_outputs[split].argmax(axis=1) for split in _SPLITS}
     return check_labels(predicted, labels, work.anatomy.labels)
+
+
+def _look_at_calibration(work: Bench) -> str | None:
+    texts = len(work.data.texts["calibration"])
+    separate = work.inputs.calibration is not None
+    return calibration_notice(work.calibration, texts, texts + len(work.data.scoring), separate=separate)
 
 
 def _dense_quality(work: Bench) -> JsonObject:

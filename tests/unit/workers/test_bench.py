@@ -130,8 +130,16 @@ def test_a_repair_is_part_of_the_candidate_and_always_the_same(tmp_path: Path) -
     before, after = named_tensors(work.candidate_network(plain)), named_tensors(first)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(tensor, named_tensors(other)[name]) for name, tensor in after.items())
-    assert work.parameters(repaired) == work.parameters(plain)
-    assert "repair" not in work.facts(plain)
+    assert work.facts(repaired)["parameters"] == work.facts(plain)["parameters"]
+    assert work.facts(plain).keys() == {"parameters"}
     facts = json.loads(json.dumps(work.facts(repaired)))["repair"]  # as the database keeps it
     assert facts.keys() == {"kept", "before", "after"}
     assert facts["kept"] == (facts["after"] < facts["before"])
+
+
+def test_a_candidate_tells_how_often_compensation_was_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = make_bench(tmp_path)
+    layer = LayerRecipe(attention=AttentionRecipe(heads=1), feed_forward=FeedForwardRecipe(intermediate_size=8))
+    monkeypatch.setattr("compressors.acceptance.is_no_worse", lambda *_: False)
+    facts = work.facts(Recipe(layers=(layer,) * len(work.network.layers)))
+    assert facts["uncompensated"] == 2 * len(work.network.layers)

@@ -1,6 +1,8 @@
 """What is computed once for a job, and what is found wrong on the way."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from compressors.anatomy import load_network
+from compressors.calibration import Calibration
+from compressors.calibration.statistics import InputStatistics
 from compressors.torch_module import to_module
 from infra.errors import InvalidDatasetError
 from profilers.quality.encode import TextEncoder
@@ -20,6 +24,7 @@ from search.requests import Columns
 from tests.helpers.tiny_models import make_dataset
 from tests.helpers.tiny_models import make_tiny_model
 from workers.operations.data import load_dense_outputs
+from workers.operations.enough_text import calibration_notice
 from workers.operations.inputs import DataFile
 from workers.operations.inputs import JobInputs
 from workers.operations.prepare import prepare
@@ -86,3 +91,29 @@ def test_pairs_for_a_model_that_does_not_tell_them_apart(tmp_path: Path) -> None
         run(inputs)
         outputs.append(load_dense_outputs(inputs)["search"])
     np.testing.assert_array_equal(*outputs)
+
+
+def test_too_little_text_for_calibration_is_said_with_how_much_would_do(tmp_path: Path) -> None:
+    """A fourth of the texts is for calibration, and two thirds of that for the statistics."""
+    model = make_tiny_model(tmp_path / "model", intermediate_size=512)
+    few = job(tmp_path / "few", model, make_dataset(tmp_path / "few.jsonl", rows=40))
+    notice = run(few)["calibration_notice"]
+    assert "512 channels" in notice
+    enough = int(re.search(r"with about (\d+) texts", notice).group(1))
+    for rows, expected in ((enough // 2, True), (round(1.2 * enough), False)):
+        text = make_dataset(tmp_path / f"text{rows}.jsonl", rows=rows, seed=rows)
+        work = tmp_path / f"own{rows}"
+        own = job(work, model, few.dataset.path).model_copy(update={"calibration": DataFile(path=text, format="jsonl")})
+        found = run(own)["calibration_notice"]
+        assert (found is not None) == expected
+        if expected:
+            assert "more texts like these" in found
+
+
+def test_texts_that_are_too_short_are_not_asked_for_in_thousands() -> None:
+    statistics = InputStatistics(torch.eye(3072), torch.zeros(3072), 2000, torch.zeros(3072), torch.zeros(3072))
+    calibration = Calibration({(0, "feed_forward_mid"): statistics}, 2000, {})
+    notice = calibration_notice(calibration, 512, 640, separate=True)
+    assert notice is not None
+    assert "Longer texts" in notice
+    assert calibration_notice(replace(calibration, tokens=3072), 512, 640, separate=True) is None
