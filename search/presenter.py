@@ -234,10 +234,11 @@ def _number_format(recipe: Recipe, branches: Sequence[BranchRecipe]) -> str:
 def layer_views(recipe: Recipe, anatomy: Anatomy) -> list[LayerView]:
     """Return the structure of a recipe, layer by layer, with the dense sizes filled in."""
     shapes = zip(recipe.layers, anatomy.heads, anatomy.intermediate_size, strict=True)
-    return [_layer_view(layer, heads, width) for layer, heads, width in shapes]
+    hosts = {index + step: index for index, layer in enumerate(recipe.layers) for step in range(1, layer.merged + 1)}
+    return [_layer_view(layer, heads, width, hosts.get(index)) for index, (layer, heads, width) in enumerate(shapes)]
 
 
-def _layer_view(layer: LayerRecipe, heads: int, width: int) -> LayerView:
+def _layer_view(layer: LayerRecipe, heads: int, width: int, merged_into: int | None) -> LayerView:
     attention, feed_forward = layer.attention, layer.feed_forward
     kept_heads = heads if attention.heads is None else attention.heads
     kept_width = width if feed_forward.intermediate_size is None else feed_forward.intermediate_size
@@ -245,6 +246,8 @@ def _layer_view(layer: LayerRecipe, heads: int, width: int) -> LayerView:
         kept_heads = kept_width = 0
     return LayerView(
         removed=layer.removed,
+        merged=layer.merged,
+        merged_into=merged_into,
         heads=kept_heads or None,
         intermediate_size=kept_width or None,
         attention_rank=attention.rank,

@@ -98,9 +98,17 @@ class QualityView(_View):
 
 
 class LayerView(_View):
-    """What is left of one layer: ``None`` where the branch is gone."""
+    """What is left of one layer: ``None`` where the branch is gone.
+
+    Attributes:
+        removed: Whether the whole layer is gone, with its normalisations.
+        merged: How many of the following layers, which are ``removed``, are merged into this one.
+        merged_into: Of a layer that is gone: the one that it is merged into.
+    """
 
     removed: bool
+    merged: int
+    merged_into: int | None
     heads: int | None
     intermediate_size: int | None
     attention_rank: int | None

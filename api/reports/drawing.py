@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from api.reports.chart import Chart
 from api.reports.chart import Mark
 from api.reports.heatmap import KINDS
-from api.reports.heatmap import Cell
+from api.reports.heatmap import Row
 from api.reports.labels import Canvas
 from api.reports.labels import place_labels
 from profilers.types import Estimate
@@ -70,14 +70,14 @@ def draw_front(chart: Chart, title: str) -> bytes:
         return _png(figure)
 
 
-def draw_heatmap(rows: Sequence[Sequence[Cell]], title: str) -> bytes:
+def draw_heatmap(rows: Sequence[Row], title: str) -> bytes:
     """Return a picture of what was removed from the layers of a model, as PNG."""
     with _DRAWING:
         figure, axes = _figure(9, 1.9 + 0.34 * len(rows), title)
-        shares = [[cell.removed for cell in row] for row in rows]
+        shares = [[cell.removed for cell in row.cells] for row in rows]
         image = axes.imshow(shares, cmap="GnBu", vmin=0, vmax=1.25, aspect="auto")
         for y, row in enumerate(rows):
-            for x, cell in enumerate(row):
+            for x, cell in enumerate(row.cells):
                 axes.text(
                     x,
                     y,
@@ -89,7 +89,7 @@ def draw_heatmap(rows: Sequence[Sequence[Cell]], title: str) -> bytes:
                 )
         names = [f"{branch}\n{kind}" for branch, kinds in KINDS for kind in kinds]
         axes.set_xticks(range(len(names)), names, fontsize=8)
-        axes.set_yticks(range(len(rows)), [f"layer {index}" for index in range(len(rows))], fontsize=8)
+        axes.set_yticks(range(len(rows)), [f"layer {row.name}" for row in rows], fontsize=8)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.axvline(len(KINDS[0][1]) - 0.5, color="white", linewidth=4)

@@ -28,18 +28,45 @@ class Cell:
     removed: float
 
 
-def heatmap(trial: TrialView, dense: dict[str, Any]) -> list[list[Cell]]:
-    """Return one row for each layer with one cell for each of :data:`KINDS`; no rows for baselines.
+@dataclass(frozen=True)
+class Row:
+    """What is left of one layer.
+
+    Attributes:
+        name: Number of the layer, and what it is merged with.
+        cells: One for each of :data:`KINDS`.
+    """
+
+    name: str
+    cells: list[Cell]
+
+
+def heatmap(trial: TrialView, dense: dict[str, Any]) -> list[Row]:
+    """Return one row for each layer; none for baselines.
 
     Args:
         trial: The model.
         dense: Anatomy of the dense model, as in :attr:`search.views.ReportView.dense`.
     """
     shapes = zip(trial.layers, dense.get("heads", ()), dense.get("intermediate_size", ()), strict=False)
-    return [_row(layer, heads, width, dense["head_size"], dense["hidden_size"]) for layer, heads, width in shapes]
+    sizes = dense["head_size"], dense["hidden_size"]
+    return [
+        Row(_name(index, layer), _cells(layer, heads, width, *sizes))
+        for index, (layer, heads, width) in enumerate(shapes)
+    ]
 
 
-def _row(layer: LayerView, heads: int, width: int, head_size: int, hidden_size: int) -> list[Cell]:
+def _name(index: int, layer: LayerView) -> str:
+    if layer.merged_into is not None:
+        return f"{index}, merged into {layer.merged_into}"
+    if not layer.merged:
+        return str(index)
+    return f"{index}, merged with {' and '.join(str(index + step) for step in range(1, layer.merged + 1))}"
+
+
+def _cells(layer: LayerView, heads: int, width: int, head_size: int, hidden_size: int) -> list[Cell]:
+    if layer.merged_into is not None:
+        return [Cell("merged", 1.0)] * sum(len(kinds) for _, kinds in KINDS)
     attention = _branch(
         layer.heads,
         heads,

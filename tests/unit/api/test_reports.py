@@ -299,6 +299,26 @@ def test_the_heat_map_says_what_was_removed(world: World, client: TestClient, jo
     assert png_size(client, f"/v1/jobs/{job_id}/trials/4/report.png")[0] == 1350
 
 
+def test_a_merged_layer_is_not_shown_as_one_that_was_removed(world: World, client: TestClient, job_id: str) -> None:
+    with world.services.database.write_session() as session:
+        job = session.get_one(Job, job_id)
+        for number, merged in ((4, 1), (5, 0)):
+            layers = (LayerRecipe(merged=merged), LayerRecipe(removed=True))
+            add_trial(session, job, number, RecipeCandidate(recipe=Recipe(layers=layers)), 0.1, 0.3)
+    found = {}
+    for number in (4, 5):
+        text = read(client, f"/v1/jobs/{job_id}/trials/{number}/report.html")[1]
+        rows = re.findall(r'<tr><th scope="row">([^<]*)</th>(.*?)</tr>', text.split('class="heat"')[1], re.DOTALL)
+        found[number] = {name: re.findall(r">([^<]+)</td>", cells) for name, cells in rows}
+        assert png_size(client, f"/v1/jobs/{job_id}/trials/{number}/report.png")[0] == 1350
+    assert list(found[4]) == ["0, merged with 1", "1, merged into 0"]
+    assert found[4]["1, merged into 0"] == ["merged"] * 8
+    assert list(found[5]) == ["0", "1"]
+    assert "gone" in found[5]["1"]
+    structure = client.get(f"/v1/jobs/{job_id}/trials/4").json()["layers"]
+    assert [(layer["merged"], layer["merged_into"]) for layer in structure] == [(1, None), (0, 0)]
+
+
 def test_a_baseline_has_a_page_but_no_heat_map(client: TestClient, job_id: str) -> None:
     page, text = read(client, f"/v1/jobs/{job_id}/trials/1/report.html")
     assert "int8_one_liner" in page.words
