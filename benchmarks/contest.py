@@ -44,12 +44,14 @@ class Run:
         seed: Of the study.
         seconds: When each trial was finished, ``[trials]``.
         points: Latency ratio and divergence of each, ``[trials, 2]``.
+        recipes: JSON of each.
     """
 
     strategy: str
     seed: int
     seconds: list[float] = field(default_factory=list)
     points: list[tuple[float, float]] = field(default_factory=list)
+    recipes: list[str] = field(default_factory=list)
 
     def volumes(self, worst: float) -> list[float]:
         """Return what the front is worth after each trial; ``worst`` is the divergence at which nothing counts."""
@@ -98,6 +100,7 @@ class Contest:
             clock += thought + outcome.seconds
             run.seconds.append(clock)
             run.points.append((outcome.ratio, outcome.divergence))
+            run.recipes.append(proposal.recipe.canonical_json())
             records = (*study.trials, _record(len(study.trials), proposal, outcome))
             study = replace(study, trials=records, progress=len(records) / trials)
         return run

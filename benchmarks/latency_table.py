@@ -39,6 +39,7 @@ from profilers.quality.encode import EncodedTexts
 from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import read_examples
 from profilers.registry import get_profiler
+from profilers.table import GROUP_BYTES
 from profilers.table import race_many
 from profilers.types import Artifact
 from profilers.types import DeviceProfile
@@ -133,11 +134,14 @@ class Bench:
         """Bit-widths that candidates use."""
         return branch_bits(self.profiler.describe(), self.defaults)
 
-    def race(self, artifacts: Mapping[str, Artifact], effort: Effort) -> dict[str, Estimate]:
-        """Time artifacts against the default export."""
+    def race(
+        self, artifacts: Mapping[str, Artifact], effort: Effort, *, group_bytes: int = GROUP_BYTES
+    ) -> dict[str, Estimate]:
+        """Time artifacts against the default export, as many in the same blocks as ``group_bytes`` allow."""
         reference = build_baseline("fp32", self.model, TASK, self.folder).path
         with self.profiler.open(self.profile, self.workload, feeds=self.feeds) as session:
-            return race_many(session, session.load(Artifact(path=reference)), artifacts, effort)
+            dense = session.load(Artifact(path=reference))
+            return race_many(session, dense, artifacts, effort, group_bytes=group_bytes)
 
     def table(self) -> tuple[BranchTable, int, float]:
         """Measure the table; returns it with the number of models and the seconds of timing."""

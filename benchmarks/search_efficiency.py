@@ -5,8 +5,10 @@
 Every strategy is the one that jobs use, asked for one proposal at a time. Every candidate is really built as an ONNX
 file and run in the device's runtime on a fixed sample of texts; a recipe that two strategies or seeds propose is built
 once. Latency is what the device's measured table predicts, the same for all, unless ``--measure`` is given; then each
-candidate is timed. Quality is the divergence from the dense model. A front is worth the area that it dominates between
-the dense model's speed and ``--worst`` nats, over the logarithm of the speed-up: 1.0 is an e-fold speed-up for nothing.
+candidate is timed. ``--confirm`` times the models of every strategy's final front, of the first seed, in one race, and
+says what these fronts are worth with the measured times. Quality is the divergence from the dense model. A front is
+worth the area that it dominates between the dense model's speed and ``--worst`` nats, over the logarithm of the
+speed-up: 1.0 is an e-fold speed-up for nothing.
 
 Time is the sum of what asking, building and evaluating took, whether the candidate was new or known from another run.
 ``guided`` begins with the time of the latency table, the option database and of exploring; presets count as trials.
@@ -24,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.confirmed_fronts import confirm
 from benchmarks.contest import STRATEGIES
 from benchmarks.contest import Contest
 from benchmarks.contest import Run
@@ -61,8 +64,8 @@ def load_table(bench: Bench, file: Path | None) -> tuple[BranchTable, float]:
     return table, seconds
 
 
-def compete(arguments: argparse.Namespace, bench: Bench) -> Runs:
-    """Run every strategy with every seed."""
+def compete(arguments: argparse.Namespace, bench: Bench) -> tuple[Runs, TrialBench]:
+    """Run every strategy with every seed; returns the runs and what candidates were tried on."""
     table, table_seconds = load_table(bench, arguments.table)
     encoder = TextEncoder(arguments.model, arguments.sequence)
     started = time.monotonic()
@@ -98,7 +101,7 @@ def compete(arguments: argparse.Namespace, bench: Bench) -> Runs:
             )
             print(f"  {name}, seed {seed}: {len(runs[name][-1].points)} trials", flush=True)
     print(f"{trials.built} different candidates were built and evaluated in this run")
-    return runs
+    return runs, trials
 
 
 def _run(
@@ -226,6 +229,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="time limit of each run")
     parser.add_argument("--worst", type=float, nargs="+", default=[0.1], help="divergences at which nothing counts")
     parser.add_argument("--measure", action="store_true", help="time every candidate; needs a quiet machine")
+    parser.add_argument("--confirm", action="store_true", help="time the final fronts; needs a quiet machine")
     parser.add_argument("--realtime", action="store_true", help="ask for real-time priority while timing")
     parser.add_argument("--table", type=Path, help="latency table: read if it is there, else written")
     parser.add_argument("--table-only", action="store_true", help="measure the table and stop")
@@ -238,15 +242,17 @@ def main() -> None:
         if arguments.table_only:
             print(f"latency table: {load_table(bench, arguments.table)[1]:.0f} s")
             return
-        runs = compete(arguments, bench)
-    print(f"\nlatency: {'measured' if arguments.measure else 'predicted by the measured table, not timed'}")
-    for worst in arguments.worst:
-        print_results(runs, worst)
-    if arguments.output is not None:
-        everything = [asdict(run) for found in runs.values() for run in found]
-        arguments.output.write_text(json.dumps(everything), encoding="utf-8")
-    if arguments.picture is not None:
-        draw(runs, arguments.worst[0], arguments.picture)
+        runs, trials = compete(arguments, bench)
+        print(f"\nlatency: {'measured' if arguments.measure else 'predicted by the measured table, not timed'}")
+        for worst in arguments.worst:
+            print_results(runs, worst)
+        if arguments.output is not None:
+            everything = [asdict(run) for found in runs.values() for run in found]
+            arguments.output.write_text(json.dumps(everything), encoding="utf-8")
+        if arguments.picture is not None:
+            draw(runs, arguments.worst[0], arguments.picture)
+        if arguments.confirm:
+            confirm({name: found[0] for name, found in runs.items()}, bench, trials, arguments.worst[0])
 
 
 if __name__ == "__main__":

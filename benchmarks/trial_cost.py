@@ -88,12 +88,16 @@ class TrialBench:
             return found
         return Outcome(**asdict(found) | {"ratio": self._model.predict(recipe).value})
 
+    def write(self, recipe: Recipe, path: Path) -> Artifact:
+        """Build a candidate."""
+        feeds = self._ranges if recipe.quantization.scheme == "static" else None
+        write_onnx(apply_recipe(self._bench.network, self._calibration, recipe), recipe, path, feeds=feeds)
+        return Artifact(path=path, precision=recipe.precision)
+
     def _try(self, recipe: Recipe) -> Outcome:
         started = time.monotonic()
         path = self._bench.folder / "trial.onnx"
-        feeds = self._ranges if recipe.quantization.scheme == "static" else None
-        write_onnx(apply_recipe(self._bench.network, self._calibration, recipe), recipe, path, feeds=feeds)
-        artifact = Artifact(path=path, precision=recipe.precision)
+        artifact = self.write(recipe, path)
         with self._bench.profiler.open(self._bench.profile, self._bench.workload, pinned=False) as session:
             handle = session.load(artifact, static=False)
             outputs = run_all(handle, self._texts, TASK, self._bench.workload, padded=False)
