@@ -33,7 +33,6 @@ from compressors.methods.removal_order import channel_energies
 from compressors.methods.removal_order import head_energies
 from compressors.network import EncoderNetwork
 from compressors.options.branches import BranchLibrary
-from compressors.options.database import build_options
 from compressors.options.scoring import ScoringSet
 from compressors.options.stitch import StitchedModel
 from compressors.recipe import LayerRecipe
@@ -50,14 +49,13 @@ from profilers.types import Estimate
 from search.branch_costs import TableCosts
 from search.branches import allowed_units
 from search.latency_model import LatencyModel
-from search.options import OptionDatabase
 from search.requests import Space
 from search.space import SearchSpace
 from search.space import build_space
 from search.strategies.guided_space import GuidedSpace
 from workers.operations.explore import PARTS
 from workers.operations.explore import Exploration
-from workers.operations.options import to_unit
+from workers.operations.options import build_database
 
 GRAM_TEXTS, ANCHOR_TEXTS, SCORING_TEXTS = 512, 128, 1024
 MULTIPLE = 32
@@ -184,11 +182,11 @@ class Study:
         held_texts = encoder.encode(held)
         self.held = ScoringSet.collect(examples(self.network, held_texts, 0, len(held_texts)))
         self.judge = StitchedModel(self.network, self.held)
-        table, _, seconds = bench.table()
+        self.table, _, seconds = bench.table()
         print(f"latency table: {seconds:.0f} s")
         anatomy, capabilities = describe(self.network), bench.profiler.describe()
         self.space = build_space(anatomy, capabilities, Space(), bench.defaults)
-        self.model = LatencyModel(TableCosts(table, anatomy), anatomy, usual=bench.defaults.quantization)
+        self.model = LatencyModel(TableCosts(self.table, anatomy), anatomy, usual=bench.defaults.quantization)
         self.bits = min(bench.bits)
 
     def _gram_batches(self) -> list[dict[str, Tensor]]:
@@ -222,10 +220,9 @@ class Study:
     def _exploration(self) -> Exploration:
         stop = GRAM_TEXTS + ANCHOR_TEXTS
         anchors = ScoringSet.collect(examples(self.network, self.texts, GRAM_TEXTS, stop))
-        recipe = Recipe.dense(len(self.network.layers))
-        options = build_options(self.network, self.calibration, anchors, recipe, self.bench.bits, depth=True)
-        database = OptionDatabase(units=tuple(to_unit(unit) for unit in options.units), drops=options.drops)
-        solver = GuidedSpace(allowed_units(database, self.space), self.space, self.model, drops=database.drops)
+        database = build_database(self.network, self.calibration, anchors)
+        units = allowed_units(database, self.space, self.table)
+        solver = GuidedSpace(units, self.space, self.model, drops=database.drops)
         last = min(len(self.texts), GRAM_TEXTS + SCORING_TEXTS)
         scoring = ScoringSet.collect(examples(self.network, self.texts, GRAM_TEXTS, last), PARTS)
         library = BranchLibrary(self.network, self.calibration, self.space.dense_recipe())

@@ -10,9 +10,7 @@ from compressors.calibration import calibrate
 from compressors.export.folder import input_names
 from compressors.network import EncoderNetwork
 from compressors.options.branches import BranchLibrary
-from compressors.options.database import build_options
 from compressors.options.scoring import ScoringSet
-from compressors.recipe import Recipe
 from profilers.quality.encode import EncodedTexts
 from search.branch_costs import TableCosts
 from search.branches import allowed_units
@@ -24,7 +22,7 @@ from search.space import build_space
 from search.strategies.guided_space import GuidedSpace
 from workers.operations.explore import PARTS
 from workers.operations.explore import Exploration
-from workers.operations.options import to_unit
+from workers.operations.options import build_database
 
 GRAM_TEXTS, ANCHOR_TEXTS, SCORING_TEXTS = 512, 128, 1024
 
@@ -46,16 +44,12 @@ class Preparation:
         self.space = build_space(anatomy, capabilities, Space(), bench.defaults)
         self.table = table
         self.model = LatencyModel(TableCosts(table, anatomy), anatomy, usual=bench.defaults.quantization)
-        self._bits = bench.bits
 
     def options(self) -> OptionDatabase:
-        """Build the option database."""
+        """Build the option database, as jobs do."""
         stop = GRAM_TEXTS + ANCHOR_TEXTS
         anchors = ScoringSet.collect(examples(self.network, self.texts, GRAM_TEXTS, stop))
-        recipe = Recipe.dense(len(self.network.layers))
-        found = build_options(self.network, self.calibration, anchors, recipe, self._bits, depth=True)
-        units = tuple(to_unit(unit) for unit in found.units)
-        return OptionDatabase(units=units, fixed_size_bytes=found.fixed_size_bytes, drops=found.drops)
+        return build_database(self.network, self.calibration, anchors)
 
     def exploration(self, options: OptionDatabase, seed: int = 0) -> Exploration:
         """Return the search over combinations of options that a job does beside its first trials."""

@@ -215,7 +215,7 @@ def _allowed(option: Option, unit: Unit, space: SearchSpace) -> bool:
         needed.add("sparsity")
     if recipe.bits < 32:
         needed.add("bits")
-    return needed <= kinds and (recipe.bits in space.bits or width == 0)
+    return needed <= kinds and (recipe.bits in space.solver_bits or width == 0)
 
 
 def _rewarded(unit: Unit, anatomy: Anatomy, table: BranchTable, precision: Precision) -> list[Option]:

@@ -74,7 +74,7 @@ class SearchSpace:
         parameters: Dimensions with at least two levels.
         kinds: Kinds of compression that are left.
         notes: Why a kind that was allowed is not searched, for the report.
-        bits: Weight bit-widths that are searched in every branch.
+        bits: Weight bit-widths that may be chosen branch by branch.
         formats: Integer formats that whole models may have; the first is that of the search.
         precisions: Floating-point arithmetics that are searched.
         defaults: The device's preferred graph.
@@ -95,6 +95,15 @@ class SearchSpace:
     def size(self) -> float:
         """Number of parameter combinations (an upper bound on different recipes)."""
         return math.prod(float(len(parameter.levels)) for parameter in self.parameters)
+
+    @property
+    def solver_bits(self) -> tuple[int, ...]:
+        """Bit-widths among which the solver chooses, branch by branch: those of the device's table.
+
+        Integers only where floating point is computed in 32 bits: beside faster arithmetic whole models are tried in
+        them.
+        """
+        return tuple(bits for bits in self.bits if bits == 32 or self.defaults.precision == "f32")
 
     def dense_recipe(self) -> Recipe:
         """The dense model in the device's preferred graph."""

@@ -22,7 +22,7 @@ ZEROS: tuple[dict[str, Any], ...] = (
     {"mask": "sparsegpt", "sparsity": 0.5, "pattern": "2:4"},
 )
 CHAINED_ZEROS: dict[str, Any] = {"mask": "wanda", "sparsity": 0.5}
-"""What half a branch in the fewest bits gets."""
+"""What half a branch gets."""
 
 
 def low_rank_recipes(floating: BranchRecipe, fewest: BranchRecipe, layer: Layer) -> Iterator[BranchRecipe]:
@@ -43,7 +43,7 @@ def low_rank_recipes(floating: BranchRecipe, fewest: BranchRecipe, layer: Layer)
 
 
 def sparse_recipes(floating: BranchRecipe, fewest: BranchRecipe, layer: Layer) -> Iterator[BranchRecipe]:
-    """Yield the full width with zeros, and a chain of half the width, zeros and the fewest bits.
+    """Yield the full width with zeros, and chains of half the width, zeros and bits.
 
     Args:
         floating: The dense branch in the most bits.
@@ -52,9 +52,10 @@ def sparse_recipes(floating: BranchRecipe, fewest: BranchRecipe, layer: Layer) -
     """
     for zeros in ZEROS:
         yield floating.model_copy(update=zeros)
-    half = _halved(fewest, layer)
-    if half is not None:
-        yield half.model_copy(update=CHAINED_ZEROS)
+    for dense in dict.fromkeys([floating, fewest]):
+        half = _halved(dense, layer)
+        if half is not None:
+            yield half.model_copy(update=CHAINED_ZEROS)
 
 
 def _halved(recipe: BranchRecipe, layer: Layer) -> BranchRecipe | None:

@@ -1,15 +1,21 @@
 """The option database of the job's model: what each branch may become, and what that does to the model."""
 
 import time
+from collections.abc import Callable
+from collections.abc import MutableMapping
 from dataclasses import asdict
 from typing import Literal
 
 import torch
 
+from compressors.calibration.statistics import Calibration
+from compressors.network import EncoderNetwork
 from compressors.options.database import BranchUnit
+from compressors.options.database import UnitName
 from compressors.options.database import build_options
 from compressors.options.scoring import ScoringSet
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import Bits
 from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import Recipe
 from infra.database.models import JsonObject
@@ -24,6 +30,9 @@ from workers.operations.inputs import JobInputs
 from workers.operations.option_units import OptionUnits
 from workers.runner.operation import OperationContext
 
+BITS: tuple[Bits, ...] = (32, 8)
+"""Of every database, whatever the device: the search leaves out what its own does not run, and another device finds all
+that it needs."""
 TOKENS = 3000
 """Of the scoring texts, for single branches: they are many, and what replacing one does is seen on few texts."""
 TOKENS_DEPTH = 6
@@ -32,7 +41,7 @@ LEAST_TOKENS = 750
 
 
 def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "offered"} -> {"options", "options_seconds"}``; ``offered``: what ``build_options`` offers.
+    """``{"inputs", "offered"} -> {"options", "options_seconds"}``; ``offered``: ``zeros`` of :func:`build_database`.
 
     Branches that an interrupted attempt has finished are in the job's work directory, and are not built again.
     """
@@ -40,26 +49,50 @@ def options(arguments: JsonObject, context: OperationContext) -> JsonObject:
     offered = arguments["offered"]
     work = bench(inputs, context)
     started = time.monotonic()
-    found = build_options(
+    database = build_database(
         work.network,
         work.calibration,
         ScoringSet.collect(scoring_examples(work, scoring_tokens(len(work.network.layers)))),
-        Recipe.dense(len(work.network.layers)),
-        offered["bits"],
-        low_rank=offered["low_rank"],
         zeros=offered["zeros"],
-        depth=offered["depth"],
         progress=lambda done, of: context.progress({"doing": "options", "done": done, "of": of}),
         built=OptionUnits(inputs.option_units / json_digest(offered)),
     )
-    database = OptionDatabase(
+    seconds = round(time.monotonic() - started, 3)
+    return {"options": database.model_dump(mode="json"), "options_seconds": seconds}
+
+
+def build_database(
+    network: EncoderNetwork,
+    calibration: Calibration,
+    scoring: ScoringSet,
+    *,
+    zeros: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    built: MutableMapping[UnitName, BranchUnit] | None = None,
+) -> OptionDatabase:
+    """Build what a job has: every width, in floating point and in 8 bits, low rank, dropped and merged layers.
+
+    Arguments as of :func:`compressors.options.database.build_options`. Branches with zeros only where they are asked
+    for: they take time, and few devices gain from them.
+    """
+    found = build_options(
+        network,
+        calibration,
+        scoring,
+        Recipe.dense(len(network.layers)),
+        BITS,
+        low_rank=True,
+        zeros=zeros,
+        depth=True,
+        progress=progress,
+        built=built,
+    )
+    return OptionDatabase(
         units=tuple(to_unit(unit) for unit in found.units),
         fixed_size_bytes=found.fixed_size_bytes,
         drops=found.drops,
         merges=tuple(Merge.model_validate(asdict(merge)) for merge in found.merges),
     )
-    seconds = round(time.monotonic() - started, 3)
-    return {"options": database.model_dump(mode="json"), "options_seconds": seconds}
 
 
 def scoring_tokens(layers: int) -> int:

@@ -1,5 +1,6 @@
 """Brings a job's inputs onto this host: rows and blobs become paths and plain values."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlmodel import Session
@@ -93,15 +94,20 @@ def prepared_files(inputs: JobInputs) -> dict[str, Path]:
 def prepared_inputs(context: StageContext) -> JobInputs:
     """Return the inputs together with everything that ``prepare`` left, fetched from the store if it is not here."""
     inputs = job_inputs(context)
-    places = prepared_files(inputs)
-    if all(path.exists() for path in places.values()):
+    if all(path.exists() for path in prepared_files(inputs).values()):
         return inputs
     with context.read_session() as session:
         rows = session.exec(select(JobBlob).where(JobBlob.job_id == context.step.job_id)).all()
         digests = {row.name: row.sha256 for row in rows}
-    for name, path in places.items():
-        _fetch(context, digests[name], path)
+    fetch_blobs(context, inputs, {name: digests[name] for name in prepared_files(inputs)})
     return inputs
+
+
+def fetch_blobs(context: StageContext, inputs: JobInputs, digests: Mapping[str, str]) -> None:
+    """Put some of what a preparation has left, ``{name: sha256}``, in its place, unless it is there."""
+    places = prepared_files(inputs)
+    for name, sha256 in digests.items():
+        _fetch(context, sha256, places[name])
 
 
 def fetch_weights(context: StageContext, inputs: JobInputs, candidate: JsonObject) -> None:

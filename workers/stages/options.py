@@ -8,9 +8,7 @@ from infra.database.models import Step
 from profilers.types import Capabilities
 from search import coordinator
 from search.lifecycle import ENDED
-from search.prepared import GraphDefaults
 from search.requests import JobRequest
-from workers.operations.formats import branch_bits
 from workers.stage import StageContext
 from workers.stages.base import JobStage
 from workers.stages.explore import start_guided
@@ -56,14 +54,7 @@ class OptionsStage(JobStage):
 
 
 def options_offered(job: Job) -> JsonObject:
-    """Return which options the job's database has: all that it takes from the device, so that devices share it."""
-    prepared = job.prepared or {}
-    capabilities = Capabilities.model_validate(prepared["capabilities"])
+    """Return which options the job's database has beside those of every database: all that it takes from the device."""
+    capabilities = Capabilities.model_validate((job.prepared or {})["capabilities"])
     kinds = JobRequest.model_validate(job.request).space.kinds
-    bits = branch_bits(capabilities, GraphDefaults.model_validate(prepared["graph_defaults"]))
-    return {
-        "bits": list(bits) if "bits" in kinds else [32],
-        "low_rank": "rank" in kinds and capabilities.low_rank,
-        "zeros": "sparsity" in kinds and capabilities.sparse_speedup,  # scored only where they may be chosen
-        "depth": "depth" in kinds,
-    }
+    return {"zeros": "sparsity" in kinds and capabilities.sparse_speedup}

@@ -16,7 +16,7 @@ from infra.events import append_event
 from infra.shared_results import keep_shared
 from search.requests import JobRequest
 
-VERSION = 4
+VERSION = 5
 """Counts up when calibrations or option databases are computed in another way, so that old ones are not used."""
 
 
@@ -55,7 +55,7 @@ def job_content(session: Session, job: Job) -> Content:
         "columns_given": sorted(request.columns.model_fields_set),
         "task": request.task,
         "seed": request.seed,
-        "shape": [request.workload.batch, request.workload.sequence_length],
+        "sequence_length": request.workload.sequence_length,
     }
     digests = [*files.values(), *(entry[0] for entry in sets.values() if entry is not None)]
     return Content(facts, frozenset(digests))

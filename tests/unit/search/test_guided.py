@@ -18,6 +18,7 @@ from search.estimator import latency_model
 from search.latency_model import LatencyModel
 from search.options import Explored
 from search.options import Merge
+from search.prepared import GraphDefaults
 from search.refine import LEAST_USE
 from search.refine import MOST_CHANGES
 from search.refine import offspring
@@ -368,3 +369,25 @@ def test_a_latency_ceiling_that_the_table_rules_out_is_refused_before_the_search
     with pytest.raises(InfeasibleGoalError, match="smallest allowed model"):
         strategy.ask(replace(study, goal=Goal(max_latency_ms=1.0)), 1)
     assert strategy.ask(replace(study, goal=Goal(max_latency_ms=0.9 * fastest)), 1)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [({"bits": (32,)}, "f32"), ({"precisions": ("f32", "bf16")}, "bf16")],
+    ids=["no int8", "faster arithmetic than int8"],
+)
+def test_a_database_for_all_devices_is_cut_to_what_this_one_runs(capabilities, precision):
+    """With low rank in it as well, which this one does not gain from."""
+    database = Problem().database()
+    narrow = database.units[0].options[3]
+    factorised = narrow.model_copy(update={"attention": narrow.attention.model_copy(update={"rank": 16})})
+    units = [unit.model_copy(update={"options": (*unit.options, factorised)}) for unit in database.units[::2]]
+    database = database.model_copy(update={"units": tuple(units)})
+    both = ({"low_rank": True}, "f32"), ({"low_rank": False} | capabilities, precision)
+    found = []
+    for device, arithmetic in both:
+        known = CAPABILITIES.model_copy(update=device)
+        space = build_space(ANATOMY, known, Space(), GraphDefaults(precision=arithmetic))
+        options = [option.recipe for unit in allowed_units(database, space) for option in unit.options]
+        found.append(({recipe.bits for recipe in options}, {recipe.rank for recipe in options}))
+    assert found == [({32, 8}, {None, 16}), ({32}, {None})]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from infra.database.models import Device
 from infra.database.models import Event
 from infra.database.models import Job
 from infra.database.models import JobBlob
@@ -54,11 +53,10 @@ def test_another_device_or_upload_computes_nothing_and_other_content_does(servic
     first = prepared(service_, tmp_path / "first")
     assert steps_without_work(service_, first) == set()
     assert {"calibrating", "options"} <= computed(service_, first)
-    assert {row.kind for row in service_.rows(SharedResult)} == {"prepare", "options"}
+    assert {row.kind for row in service_.rows(SharedResult)} == {"prepare", "calibration", "options"}
 
-    with service_.database.write_session() as session:
-        session.add(Device(name="core-0", profiler="onnxruntime", options={"affinity": [0]}))
-    second = prepared(service_, tmp_path / "second", device="core-0", goal={"max_drop": 0.02})
+    pytest.importorskip("openvino")
+    second = prepared(service_, tmp_path / "second", device="local-openvino", goal={"max_drop": 0.02})
     assert steps_without_work(service_, second) == {"prepare", "options"}
     assert not {"calibrating", "running the dense model", "options"} & computed(service_, second)
     assert second.prepared["options"] == first.prepared["options"]
@@ -66,7 +64,14 @@ def test_another_device_or_upload_computes_nothing_and_other_content_does(servic
     assert files(service_, second) == files(service_, first)
 
     narrower = prepared(service_, tmp_path / "narrower", space={"kinds": ["heads", "ffn"]})
-    assert steps_without_work(service_, narrower) == {"prepare"}, "other options, on the same calibration"
+    assert steps_without_work(service_, narrower) == {"prepare", "options"}, "the search leaves out the others"
+
+    batch = prepared(service_, tmp_path / "batch", workload={"batch": 2, "sequence_length": 32})
+    assert steps_without_work(service_, batch) == {"prepare", "options"}
+    assert not {"calibrating", "running the dense model", "options"} & computed(service_, batch)
+    one, two = files(service_, first), files(service_, batch)
+    assert (one["calibration"], one["dense_outputs"]) == (two["calibration"], two["dense_outputs"])
+    assert one["timing_feeds"] != two["timing_feeds"]
 
     shorter = prepared(service_, tmp_path / "shorter", workload={"sequence_length": 16})
     assert steps_without_work(service_, shorter) == set()
