@@ -33,7 +33,7 @@ def with_zeros(options: tuple[BranchOption, ...]) -> dict[tuple[str, float, str]
     return {
         (option.recipe.mask, option.recipe.sparsity, option.recipe.pattern): option
         for option in options
-        if option.recipe.sparsity and option.recipe.bits == 32
+        if option.recipe.sparsity and option.recipe.bits == 32 and option.recipe.level is None
     }
 
 
@@ -53,6 +53,13 @@ def test_zeros_are_stored_like_other_weights(everything: OptionSet) -> None:
     """No format that is written leaves them out, so an option must not promise a smaller file."""
     for unit in everything.units:
         assert {option.size_bytes for option in with_zeros(unit.options).values()} == {unit.options[0].size_bytes}
+
+
+def test_chains_with_zeros_come_in_every_number_format(everything: OptionSet) -> None:
+    """A database serves devices with and without int8."""
+    for unit in everything.units:
+        chains = [option.recipe for option in unit.options if option.recipe.level is not None]
+        assert {recipe.bits for recipe in chains if recipe.sparsity} == {32, 8}
 
 
 def test_prices_of_chains_are_those_of_the_whole_chain(
