@@ -64,8 +64,10 @@ def gptq(
 
 def nearest(weight: Tensor, bits: int, *, size: int | None = None) -> Tensor:
     """Round every weight to the nearest point of the grid; arguments as for :func:`gptq`, float64 ``[out, in]``."""
-    levels, rounded = largest_value(bits), []
-    for block in weight.double().split(size or weight.shape[1], dim=1):
+    values, levels, rounded = weight.double(), largest_value(bits), []
+    width = size or values.shape[1]
+    for start in range(0, values.shape[1], width):
+        block = values[:, start : start + width]
         scale = _scale(block, levels)[:, None]
         rounded.append((block / scale).round().clamp(-levels, levels) * scale)
     return torch.cat(rounded, dim=1)
