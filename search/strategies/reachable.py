@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from infra.errors import InfeasibleGoalError
-from search.formats import alternatives
 from search.goals import check_reachable
 from search.options import Precision
 from search.reference_time import ratio_ceiling
@@ -88,9 +87,8 @@ def _fastest(space: GuidedSpace, precisions: Sequence[Precision]) -> float:
 
 def _fewest_bits(space: GuidedSpace) -> float:
     """Part of the options' bytes that is left in the format of fewest bits, which the solver does not know."""
-    usual = min(option.recipe.bits for unit in space.units for option in unit.options)
-    fewest = min((entry.bits for entry in alternatives(space.space.formats)), default=usual)
-    return min(1.0, fewest / usual)
+    usual = min(space.bits)
+    return min([usual, *(entry.bits for entry in space.space.formats)]) / usual
 
 
 def _is_met(trial: TrialRecord, goal: Goal, ceiling: float | None) -> bool:
