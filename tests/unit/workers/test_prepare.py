@@ -110,10 +110,11 @@ def test_too_little_text_for_calibration_is_said_with_how_much_would_do(tmp_path
             assert "more texts like these" in found
 
 
-def test_texts_that_are_too_short_are_not_asked_for_in_thousands() -> None:
-    statistics = InputStatistics(torch.eye(3072), torch.zeros(3072), 2000, torch.zeros(3072), torch.zeros(3072))
-    calibration = Calibration({(0, "feed_forward_mid"): statistics}, 2000, {})
-    notice = calibration_notice(calibration, 512, 640, separate=True)
-    assert notice is not None
-    assert "Longer texts" in notice
+def test_as_many_texts_are_asked_for_as_leave_enough_for_the_statistics() -> None:
+    """Ten tokens a text: 308 texts, and 128 that options are scored on; more than 512 are not read."""
+    statistics = InputStatistics(torch.eye(3072), torch.zeros(3072), 300, torch.zeros(3072), torch.zeros(3072))
+    calibration = Calibration({(0, "feed_forward_mid"): statistics}, 300, {})
+    assert "About 391 more texts" in str(calibration_notice(calibration, 30, 45, separate=True))
+    assert "about 436 texts" in str(calibration_notice(calibration, 30, 45, separate=False))
+    assert "Longer texts" in str(calibration_notice(replace(calibration, tokens=2000), 512, 640, separate=True))
     assert calibration_notice(replace(calibration, tokens=3072), 512, 640, separate=True) is None
