@@ -45,6 +45,11 @@ class BranchCosts(Protocol):
         ...
 
     @property
+    def model_error(self) -> float:
+        """The same of whole models' times, as long as none was measured: they are more than the sum of branches."""
+        ...
+
+    @property
     def key(self) -> str:
         """Equal keys mean equal times."""
         ...
@@ -85,6 +90,11 @@ class TableCosts:
     def standard_error(self) -> float:
         """See :class:`BranchCosts`; the table has the half-width of a 95 % interval, two of them."""
         return self.table.relative_error / 2
+
+    @property
+    def model_error(self) -> float:
+        """See :class:`BranchCosts`; what the table's checks were off by counts as two of them, too."""
+        return self.table.prediction_error / 2
 
     def branch(self, recipe: BranchRecipe, layer: int, precision: Precision, *, first_token: bool) -> float:
         """See :class:`BranchCosts`."""
@@ -149,6 +159,7 @@ class CountedCosts:
     """Of what is no branch."""
     measured: bool = False
     standard_error: float = 0.0
+    model_error: float = 0.0
 
     @cached_property
     def key(self) -> str:

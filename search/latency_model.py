@@ -114,7 +114,7 @@ class LatencyModel:
         self._anatomy = anatomy
         # Fixed part and norms always exist; groups appear as observations mention them and have factor 1 before.
         self._factors: dict[str, float] = {}
-        self.relative_error = max(UNCHECKED_ERROR, costs.standard_error) if costs.measured else UNKNOWN_ERROR
+        self.relative_error = max(UNCHECKED_ERROR, costs.model_error) if costs.measured else UNKNOWN_ERROR
         self.observations = len(observations)
         if observations:
             self._fit(observations)
@@ -191,10 +191,13 @@ class LatencyModel:
         self.relative_error = max(error, self._least_error(len(rows), len(groups)))
 
     def _least_error(self, observations: int, factors: int) -> float:
-        """Relative error that predictions have at least, whatever the residuals are."""
+        """Relative error that predictions have at least, whatever the residuals are.
+
+        With enough models measured, the factors have put right what the table was off by; its noise stays.
+        """
         if observations > ENOUGH * factors:
             return max(LEAST_ERROR, self._costs.standard_error)
-        return max(UNCHECKED_ERROR, self._costs.standard_error) if self._costs.measured else UNKNOWN_ERROR / 2
+        return max(UNCHECKED_ERROR, self._costs.model_error) if self._costs.measured else UNKNOWN_ERROR / 2
 
 
 def fit_factors(design: NDArray[np.float64], target: NDArray[np.float64], prior_weight: float) -> NDArray[np.float64]:

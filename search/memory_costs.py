@@ -25,6 +25,7 @@ class StoredCosts:
     anatomy: Anatomy
     measured: bool = False
     standard_error: float = 0.0
+    model_error: float = 0.0
 
     @cached_property
     def key(self) -> str:

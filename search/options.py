@@ -162,8 +162,7 @@ class BranchTable(_Data):
         fixed: Time of the model with every branch removed but all layers' norms present, by arithmetic.
         layer: Time of one layer's two norms and additions, by arithmetic; removing the whole layer saves this as well.
         entries: Time of one branch by its :func:`latency_key`.
-        relative_error: Half-width of the widest 95 % interval of a whole graph's time, relative, or the largest error
-            among ``checks`` where that is more; 0 if unknown.
+        relative_error: Half-width of the widest 95 % interval of a whole graph's time, relative; 0 if unknown.
         checks: Whole models that the table was held against; none in tables of earlier versions.
         seconds: Time that the measurement was allowed to take.
         width_steps: Steps of the width, by number format; none in tables of earlier versions, and of narrow models.
@@ -182,6 +181,11 @@ class BranchTable(_Data):
     def _of_every_arithmetic(cls, value: object) -> object:
         """Tables of earlier versions have one number."""
         return dict.fromkeys(get_args(Precision), value) if isinstance(value, (int, float)) else value
+
+    @property
+    def prediction_error(self) -> float:
+        """How far predictions of whole models may be off: by ``relative_error``, or by the largest of ``checks``."""
+        return max([self.relative_error, *(abs(check.error) for check in self.checks)])
 
     def width_step(self, bits: int, precision: Precision) -> int:
         """Return the step of widths with such weights in a graph of an arithmetic; the usual one if unknown.

@@ -24,7 +24,7 @@ def describe_checks(table: BranchTable | None) -> str | None:
     ]
     return (
         f"The latency table predicts, as fractions of the dense reference's time, {'; '.join(parts)}. "
-        f"Before candidates are measured, predictions are held to be good to {table.relative_error:.1%} at best."
+        f"Before candidates are measured, predictions are held to be good to {table.prediction_error:.1%} at best."
     )
 
 

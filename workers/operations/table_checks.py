@@ -40,7 +40,7 @@ def whole_models(anatomy: Anatomy, capabilities: Capabilities, defaults: GraphDe
 
 
 def checked(table: BranchTable, measured: Mapping[Block, Estimate], anatomy: Anatomy) -> BranchTable:
-    """Return the table with what it says of whole models, and with their errors in its own.
+    """Return the table with what it says of whole models and what these took.
 
     Args:
         table: Made of building blocks alone.
@@ -49,8 +49,7 @@ def checked(table: BranchTable, measured: Mapping[Block, Estimate], anatomy: Ana
     """
     model = LatencyModel(TableCosts(table, anatomy), anatomy)
     found = tuple(_check(block, ratio, model, anatomy) for block, ratio in measured.items())
-    error = max([table.relative_error, *(abs(check.error) for check in found)])
-    return table.model_copy(update={"checks": found, "relative_error": error})
+    return table.model_copy(update={"checks": found})
 
 
 def _whole(heads: int, width: int, bits: Bits, precision: Precision, *, first_token: bool) -> Block:
