@@ -41,7 +41,7 @@ def finish_folder(
         candidate: Its description.
         model_dir: Hugging Face folder of the dense model.
         directory: The folder.
-        provenance: What the caller knows; its ``runtime`` adds notes.
+        provenance: What the caller knows; its ``runtime`` adds notes to its own.
         usage: Three lines of Python.
         notes: What else a user should know.
         check: How far the file is from the torch module.
@@ -60,7 +60,7 @@ def finish_folder(
         labels=tuple(network.labels),
         max_sequence_length=network.max_sequence_length,
         usage=usage,
-        notes=(*notes, *measured_notes(kind, provenance.runtime)),
+        notes=(*provenance.notes, *notes, *measured_notes(kind, provenance.runtime)),
         check=check,
         static_check=static_check,
         files=file_entries(directory),

@@ -43,6 +43,8 @@ class Provenance(_Strict):
     """Latency measurements, as they were stored."""
     quality: list[dict[str, Any]] = Field(default_factory=list)
     """Quality on each split, as it was stored."""
+    notes: tuple[str, ...] = Field(default=(), exclude=True)
+    """What is known against the model: becomes notes of the manifest."""
 
 
 class ExportCheck(_Strict):

@@ -78,6 +78,7 @@ def _provenance(inputs: JobInputs, given: JsonObject) -> Provenance:
         sources={"job": given["job_id"], "trial": str(given["trial"])},
         measurements=[measurement | told] if measurement else [],
         quality=distinct,
+        notes=tuple(given.get("notes", ())),
     )
 
 

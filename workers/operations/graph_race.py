@@ -3,6 +3,7 @@
 import time
 
 from infra.database.models import JsonObject
+from profilers.measure import executed_operators
 from profilers.measure import measure
 from profilers.statistics import contains_one
 from profilers.types import Artifact
@@ -16,9 +17,11 @@ EFFORT = Effort(half_width=0.01, seconds=2.5, min_blocks=10, control_every=2, re
 
 
 def race_graphs(arguments: JsonObject, context: OperationContext) -> JsonObject:
-    """``{"inputs", "reference", "artifacts", "max_seconds"} -> {"ratios": {name: estimate}, "seconds"}``.
+    """``{"inputs", "reference", "artifacts", "max_seconds", "count"?} -> {"ratios": {name: estimate}, "seconds"}``.
 
-    Graphs whose race was disturbed, so that even the reference differs from itself, are left out of ``ratios``.
+    Graphs whose race was disturbed, so that even the reference differs from itself, are left out of ``ratios``. With
+    ``count`` the answer has ``operators`` as well: what this runtime executes of each graph and of the ``reference``,
+    empty where it cannot tell.
     """
     inputs = JobInputs.model_validate(arguments["inputs"])
     artifacts = {name: Artifact.model_validate(item) for name, item in arguments["artifacts"].items()}
@@ -32,6 +35,8 @@ def race_graphs(arguments: JsonObject, context: OperationContext) -> JsonObject:
         for name, artifact in artifacts.items():
             handles[name] = session.load(artifact)
         measured = measure(session, reference, handles, effort, inputs.seed)
+        told = {"reference": reference, **handles} if arguments.get("count") else {}
+        operators = {name: executed_operators(handle) for name, handle in told.items()}
     finally:
         for handle in [reference, *handles.values()]:
             session.unload(handle)
@@ -40,4 +45,5 @@ def race_graphs(arguments: JsonObject, context: OperationContext) -> JsonObject:
         for name, candidate in measured.items()
         if contains_one(candidate.measurement.control_ratio)
     }
-    return {"ratios": ratios, "seconds": round(time.monotonic() - started, 3)}
+    found: JsonObject = {"ratios": ratios, "seconds": round(time.monotonic() - started, 3)}
+    return found | {"operators": operators} if operators else found

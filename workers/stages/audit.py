@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sqlmodel import Session
 
+from compressors.export.histograms import differences
 from infra.database.models import JsonObject
 from infra.database.models import Step
 from infra.errors import ParetuneError
@@ -23,8 +24,8 @@ RACE_SECONDS = 5.0
 class AuditStage:
     """Traces one model with torch and compares; the result is a fact of the trial.
 
-    Both float32 forms, ours and torch's, are also raced on the job's device: same weights, same arithmetic, so what
-    differs is the graph.
+    Both float32 files, ours and torch's, are also raced on the job's device, in the recipe's own floating-point
+    arithmetic: same weights, same arithmetic, so what differs is the graph.
     """
 
     kind = "audit"
@@ -44,9 +45,11 @@ class AuditStage:
                 "reference": traced,
                 "artifacts": {"written": written},
                 "max_seconds": RACE_SECONDS,
+                "count": inputs.device.profiler != found["runtime"],
             }
             raced = context.runner("device").call("race_graphs", arguments)
-            found["latency"] = latency(raced["ratios"].get("written"))
+            found |= {"latency": latency(raced["ratios"].get("written")), "precision": written["precision"]}
+            found |= histograms(found, raced.get("operators") or {}, inputs.device.profiler)
             Path(written["path"]).unlink(missing_ok=True)
             Path(traced["path"]).unlink(missing_ok=True)
         return {"audit": found}
@@ -64,8 +67,23 @@ class AuditStage:
         coordinator.after_audit(session, get_job(session, step.job_id))
 
 
+def histograms(found: JsonObject, counted: JsonObject, profiler: str) -> JsonObject:
+    """Return what a runtime executes of the written and of the traced graph, and where they differ.
+
+    Args:
+        found: What was counted in ONNX Runtime: ``runtime`` and ``operators``.
+        counted: What the job's own runtime has counted, if that is another: ``written`` and ``reference``.
+        profiler: The job's runtime.
+    """
+    runtime, operators = found["runtime"], found["operators"]
+    if counted.get("written") and counted.get("reference"):
+        runtime, operators = profiler, {"written": counted["written"], "traced": counted["reference"]}
+    differing = differences(operators["written"], operators["traced"])
+    return {"runtime": runtime, "operators": operators, "differences": differing}
+
+
 def latency(ratio: JsonObject | None) -> JsonObject:
-    """Judge the time of the written float32 graph relative to torch's export of the same network.
+    """Judge the time of the written graph relative to torch's export of the same network in the same arithmetic.
 
     Args:
         ratio: The measured estimate, or ``None`` if the device was too busy for one.

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from compressors.calibration import calibrate
+from compressors.export.defaults import default_graph
 from compressors.export.onnx.context import Context
 from compressors.recipe import AttentionRecipe
 from compressors.recipe import FeedForwardRecipe
@@ -27,6 +28,7 @@ from workers.operations.inputs import DataFile
 from workers.operations.inputs import JobInputs
 from workers.operations.prepare import prepare
 from workers.runner.operation import OperationContext
+from workers.stages.audit import histograms
 from workers.stages.audit import latency
 
 
@@ -112,6 +114,40 @@ def test_a_block_that_the_runtime_does_not_fuse_fails_the_audit(
     assert found["relative_error"] <= found["tolerance"], "it computes the same, but slower"
     assert found["fusions"]["written"]["activations"] == 0
     assert "not fuse" in found["message"]
+
+
+def test_onnx_runtime_does_not_judge_models_of_another_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    work = make_bench(tmp_path)
+    device = DeviceProfile(name="device", profiler="openvino")
+    inputs = work.inputs.model_copy(update={"device": device})
+    recipe = Recipe.dense(len(work.network.layers)).model_copy(
+        update={"precision": "bf16", "graph": default_graph("openvino", {32})}
+    )
+    monkeypatch.setattr("compressors.export.onnx.feed_forward.emit_activation", unfused)
+    arguments = {"inputs": inputs.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
+    found = audit(arguments, OperationContext("compute", tmp_path, lambda _: None))
+    assert found["ok"], "ONNX Runtime lacks a fused GELU, which says nothing about OpenVINO"
+    assert "fusion_parity" not in found
+    assert {found[form]["precision"] for form in ("written", "traced")} == {"bf16"}, "both in the recipe's own"
+    in_float32 = {form: found[form] | {"precision": "f32"} for form in ("written", "traced")}
+    ids = np.ones((1, 32), np.int64)
+    np.savez(inputs.timing_feeds_file, input_ids=ids, attention_mask=ids, token_type_ids=0 * ids)
+    inputs.reference_file.hardlink_to(found["traced"]["path"])
+    race = {
+        "inputs": arguments["inputs"],
+        "reference": in_float32["traced"],
+        "artifacts": {"written": in_float32["written"]},
+        "max_seconds": 1.0,
+        "count": True,
+    }
+    counted = race_graphs(race, OperationContext("device", tmp_path, lambda _: None))["operators"]
+    told = histograms(found, counted, "openvino")
+    assert told["runtime"] == "openvino"
+    assert "FullyConnected" in told["operators"]["written"], "layers of OpenVINO, not operators of ONNX Runtime"
+    assert told["differences"]
+    kept = histograms(found, {"written": {}, "reference": {}}, "openvino")
+    assert (kept["runtime"], kept["operators"]) == ("onnxruntime", found["operators"])
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "faster"), (1.0, "equal"), (1.1, "slower"), (None, "noisy")])

@@ -44,8 +44,10 @@ def torch_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield on_device(tmp_path_factory.mktemp("torch"), name)
 
 
-def exported(work: Bench, candidate: BaselineCandidate | RecipeCandidate, form: str) -> tuple[Path, Manifest]:
-    provenance = {"job_id": "job", "trial": 7, "measurement": None, "confirmed": False}
+def exported(
+    work: Bench, candidate: BaselineCandidate | RecipeCandidate, form: str, **more: Any
+) -> tuple[Path, Manifest]:
+    provenance = {"job_id": "job", "trial": 7, "measurement": None, "confirmed": False} | more
     arguments = {
         "inputs": work.inputs.model_dump(mode="json"),
         "candidate": candidate.model_dump(mode="json"),
@@ -74,6 +76,14 @@ def has_bf16() -> bool:
 def tokens() -> dict[str, torch.Tensor]:
     ids = torch.tensor([[2, 5, 6, 7, 3]])
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+
+
+def test_what_is_known_against_a_model_is_in_its_notes(openvino: Bench) -> None:
+    candidate = RecipeCandidate(recipe=Recipe.dense(openvino.anatomy.layers))
+    for form in ("onnx", "torch"):
+        _, manifest = exported(openvino, candidate, form, notes=["Its graph is slower than torch's own export."])
+        assert manifest.notes[0] == "Its graph is slower than torch's own export."
+        assert "notes" not in manifest.provenance.model_dump(mode="json"), "once is enough"
 
 
 @pytest.mark.parametrize("fastest", ["f32", "bf16"])
