@@ -24,7 +24,7 @@ AUDIT_SECONDS = 11.0
 FEW_AUDITS = 3
 """Models that are audited at the end of a short job ..."""
 ALL_AUDITS = FINALISTS + 2
-"""... and of a long one: the best, the other finalists, and one of the others."""
+"""... and of a long one: the best, the other finalists, and one of the others; the dense model comes on top."""
 LONG_SECONDS = 1800.0
 LEAST_SEARCH = 0.12
 """Part of the budget that the search has at least where a training follows, however long preparing and learning took:
@@ -92,6 +92,7 @@ def budget_state(
     *,
     lent: float = 0.0,
     short: bool = False,
+    dense: int = 0,
 ) -> BudgetState:
     """Return the state of a budget.
 
@@ -103,6 +104,7 @@ def budget_state(
         durations: Seconds that finished ``evaluate`` and ``measure`` steps took; not needed without a time limit.
         lent: Seconds for the search beyond ``seconds``; see :func:`loan`.
         short: The job is a short one (:data:`SHORT_SECONDS`).
+        dense: Trials of the dense model in its best graph: like baselines, they are measured at the end in any case.
     """
     remaining, reserve = float("inf"), 0.0
     baselines = sum(source == "baseline" for source in sources)
@@ -110,10 +112,10 @@ def budget_state(
     if short:
         finalists, audits, share = SHORT_FINALISTS, SHORT_AUDITS, SHORT_RESERVE
     elif seconds is None or seconds >= LONG_SECONDS:
-        audits = ALL_AUDITS
+        audits = ALL_AUDITS + dense
     if seconds is not None:
         remaining = (1 - SLACK) * seconds + lent - elapsed
-        finish = (finalists + baselines) * confirm_seconds(durations) + audits * AUDIT_SECONDS
+        finish = (finalists + baselines + dense) * confirm_seconds(durations) + audits * AUDIT_SECONDS
         last_trial = min(trial_seconds(durations), LARGEST_LAST_TRIAL * seconds)
         reserve = min(finish, share * seconds) + last_trial
     return BudgetState(elapsed, remaining, reserve, finalists, audits, len(sources) - baselines, trials)

@@ -4,11 +4,13 @@ from pydantic import TypeAdapter
 
 from compressors.recipe import BaselineCandidate
 from compressors.recipe import Candidate
+from compressors.recipe import LayerRecipe
 from compressors.recipe import Recipe
 from compressors.recipe import RecipeCandidate
 from infra.database.models import JsonObject
 
 _ADAPTER: TypeAdapter[RecipeCandidate | BaselineCandidate] = TypeAdapter(Candidate)
+_WHOLE = LayerRecipe()
 
 
 def parse_candidate(payload: JsonObject) -> RecipeCandidate | BaselineCandidate:
@@ -20,6 +22,22 @@ def recipe_of(payload: JsonObject) -> Recipe | None:
     """Return the recipe of ``trial.candidate``; ``None`` for baselines."""
     candidate = parse_candidate(payload)
     return candidate.recipe if isinstance(candidate, RecipeCandidate) else None
+
+
+def is_dense(payload: JsonObject) -> bool:
+    """Whether ``trial.candidate`` is the dense model in another graph: a recipe that removes and rounds nothing.
+
+    Asked of every trial whenever a front is shown, so it reads no further than to the first layer that was changed.
+    """
+    recipe = payload.get("recipe")
+    if recipe is None or recipe.get("weights") is not None:
+        return False
+    return all(LayerRecipe.model_validate(layer) == _WHOLE for layer in recipe["layers"])
+
+
+def keeps_everything(recipe: Recipe) -> bool:
+    """Whether a canonical recipe changes no weight: only the graph and the floating-point arithmetic are its own."""
+    return recipe.weights is None and all(layer == _WHOLE for layer in recipe.layers)
 
 
 def baseline_of(payload: JsonObject) -> str | None:

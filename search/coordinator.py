@@ -31,6 +31,7 @@ from search import finalise
 from search import healing
 from search.budget import BudgetState
 from search.budget import loan
+from search.candidates import is_dense
 from search.candidates import recipe_of
 from search.estimator import predict_ratio
 from search.first_look import Patience
@@ -182,6 +183,8 @@ def start_search(session: Session, job: Job, now: datetime | None = None) -> Non
 
 def allowed_at_first(session: Session, job: Job, trial: Trial) -> Patience | None:
     """Return how bad a trial may be before its evaluation ends; ``None``: it is evaluated to the end."""
+    if is_dense(trial.candidate):
+        return None
     context = job_context(job)
     labelled = context.prepared.labelled
     records = job_records(session, job.id, labelled=labelled, expected_drops=False)
@@ -189,7 +192,10 @@ def allowed_at_first(session: Session, job: Job, trial: Trial) -> Patience | Non
 
 
 def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | None = None) -> None:
-    """Decide what becomes of a trial that has its size, and its quality if that matters: measure it, or reject it."""
+    """Decide what becomes of a trial that has its size, and its quality if that matters: measure it, or reject it.
+
+    What others are held against, baselines and the dense model in its best graph, is measured in any case.
+    """
     job = lock_job(session, job)
     if trial.state != "queued" or job.state in ENDED:
         return
@@ -205,7 +211,7 @@ def after_evaluate(session: Session, job: Job, trial: Trial, now: datetime | Non
     trial.state = "evaluated"
     session.add(trial)
     limit = None
-    if trial.source != "baseline":
+    if trial.source != "baseline" and not is_dense(trial.candidate):
         stop = stop_of(trial.facts)
         reason = (
             stop.reason if stop else rejection(quality, trial.size_bytes, predicted, others, request.goal, loss=loss)

@@ -20,6 +20,7 @@ from search.budget import FINALISTS
 from search.budget import BudgetState
 from search.goals import choose
 from search.guard import pareto_front
+from search.guard import rivals
 from search.job_clock import PATIENCE
 from search.job_context import job_context
 from search.lifecycle import cancel_stage_steps
@@ -98,7 +99,9 @@ def audited(
 
 
 def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) -> list[Standing]:
-    """Choose what is confirmed: the goal's best model, the baselines, and at most ``size`` points of the front.
+    """Choose what is confirmed: the goal's best model, the guard's rivals, and at most ``size`` points of the front.
+
+    Rivals are the baselines and the dense model in its best graph: what has no final numbers holds nobody back.
 
     A candidate that the guard might still pass with a sharper measurement is a finalist as well. The front is thinned
     so that it keeps as much hypervolume as possible where the goal looks. Places that are left go to what only the
@@ -106,15 +109,17 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
     behind it is often better.
     """
     baselines = [entry for entry in entries if entry.baseline is not None]
-    candidates = [entry for entry in entries if entry.baseline is None and _may_pass(entry, baselines)]
+    dense = [entry for entry in entries if entry.dense]
+    candidates = [entry for entry in entries if entry.baseline is None and _may_pass(entry, entries)]
     best = choose(goal, pareto_front(candidates), baselines).best
     left = [entry for entry in candidates if _interesting(entry, goal)] or candidates
+    left = [entry for entry in left if not entry.dense]
     chosen: list[Standing] = []
     while left and len(chosen) < size:
         layer = pareto_front(left)
         chosen += _thin(layer, size - len(chosen))
         left = [entry for entry in left if entry not in layer]
-    ordered = ([best] if best else []) + baselines + chosen
+    ordered = ([best] if best else []) + baselines + dense + chosen
     return list({entry.trial_id: entry for entry in ordered}.values())
 
 
@@ -146,9 +151,9 @@ def finish_if_confirmed(session: Session, job: Job, trials: Sequence[Trial], now
         end_job(session, job, "succeeded", now=now)
 
 
-def _may_pass(entry: Standing, baselines: Sequence[Standing]) -> bool:
-    rivals = [baseline for baseline in baselines if baseline.drop.value <= entry.drop.high]
-    return entry.status != "slower_than_front" and all(entry.ratio.low < rival.ratio.high for rival in rivals)
+def _may_pass(entry: Standing, entries: Sequence[Standing]) -> bool:
+    against = rivals(entry, entries)
+    return entry.status != "slower_than_front" and all(entry.ratio.low < rival.ratio.high for rival in against)
 
 
 def _interesting(entry: Standing, goal: Goal) -> bool:

@@ -1,4 +1,4 @@
-"""The never-slower guard: a compressed model must beat what the user could have had in one line."""
+"""The never-slower guard: a compressed model must beat what the user could have had without compressing anything."""
 
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Ruling:
 
     Attributes:
         passed: It may.
-        rival: Trial id of the baseline that it was held against.
+        rival: Trial id of the model that it was held against.
         reason: The ruling in words.
     """
 
@@ -24,22 +24,40 @@ class Ruling:
     reason: str
 
 
-def rule(candidate: Standing, baselines: Iterable[Standing]) -> Ruling:
-    """Hold a candidate against the best baseline, by the job's objective, of equal or better quality.
+def rule(candidate: Standing, others: Iterable[Standing]) -> Ruling:
+    """Hold a candidate against the best of its rivals (:func:`rivals`), by the job's objective.
 
-    A baseline counts as equal when its drop is not above the upper end of the candidate's interval: a difference that
-    the examples cannot show is none. The candidate passes if the intervals of the two ratios do not overlap.
+    The candidate passes if the interval of its ratio overlaps neither that of the best baseline nor that of the dense
+    model in its best graph.
     """
     if not candidate.reliable:
         return Ruling(False, None, "its measurement did not reach the required precision")
-    rivals = [entry for entry in baselines if entry.drop.value <= candidate.drop.high]
-    rival = min(rivals, key=lambda entry: entry.ratio.value, default=None)
-    if rival is None:
+    against = rivals(candidate, others)
+    if not against:
         return Ruling(True, None, "no baseline has equal or better quality")
     better = WORDINGS[candidate.objective].better
-    if candidate.ratio.high < rival.ratio.low:
-        return Ruling(True, rival.trial_id, f"clearly {better} than {rival.baseline}, at quality that is not worse")
-    return Ruling(False, rival.trial_id, f"not clearly {better} than {rival.baseline}, which is as good")
+    ranked = sorted(against, key=lambda entry: entry.ratio.value)
+    best = {rival.dense: rival for rival in reversed(ranked)}  # of either kind; of the others one may be noise
+    unbeaten = [rival for rival in ranked if rival in best.values() and candidate.ratio.high >= rival.ratio.low]
+    if unbeaten:
+        rival = unbeaten[0]
+        return Ruling(False, rival.trial_id, f"not clearly {better} than {rival.name}, which is as good")
+    rival = ranked[0]
+    return Ruling(True, rival.trial_id, f"clearly {better} than {rival.name}, at quality that is not worse")
+
+
+def rivals(candidate: Standing, others: Iterable[Standing]) -> list[Standing]:
+    """Return what a candidate must beat: baselines of equal or better quality, and the dense model in its best graph.
+
+    A rival counts as equal when its drop is not above the upper end of the candidate's interval: a difference that the
+    examples cannot show is none. The dense model itself, in whatever arithmetic, only has to beat the baselines.
+
+    Args:
+        candidate: The model.
+        others: Any comparable standings of the job.
+    """
+    known = [entry for entry in others if entry.baseline is not None or (entry.dense and not candidate.dense)]
+    return [entry for entry in known if entry.drop.value <= candidate.drop.high]
 
 
 def guarded_front(entries: Iterable[Standing]) -> tuple[list[Standing], dict[str, Ruling]]:
@@ -49,9 +67,9 @@ def guarded_front(entries: Iterable[Standing]) -> tuple[list[Standing], dict[str
         entries: Comparable standings, baselines among them.
     """
     known = list(entries)
-    baselines = [entry for entry in known if entry.baseline is not None]
+    against = [entry for entry in known if entry.is_rival]
     candidates = [entry for entry in known if entry.baseline is None]
-    rulings = {entry.trial_id: rule(entry, baselines) for entry in candidates}
+    rulings = {entry.trial_id: rule(entry, against) for entry in candidates}
     passed = [entry for entry in candidates if rulings[entry.trial_id].passed]
     return pareto_front(passed), rulings
 

@@ -13,6 +13,7 @@ from infra.database.models import Job
 from search.budget import SHORT_SECONDS
 from search.budget import BudgetState
 from search.budget import budget_state
+from search.candidates import keeps_everything
 from search.durations import step_seconds
 from search.job_clock import active_seconds
 from search.job_context import JobContext
@@ -110,8 +111,9 @@ def job_budget(
     sources = [record.source for record in records]
     lent = lent_seconds(job)
     short = request.budget.seconds is not None and request.budget.seconds < SHORT_SECONDS
+    dense = sum(record.recipe is not None and keeps_everything(record.recipe) for record in records)
     return budget_state(
-        request.search_seconds, request.budget.trials, elapsed, sources, durations, lent=lent, short=short
+        request.search_seconds, request.budget.trials, elapsed, sources, durations, lent=lent, short=short, dense=dense
     )
 
 

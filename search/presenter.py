@@ -16,6 +16,8 @@ from infra.database.models import Trial
 from profilers.types import Estimate
 from profilers.types import Measurement
 from profilers.types import Quality
+from search.audits import audit_view
+from search.audits import remark
 from search.candidates import baseline_of
 from search.candidates import recipe_of
 from search.first_look import stop_of
@@ -32,6 +34,7 @@ from search.prepared import Prepared
 from search.reference_time import milliseconds
 from search.requests import Goal
 from search.requests import JobRequest
+from search.rival_notes import rival_notes
 from search.standing import Standing
 from search.standing import is_confirmed
 from search.standing import reference_time
@@ -95,6 +98,7 @@ class Presenter:
             verdict=choice.verdict,
             message=choice.message,
             reference_note=reference_note(self._trials.values()),
+            notes=rival_notes(list(self._trials.values()), over=self._final),
             best=self.best(),
             points=[self.trial(self._trials[entry.trial_id]) for entry in self._front],
             baselines=[self.trial(self._trials[entry.trial_id]) for entry in self._baselines],
@@ -125,6 +129,8 @@ class Presenter:
             on_front=any(entry.trial_id == trial.id for entry in self._front),
             healed=recipe is not None and recipe.weights is not None,
             verdict=self._verdict(trial),
+            notes=[note] if (note := remark(trial.facts.get("audit") or {})) else [],
+            audit=audit_view(trial.facts.get("audit")),
             latency=self._latency(trial),
             quality=_quality(trial, self._expected_drops.get(trial.id)),
             size_bytes=trial.size_bytes,

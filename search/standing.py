@@ -11,6 +11,7 @@ from profilers.types import Measurement
 from profilers.types import Objective
 from profilers.types import Quality
 from search.candidates import baseline_of
+from search.candidates import is_dense
 from search.drop_model import DropModel
 from search.drop_model import Evidence
 from search.first_look import stop_of
@@ -22,6 +23,8 @@ from search.reference_time import usual_time
 LARGEST_HALF_WIDTH = 0.25
 """Relative half-width of an interval beyond which it decides nothing. Below it the guard's rule is enough, that
 intervals must not overlap: what a busy machine shows to a tenth may be ten times as fast, and is then the answer."""
+
+DENSE = "the dense model in its best graph"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Standing:
         status: Of the measurement: ``ok``, ``noisy`` or ``slower_than_front``.
         reliable: Whether the measurement may be compared with others.
         objective: What ``ratio`` compares; the same for all trials of a job.
+        dense: It is no baseline, but nothing was removed or rounded: the dense model in the best graph.
     """
 
     trial_id: str
@@ -56,6 +60,17 @@ class Standing:
     status: str
     reliable: bool
     objective: Objective = "p50"
+    dense: bool = False
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether others must beat it: users have it without compressing anything."""
+        return self.baseline is not None or self.dense
+
+    @property
+    def name(self) -> str:
+        """What it is called as a rival."""
+        return self.baseline or DENSE
 
     @property
     def objectives(self) -> tuple[float, float, float]:
@@ -104,6 +119,7 @@ def standing(trial: Trial, reference_ms: float, *, labelled: bool, final: bool) 
         status=measurement.status,
         reliable=is_reliable(measurement),
         objective=measurement.objective,
+        dense=is_dense(trial.candidate),
     )
 
 

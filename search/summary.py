@@ -10,6 +10,7 @@ from typing import Any
 from infra.database.models import Job
 from infra.database.models import Step
 from infra.database.models import Trial
+from search.audits import audit_notes
 from search.first_look import stop_of
 from search.goals import choose
 from search.graph_choice import GraphChoice
@@ -19,6 +20,7 @@ from search.guard import noisy_count
 from search.parity import reference_note
 from search.prepared import Prepared
 from search.requests import JobRequest
+from search.rival_notes import rival_notes
 from search.space import build_space
 from search.standing import standings
 from search.table_notes import describe_checks
@@ -36,10 +38,10 @@ def summarise(
     Returns:
         ``objective``, ``verdict`` and ``message`` (:class:`search.goals.Choice`), ``best`` (trial id), ``front`` (trial
         ids, best first), ``guard`` (ruling by trial id), ``trials`` (count by state), ``wall_seconds`` (by phase and by
-        kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why; doubts about
-        the labels; too little text for calibration; which widths the device rewards; how many models were given up
-        early; a reference that is not fused), ``graphs`` (which form of the graph the device ran fastest, and what was
-        tried).
+        kind of step), ``prediction`` (error of the predictions), ``notes`` (what was not searched and why; baselines
+        that failed or have no final numbers; doubts about the labels; too little text for calibration; which widths the
+        device rewards; how many models were given up early; a reference that is not fused; graphs that are slower than
+        torch's own export), ``graphs`` (which form of the graph the device ran fastest, and what was tried).
     """
     entries = standings(trials, labelled=prepared.labelled, final=True)
     front, rulings = guarded_front(entries)
@@ -58,7 +60,7 @@ def summarise(
         "trials": dict(Counter(trial.state for trial in trials)),
         "wall_seconds": wall_seconds(job, steps, now),
         "prediction": prediction_error(trials),
-        "notes": [*space.notes, *filter(None, _remarks(prepared, trials))],
+        "notes": [*space.notes, *rival_notes(trials, over=True), *_remarks(prepared, trials)],
         "graphs": graphs(job),
     }
 
@@ -72,11 +74,12 @@ def stopped_early(trials: Sequence[Trial]) -> str | None:
     return f"Given up after the first {part}, because they lose too much: {len(looks)} of {len(trials)} trials."
 
 
-def _remarks(prepared: Prepared, trials: Sequence[Trial]) -> tuple[str | None, ...]:
+def _remarks(prepared: Prepared, trials: Sequence[Trial]) -> list[str]:
     steps = describe_steps(prepared.latency_table)
     checks = describe_checks(prepared.latency_table)
     doubts = prepared.label_notice, prepared.calibration_notice
-    return *doubts, steps, checks, stopped_early(trials), reference_note(trials)
+    said = *doubts, steps, checks, stopped_early(trials), reference_note(trials), *audit_notes(trials)
+    return [note for note in said if note]
 
 
 def graphs(job: Job) -> dict[str, Any] | None:

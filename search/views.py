@@ -119,6 +119,44 @@ class LayerView(_View):
     feed_forward_bits: int | None
 
 
+class OperatorView(_View):
+    """How often one operator is executed in two graphs of the same network.
+
+    Attributes:
+        kind: What it is for: a key of :data:`compressors.export.histograms.KINDS`, or ``other``.
+        name: As the runtime calls it.
+        written: Times in the graph that was written from the recipe.
+        traced: Times in torch's own export.
+    """
+
+    kind: str
+    name: str
+    written: int
+    traced: int
+
+
+class AuditView(_View):
+    """A model's graph held against torch's own export of the same network.
+
+    Attributes:
+        ok: Whether the file computes the same, and ONNX Runtime, on its own devices, fuses every block of it.
+        outcome: What was found, in words; ``None`` where the file failed: ``TrialView.verdict`` says why.
+        latency: ``faster`` | ``equal`` | ``slower`` | ``noisy``, of this graph against torch's, in the same arithmetic.
+        ratio: The time of this graph relative to torch's, with its interval.
+        runtime: Whose operators were counted.
+        comparison: Where both graphs differ in them, by kind, in words.
+        operators: All of them.
+    """
+
+    ok: bool
+    outcome: str | None
+    latency: Literal["faster", "equal", "slower", "noisy"] | None
+    ratio: Estimate | None
+    runtime: str | None
+    comparison: str | None
+    operators: list[OperatorView]
+
+
 class TrialView(_View):
     """One trial. Numbers are final where the trial is confirmed, those of the search otherwise.
 
@@ -130,6 +168,8 @@ class TrialView(_View):
         on_front: Whether it is in the job's front now.
         healed: Whether its weights come from recovery training.
         verdict: Why it is or is not, in words.
+        notes: What to know before taking it, such as a graph that is slower than torch's own export.
+        audit: What the comparison with torch's own export has found; ``None``: it was not audited.
         size_ratio: Stored size as a fraction of the dense fp32 artifact's.
         layers: The structure, layer by layer; empty for baselines.
         recipe: The complete recipe; ``None`` for baselines.
@@ -150,6 +190,8 @@ class TrialView(_View):
     on_front: bool
     healed: bool
     verdict: str | None
+    notes: list[str]
+    audit: AuditView | None
     latency: LatencyView | None
     quality: QualityView | None
     size_bytes: int | None
@@ -173,9 +215,10 @@ class FrontView(_View):
         message: The verdict in words.
         reference_note: What the runtime does not fuse in the dense reference, which flatters the factors against it;
             ``None``: nothing is missing, or the runtime does not tell.
+        notes: What the models are not held against, and why: baselines that failed or have no final numbers.
         best: The model that the job's goal wants.
         points: The front, the best by the objective first; every point clearly beats the baselines of equal or better
-            quality.
+            quality, and the dense model in its best graph.
         baselines: What the user could have had in one line.
         trials: Number of trials by state.
     """
@@ -188,6 +231,7 @@ class FrontView(_View):
     verdict: Verdict
     message: str
     reference_note: str | None
+    notes: list[str]
     best: TrialView | None
     points: list[TrialView]
     baselines: list[TrialView]

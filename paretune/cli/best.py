@@ -91,6 +91,8 @@ def _show(view: dict[str, Any], title: str) -> None:
     console.print(f"{title} {view['number']}, [bold]{escape(view['name'])}[/]" + escape(_numbers(view)))
     if view.get("verdict"):
         console.print(f"[dim]{escape(view['verdict'])}[/]")
+    for note in view.get("notes", ()):
+        console.print(f"[yellow]{escape(note)}[/]")
     if not view.get("confirmed"):
         console.print("[dim]Provisional: the final measurements have not been taken.[/]")
 

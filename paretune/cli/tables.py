@@ -89,10 +89,9 @@ def front_table(front: JsonObject, width: int) -> Table:
     """
     models = [(view, None) for view in front["points"]] + [(view, "dim") for view in front["baselines"]]
     title = f"Front of job {front['job_id']} ({front['status']}) by {front['objective_name']}"
-    note = front.get("reference_note")  # factors against fp32 are not what they seem
-    table = Table(
-        title=escape(title), title_justify="left", caption=escape(note) if note else None, caption_justify="left"
-    )
+    notes = [front.get("reference_note"), *front.get("notes", ())]  # what the factors and the front do not say
+    caption = "\n".join(escape(note) for note in notes if note)
+    table = Table(title=escape(title), title_justify="left", caption=caption or None, caption_justify="left")
     rows = _rows([view for view, _ in models], width)
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     for name in columns:

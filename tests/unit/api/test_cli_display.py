@@ -95,6 +95,13 @@ def test_what_the_best_is_chosen_by_is_shown_at_any_width() -> None:
         assert words not in narrow
 
 
+def test_baselines_that_are_missing_are_told_below_the_table() -> None:
+    note = "Nothing is held against the baseline int8_static: it failed. [/] is no markup."
+    text = " ".join(shown(120, model(6), notes=[note]).split())
+    assert note in text
+    assert text.index("healed") < text.index(note)
+
+
 @pytest.mark.parametrize("width", [80, 100, 110, 120, 135, 200])
 def test_nothing_is_squeezed_out_of_the_table_of_embeddings(width: int) -> None:
     embedding = model(6)

@@ -177,6 +177,36 @@ def test_the_page_says_what_was_fused_and_what_flatters(world: World, client: Te
     assert front["baselines"][0]["latency"]["fusion_unknown"] == unknown
 
 
+def test_the_page_says_what_the_audit_found_and_which_baseline_is_missing(
+    world: World, client: TestClient, job_id: str
+) -> None:
+    verdicts = {2: {"verdict": "slower", "ratio": {"value": 1.08, "low": 1.05, "high": 1.11}}}
+    verdicts[3] = {"verdict": "noisy", "ratio": None}
+    operators = {"written": {"MatMul": 13, "Gelu": 2}, "traced": {"MatMul": 13, "Gelu": 2, "Transpose": 8}}
+    with world.services.database.write_session() as session:
+        for trial in session.exec(select(Trial).where(Trial.job_id == job_id)):
+            audit = {"ok": True, "relative_error": 2e-6, "runtime": "openvino", "operators": operators}
+            audit |= {"differences": {"moved data": {"Transpose": [0, 8]}}, "precision": "bf16"}
+            if trial.number in verdicts:
+                trial.facts = trial.facts | {"audit": audit | {"latency": verdicts[trial.number]}}
+            elif trial.candidate.get("name") != "fp32":
+                trial.state, trial.error = "failed", {"message": "NNCF broke.", "hint": "Update it."}
+            session.add(trial)
+    front = client.get(f"/v1/jobs/{job_id}/front").json()
+    (missing,) = front["notes"]
+    assert missing.endswith("it failed. NNCF broke. Update it.")
+    page, _ = read(client, f"/v1/jobs/{job_id}/report.html")
+    assert missing in page.words
+    slower = client.get(f"/v1/jobs/{job_id}/trials/2").json()
+    (note,) = slower["notes"]
+    assert "1.08 (1.05 to 1.11) times as long" in note
+    assert slower["audit"]["operators"][-1] == {"kind": "moved data", "name": "Transpose", "written": 0, "traced": 8}
+    for number, words in ((2, ("graph slower than torch’s export", note)), (3, ("noisy", "could not be told"))):
+        page, _ = read(client, f"/v1/jobs/{job_id}/trials/{number}/report.html")
+        for said in (*words, "OpenVINO executes 15 operators of this graph and 23", "moved data: Transpose 0 / 8"):
+            assert said in page.words, (number, said)
+
+
 def test_of_embeddings_the_page_shows_what_is_left_of_the_similarities(
     world: World, client: TestClient, job_id: str
 ) -> None:

@@ -55,6 +55,46 @@ def test_guard_asks_for_a_clear_win_over_the_best_baseline_of_no_worse_quality()
     assert not rule(entry("e", 0.1, 0.0, status="noisy"), BASELINES).passed
 
 
+DENSE = replace(entry("dense", 0.8, 0.0), dense=True)
+
+
+def test_the_dense_model_in_its_best_graph_is_a_rival_too():
+    near, clear, worse = entry("near", 0.79, 0.0), entry("clear", 0.7, 0.0), entry("worse", 0.79, 0.002)
+    assert rule(near, BASELINES).passed, "faster than fp32, of a quality that int8 does not reach"
+    front, rulings = guarded_front([near, clear, worse, DENSE, *BASELINES])
+    assert (rulings["near"].passed, rulings["near"].rival) == (False, "dense")
+    assert rulings["near"].reason == "not clearly faster than the dense model in its best graph, which is as good"
+    assert rulings["clear"].passed
+    assert not rulings["worse"].passed, "the dense model is better as well"
+    assert [point.trial_id for point in front] == ["clear"]
+    # What lies within the noise of either is in no front, whichever of them is the faster.
+    wide = replace(DENSE, ratio=Estimate(value=0.8, low=0.6, high=1.0))
+    quick = entry("quick", 0.75, 0.0, baseline="openvino_bf16")
+    assert not guarded_front([clear, wide, quick, FP32])[1]["clear"].passed
+
+
+def test_the_dense_model_only_has_to_beat_the_baselines():
+    sibling = replace(entry("bf16", 0.79, 0.001), dense=True)
+    front, rulings = guarded_front([DENSE, sibling, *BASELINES])
+    assert rulings["dense"].passed
+    assert rulings["dense"].rival == "fp32"
+    assert rulings["bf16"].passed, "the same model in another arithmetic is not held against it"
+    assert {point.trial_id for point in front} == {"dense", "bf16"}
+    slow = replace(entry("slow", 0.995, 0.0), dense=True)
+    assert not guarded_front([slow, FP32])[1]["slow"].passed
+
+
+@pytest.mark.parametrize("status", ["ok", "noisy", "slower_than_front"])
+def test_the_dense_model_is_always_measured_again(status):
+    front = [entry(f"t{i}", 0.1 + 0.01 * i, 0.05 - 0.002 * i, noise=0.001, drop_noise=0.0005) for i in range(26)]
+    dense = replace(entry("dense", 0.99, 0.0, status=status), dense=True)
+    names = [e.trial_id for e in finalists([*front, dense, *BASELINES], Goal(max_drop=0.01))]
+    assert "dense" in names
+    assert len(names) == len(finalists([*front, *BASELINES], Goal(max_drop=0.01))) + 1, "it takes nobody's place"
+    chosen = finalists([entry("slower", 0.9, 0.0), replace(dense, ratio=around(0.5))], Goal())
+    assert [e.trial_id for e in chosen] == ["dense"], "what cannot beat it is not measured again"
+
+
 @pytest.mark.parametrize(
     ("objective", "reason", "message"),
     [
