@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from compressors.export.fusion import fusions
 from compressors.export.histograms import ORDER
-from compressors.export.histograms import REQUIRED
 from compressors.export.histograms import kind_of
-from compressors.export.histograms import totals
 from infra.database.models import JsonObject
 from infra.database.models import Trial
 from profilers.types import Estimate
-from search.views import AuditView
+from search.views import GraphAuditView
 from search.views import OperatorView
 
 ARITHMETIC = {"f32": "float32", "bf16": "bfloat16"}
@@ -54,7 +53,7 @@ def remark(audit: JsonObject) -> str | None:
     return NOISY if latency.get("verdict") == "noisy" else None
 
 
-def audit_view(audit: JsonObject | None) -> AuditView | None:
+def audit_view(audit: JsonObject | None) -> GraphAuditView | None:
     """Return what users see of ``facts["audit"]``; ``None``: there is none."""
     if audit is None:
         return None
@@ -64,7 +63,7 @@ def audit_view(audit: JsonObject | None) -> AuditView | None:
         OperatorView(kind=kind_of(name), name=name, written=written.get(name, 0), traced=traced.get(name, 0))
         for name in sorted(written.keys() | traced.keys(), key=lambda name: (ORDER.index(kind_of(name)), name))
     ]
-    return AuditView(
+    return GraphAuditView(
         ok=audit["ok"],
         outcome=outcome(audit),
         latency=latency.get("verdict"),
@@ -89,15 +88,16 @@ def comparison(audit: JsonObject) -> str | None:
     runtime = RUNTIMES.get(audit["runtime"], audit["runtime"])
     counts = f"{sum(operators['written'].values())} operators of this graph and {sum(operators['traced'].values())} of"
     parts = [f"{runtime} executes {counts} torch's export."]
-    missing = [kind for kind in REQUIRED if kind in differing]
-    equal = [kind for kind in REQUIRED if kind not in differing and totals(operators["written"]).get(kind)]
+    ours, theirs = fusions(operators["written"]), fusions(operators["traced"])
+    equal = [kind for kind, count in ours.items() if count and count == theirs[kind]]
     if equal:
-        parts.append(f"Both have the same {_listed(equal)}.")
+        parts.append(f"In both it recognises as many {_listed(equal)}.")
+    missing = [f"{kind} ({count} / {theirs[kind]})" for kind, count in ours.items() if count != theirs[kind]]
     if missing:
-        parts.append(f"They differ in {'; '.join(_changes(kind, differing[kind]) for kind in missing)}.")
-    others = [_changes(kind, changed) for kind, changed in differing.items() if kind not in REQUIRED]
-    if others:
-        parts.append(f"The same is written in other ways (this graph / torch's export): {'; '.join(others)}.")
+        parts.append(f"It does not recognise as many {_listed(missing)}.")
+    changes = [_changes(kind, changed) for kind, changed in differing.items()]
+    if changes:
+        parts.append(f"Written in other ways (this graph / torch's export): {'; '.join(changes)}.")
     return " ".join(parts)
 
 

@@ -186,6 +186,7 @@ class Presenter:
             fusions=measurement.fusions,
             fusion_parity=measurement.fusion_parity,
             fusion_unknown=measurement.fusion_unknown or None,
+            products=measurement.facts.get("models", {}).get("candidate", {}).get("products"),
         )
 
     def _size_ratio(self, trial: Trial) -> float | None:

@@ -44,6 +44,8 @@ class LatencyView(_View):
             in no front; a reference that lacks one flatters the factors against it (``FrontView.reference_note``).
             ``None`` where the runtime does not tell.
         fusion_unknown: Why it does not.
+        products: How many matrix products the runtime computes in which arithmetic, such as ``{"f32": 2, "int8": 12}``:
+            whether a low precision really runs. ``None`` where the runtime does not tell.
     """
 
     objective: Objective
@@ -63,6 +65,7 @@ class LatencyView(_View):
     fusions: Fusions | None
     fusion_parity: bool | None
     fusion_unknown: str | None
+    products: dict[str, int] | None
 
 
 class QualityView(_View):
@@ -135,7 +138,7 @@ class OperatorView(_View):
     traced: int
 
 
-class AuditView(_View):
+class GraphAuditView(_View):
     """A model's graph held against torch's own export of the same network.
 
     Attributes:
@@ -191,7 +194,7 @@ class TrialView(_View):
     healed: bool
     verdict: str | None
     notes: list[str]
-    audit: AuditView | None
+    audit: GraphAuditView | None
     latency: LatencyView | None
     quality: QualityView | None
     size_bytes: int | None

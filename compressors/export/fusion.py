@@ -44,4 +44,27 @@ def expected_fusions(anatomy: Anatomy, recipe: Recipe | None = None) -> dict[str
 
 def fusions(operators: Mapping[str, int], kinds: Iterable[str] = FUSED) -> dict[str, int]:
     """Return how many fused operators of the given kinds an executed graph has, from the histogram of its operators."""
-    return {kind: sum(operators.get(name, 0) for name in FUSED[kind]) for kind in kinds}
+    return {kind: sum(count for name, count in operators.items() if is_fused(name, kind)) for kind in kinds}
+
+
+def is_fused(operator: str, kind: str) -> bool:
+    """Whether an executed operator is a fused one of a kind of :data:`FUSED`.
+
+    ONNX Runtime's operators are named by what they are; OpenVINO's layers by their type and, in brackets, by the
+    operators of the model that they execute beside others (``profilers.backends.openvino_layers``): a norm is one
+    ``MVN``, a softmax is in one layer, alone or with its products, and a GELU is one where no ``Erf`` is left of it.
+    """
+    if operator in FUSED[kind]:
+        return True
+    layer, executed = layer_parts(operator)
+    if kind == "norms":
+        return layer == "MVN"
+    if kind == "attentions":
+        return layer == "ScaledDotProductAttention" or "Softmax" in executed
+    return "Gelu" in executed
+
+
+def layer_parts(operator: str) -> tuple[str, set[str]]:
+    """Split a name such as ``Subgraph[MatMul, Softmax]`` into the layer and what it executes beside others."""
+    layer, _, rest = operator.partition("[")
+    return layer, set(rest.rstrip("]").split(", ")) - {""}

@@ -1,8 +1,13 @@
-"""Where two graphs of the same network differ in what a runtime executes, by kind of operator. Light: no torch."""
+"""Where two graphs of the same network differ in what a runtime executes, by kind of operator. Light: no torch.
+
+Norms, attentions and activations, as :mod:`compressors.export.fusion` counts them, should be as many in both. All else
+are ways of writing the same: three products or one, transposes or another layout, a mask computed once or often.
+"""
 
 from collections.abc import Mapping
 
 from compressors.export.fusion import FUSED
+from compressors.export.fusion import layer_parts
 
 KINDS: dict[str, frozenset[str]] = {
     "norms": frozenset({*FUSED["norms"], "MVN"}),
@@ -26,9 +31,6 @@ KINDS: dict[str, frozenset[str]] = {
 """Names of operators of ONNX, of ONNX Runtime and of OpenVINO's layers. What is in none of them is ``other``."""
 ORDER = (*KINDS, "other")
 """All kinds, in the order in which they are told."""
-REQUIRED = tuple(FUSED)
-"""Kinds that two graphs of the same network have in equal numbers where the runtime has understood both. All others
-are ways of writing the same: three products or one, transposes or another layout, a mask computed once or often."""
 
 Differences = dict[str, dict[str, tuple[int, int]]]
 """By kind, then by operator: how many the first graph has, and how many the second."""
@@ -50,13 +52,11 @@ def differences(first: Mapping[str, int], second: Mapping[str, int]) -> Differen
 
 
 def kind_of(operator: str) -> str:
-    """Return the kind of an operator, a key of :data:`KINDS` or ``other``."""
-    return next((kind for kind, names in KINDS.items() if operator in names), "other")
+    """Return the kind of an operator, a key of :data:`KINDS` or ``other``.
 
-
-def totals(operators: Mapping[str, int]) -> dict[str, int]:
-    """Return how many operators of each kind a graph executes; kinds that it lacks are left out."""
-    found: dict[str, int] = {}
-    for name, count in operators.items():
-        found[kind_of(name)] = found.get(kind_of(name), 0) + count
-    return {kind: found[kind] for kind in ORDER if kind in found}
+    A layer that has fused several operators is attention if there is a softmax in it, else a product if it multiplies
+    matrices.
+    """
+    layer, executed = layer_parts(operator)
+    names = {layer, *executed}
+    return next((kind for kind in ("attentions", "products", *KINDS) if names & KINDS[kind]), "other")

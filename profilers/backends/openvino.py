@@ -1,6 +1,5 @@
 """OpenVINO on the CPU: reads ONNX or its own IR, computes in fp32 or bf16, and in int8 where the graph says so."""
 
-from collections import Counter
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,6 +12,11 @@ import numpy as np
 from infra.errors import InvalidInputError
 from infra.errors import InvalidModelError
 from infra.errors import UnavailableError
+from profilers.backends.openvino_layers import Layer
+from profilers.backends.openvino_layers import Operators
+from profilers.backends.openvino_layers import histogram
+from profilers.backends.openvino_layers import products
+from profilers.backends.openvino_layers import read_layers
 from profilers.feeds import InputSpec
 from profilers.feeds import matching_feeds
 from profilers.feeds import synthetic_feeds
@@ -106,6 +110,7 @@ class OpenVinoSession(InProcessSession):
         try:
             model = self._core.read_model(str(artifact.path))
             specs = tuple(_spec(port) for port in model.inputs)
+            operators = Operators.of(model)
             if static:
                 model.reshape({spec.name: list(spec.shape(self.workload)) for spec in specs})
             compiled = self._core.compile_model(model, "CPU", self._properties() | {_PRECISION: artifact.precision})
@@ -113,7 +118,7 @@ class OpenVinoSession(InProcessSession):
             raise InvalidModelError(
                 f"OpenVINO cannot load {artifact.path.name}: {_first_lines(error)}", hint="Export the model again."
             ) from error
-        return OpenVinoHandle(artifact.path.name, compiled, specs, self.workload, self.feeds)
+        return OpenVinoHandle(artifact.path.name, compiled, specs, self.workload, self.feeds, operators)
 
     def unload(self, handle: Handle) -> None:
         """Free the compiled model."""
@@ -137,13 +142,20 @@ class OpenVinoHandle(InProcessHandle):
     """A compiled model with one inference request for evaluation and one with bound inputs for timing."""
 
     def __init__(
-        self, name: str, compiled: Any, specs: tuple[InputSpec, ...], workload: Workload, feeds: Feeds | None
+        self,
+        name: str,
+        compiled: Any,
+        specs: tuple[InputSpec, ...],
+        workload: Workload,
+        feeds: Feeds | None,
+        operators: Operators,
     ) -> None:
         self._name = name
         self._compiled = compiled
         self._specs = specs
         self._workload = workload
         self._feeds = feeds
+        self._operators = operators
         self._request: Any = None
         self._timed: Any = None
 
@@ -176,15 +188,32 @@ class OpenVinoHandle(InProcessHandle):
         self._timed.infer(share_outputs=True)
 
     def operators(self) -> dict[str, int]:
-        """Count the layers of the compiled graph; constants and parameters are left out."""
-        layers = Counter(
-            str(node.get_rt_info()["layerType"].value) for node in self._compiled.get_runtime_model().get_ops()
-        )
-        return {name: count for name, count in sorted(layers.items()) if name not in ("Const", "Input", "Output")}
+        """Count the layers of the compiled graph by what they have fused; constants and inputs are left out.
+
+        Raises:
+            InvalidModelError: OpenVINO does not tell.
+        """
+        try:
+            return histogram(self._layers())
+        except RuntimeError as error:
+            raise InvalidModelError(
+                f"OpenVINO does not tell the layers of {self._name}: {_first_lines(error)}", hint="Do without them."
+            ) from error
 
     def facts(self) -> dict[str, Any]:
-        """Return the arithmetic that OpenVINO has taken for floating point, as it says itself: ``f32`` | ``bf16``."""
-        return {_PRECISION: self._compiled.get_property(_PRECISION).get_type_name()}
+        """Return the arithmetic that OpenVINO has taken, as it says itself.
+
+        ``f32`` | ``bf16`` for floating point, and under ``products`` how many matrix products run in which arithmetic:
+        a format that the graph asks for is not always one that the processor computes in.
+        """
+        precision = self._compiled.get_property(_PRECISION).get_type_name()
+        try:
+            return {_PRECISION: precision, "products": products(self._layers())}
+        except RuntimeError:  # a fact less is no reason to lose a measurement
+            return {_PRECISION: precision}
+
+    def _layers(self) -> list[Layer]:
+        return read_layers(self._compiled, self._operators)
 
     def release(self) -> None:
         """Drop the model; the handle cannot run afterwards."""

@@ -14,12 +14,11 @@ from profilers.types import Measurement
 from workers.operations.inputs import JobInputs
 
 UNKNOWN = {
-    "openvino": "OpenVINO's compiled graph hides attention and activations in other layers: they cannot be counted.",
     "torch_cuda": "A torch model is run as it is written; there is no graph of a runtime in which to count.",
 }
 """Why a profiler does not tell which blocks are fused."""
 NOT_COUNTED = "The operators could not be counted, for example because there was no room for the optimised graph."
-_TELLING = "onnxruntime"
+_TELLING = ("onnxruntime", "openvino")
 _NO_WORD = "The profiler {profiler} does not name the fused operators of the graphs that it executes."
 
 
@@ -65,4 +64,4 @@ def judge_fusions(
 
 def tells(inputs: JobInputs) -> bool:
     """Whether the job's runtime names its fused operators."""
-    return inputs.device.profiler == _TELLING
+    return inputs.device.profiler in _TELLING

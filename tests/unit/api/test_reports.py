@@ -164,6 +164,8 @@ def test_the_page_says_what_was_fused_and_what_flatters(world: World, client: Te
             counted |= {"reference_expected": {"norms": 5}, "reference_found": {"norms": 0}}
             fusions: dict[str, Any] = {"fusions": counted, "fusion_parity": False}
             trial.measurement = trial.measurement | (fusions if trial.number else {"fusion_unknown": unknown})
+            products = {"candidate": {"products": {"f32": 3, "int8": 12}}}
+            trial.measurement = trial.measurement | ({"facts": {"models": products}} if trial.number == 2 else {})
             session.add(trial)
     front = client.get(f"/v1/jobs/{job_id}/front").json()
     assert [view["number"] for view in front["points"]] == [2], "trial 3 lacks a fused norm"
@@ -174,6 +176,9 @@ def test_the_page_says_what_was_fused_and_what_flatters(world: World, client: Te
     best = client.get(f"/v1/jobs/{job_id}/best").json()
     assert best["latency"]["fusion_parity"] is False
     assert best["latency"]["fusions"]["found"] == {"norms": 5}
+    assert best["latency"]["products"] == {"f32": 3, "int8": 12}
+    assert "3 of 15 in f32, 12 of 15 in int8" in page.words
+    assert front["baselines"][0]["latency"]["products"] is None
     assert front["baselines"][0]["latency"]["fusion_unknown"] == unknown
 
 

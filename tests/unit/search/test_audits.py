@@ -71,9 +71,17 @@ def test_operators_are_compared_by_kind() -> None:
     words = comparison(audited())
     assert words is not None
     assert words.startswith("ONNX Runtime executes 31 operators of this graph and 39 of torch's export.")
-    assert "Both have the same norms and attentions." in words
-    assert "They differ in activations: Erf 0 / 1, Gelu 2 / 1." in words
+    assert "In both it recognises as many norms and attentions." in words
+    assert "It does not recognise as many activations (2 / 1)." in words
+    assert "activations: Erf 0 / 1, Gelu 2 / 1" in words
     assert "moved data: Transpose 0 / 8" in words
+    fused = {"written": WRITTEN | {"Softmax": 0, "Subgraph[MatMul, Softmax]": 2}, "traced": WRITTEN}
+    words = comparison(audited(operators=fused, differences=differences(fused["written"], WRITTEN)))
+    assert words is not None
+    assert "as many norms, attentions and activations" in words
+    assert "attentions: Softmax 0 / 2, Subgraph[MatMul, Softmax] 2 / 0" in words, (
+        "one layer, alone or with its products"
+    )
     view = audit_view(audited())
     assert view is not None
     rows = {(row.kind, row.name): (row.written, row.traced) for row in view.operators}

@@ -99,7 +99,7 @@ def test_a_rival_that_the_final_measurements_left_out_is_told(bench):
     run_until_queued(bench, job_id, "confirm")
     with bench.database.write_session() as session:
         (step,) = session.exec(select(Step).where(Step.job_id == job_id, Step.kind == "confirm")).all()
-        left_out = [t.id for t in bench.trials(job_id) if t.facts["name"] == "int8_one_liner"]
+        left_out = [t.id for t in bench.trials(job_id) if t.facts.get("name") == "int8_one_liner"]
         step.payload = step.payload | {"trials": [name for name in step.payload["trials"] if name not in left_out]}
         session.add(step)
     job = bench.run(job_id)
