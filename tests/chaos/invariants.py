@@ -9,6 +9,7 @@ from sqlmodel import Session
 from sqlmodel import col
 from sqlmodel import select
 
+from compressors.recipe import LayerRecipe
 from infra.database.models import Blob
 from infra.database.models import Event
 from infra.database.models import Job
@@ -112,7 +113,7 @@ def recomputed_front(job: Job, trials: Sequence[Trial]) -> list[str]:
     """Return the ids of the front, fastest first, from nothing but the numbers of the trials.
 
     Written independently of ``search``, but for what drop is to be expected: final numbers if there are any, the guard
-    against the baselines, no domination.
+    against the baselines and the dense model in its best graph, no domination.
     """
     measured = [trial for trial in trials if trial.state == "complete"]
     final = [trial for trial in measured if trial.holdout and trial.final_measurement]
@@ -121,14 +122,27 @@ def recomputed_front(job: Job, trials: Sequence[Trial]) -> list[str]:
     points = {
         trial.id: _numbers(trial, use_final, losses.get(trial.id)) for trial in (final if use_final else measured)
     }
-    baselines = [points[trial.id] for trial in measured if trial.source == "baseline" and trial.id in points]
+    present = [trial for trial in measured if trial.id in points]
+    baselines = [points[trial.id] for trial in present if trial.source == "baseline"]
+    dense = [points[trial.id] for trial in present if _is_dense(trial)]
     passed = {
         trial.id: points[trial.id]
-        for trial in measured
-        if trial.source != "baseline" and trial.id in points and _beats(points[trial.id], baselines)
+        for trial in present
+        if trial.source != "baseline"
+        and _beats(points[trial.id], baselines)
+        and (_is_dense(trial) or _beats(points[trial.id], dense))
     }
     front = [name for name, point in passed.items() if not any(_dominates(other, point) for other in passed.values())]
     return sorted(front, key=lambda name: _objectives(passed[name]))
+
+
+def _is_dense(trial: Trial) -> bool:
+    recipe = trial.candidate.get("recipe")
+    if recipe is None:
+        return False
+    return recipe.get("weights") is None and all(
+        LayerRecipe.model_validate(layer) == LayerRecipe() for layer in recipe["layers"]
+    )
 
 
 def _expected_drops(trials: Sequence[Trial]) -> dict[str, float]:
