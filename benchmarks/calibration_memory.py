@@ -28,11 +28,10 @@ from benchmarks.tables import print_table
 from compressors.anatomy import load_network
 from compressors.calibration import Calibration
 from compressors.calibration import calibrate
-from compressors.options.database import build_options
 from compressors.options.scoring import ScoringSet
-from compressors.recipe import Recipe
 from compressors.tensors import named_tensors
 from workers.operations.bench import BATCH
+from workers.operations.options import build_database
 from workers.operations.options import scoring_tokens
 
 TASK = "sequence-classification"
@@ -122,9 +121,8 @@ def run_options(case: Case) -> Cost:
         count = max(1, scoring_tokens(case.layers) // case.length)
         texts = [_batch(1, case.length, 1000 + seed) for seed in range(count)]
         calibration, scoring = Calibration.load(case.calibration_file), ScoringSet.collect(texts)
-        recipe = Recipe.dense(case.layers)
         with contextlib.suppress(Enough):
-            build_options(network, calibration, scoring, recipe, (32, 8), low_rank=True, depth=True, progress=stop)
+            build_database(network, calibration, scoring, progress=stop)
         return time.perf_counter() - started
 
     return _measured(case, step, layers)

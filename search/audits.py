@@ -53,6 +53,12 @@ def remark(audit: JsonObject) -> str | None:
     return NOISY if latency.get("verdict") == "noisy" else None
 
 
+def remarks(trial: Trial) -> list[str]:
+    """Return the notes that a model has from its audit, if there was one."""
+    note = remark(trial.facts.get("audit") or {})
+    return [] if note is None else [note]
+
+
 def audit_view(audit: JsonObject | None) -> GraphAuditView | None:
     """Return what users see of ``facts["audit"]``; ``None``: there is none."""
     if audit is None:
@@ -76,8 +82,7 @@ def audit_view(audit: JsonObject | None) -> GraphAuditView | None:
 
 def audit_notes(trials: Iterable[Trial]) -> list[str]:
     """Return the remarks on the audited models of a job, for the job's notes."""
-    audited = [(trial.number, trial.facts["audit"]) for trial in trials if trial.facts.get("audit")]
-    return [f"Trial {number}: {said}" for number, audit in audited if (said := remark(audit)) is not None]
+    return [f"Trial {trial.number}: {said}" for trial in trials for said in remarks(trial)]
 
 
 def comparison(audit: JsonObject) -> str | None:

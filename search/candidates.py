@@ -1,5 +1,7 @@
 """Reads candidates from their JSON form."""
 
+from collections.abc import Iterable
+
 from pydantic import TypeAdapter
 
 from compressors.recipe import BaselineCandidate
@@ -30,14 +32,16 @@ def is_dense(payload: JsonObject) -> bool:
     Asked of every trial whenever a front is shown, so it reads no further than to the first layer that was changed.
     """
     recipe = payload.get("recipe")
-    if recipe is None or recipe.get("weights") is not None:
-        return False
-    return all(LayerRecipe.model_validate(layer) == _WHOLE for layer in recipe["layers"])
+    return recipe is not None and _is_whole(recipe.get("weights"), map(LayerRecipe.model_validate, recipe["layers"]))
 
 
 def keeps_everything(recipe: Recipe) -> bool:
     """Whether a canonical recipe changes no weight: only the graph and the floating-point arithmetic are its own."""
-    return recipe.weights is None and all(layer == _WHOLE for layer in recipe.layers)
+    return _is_whole(recipe.weights, recipe.layers)
+
+
+def _is_whole(weights: str | None, layers: Iterable[LayerRecipe]) -> bool:
+    return weights is None and all(layer == _WHOLE for layer in layers)
 
 
 def baseline_of(payload: JsonObject) -> str | None:

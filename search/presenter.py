@@ -17,7 +17,7 @@ from profilers.types import Estimate
 from profilers.types import Measurement
 from profilers.types import Quality
 from search.audits import audit_view
-from search.audits import remark
+from search.audits import remarks
 from search.candidates import baseline_of
 from search.candidates import recipe_of
 from search.first_look import stop_of
@@ -129,7 +129,7 @@ class Presenter:
             on_front=any(entry.trial_id == trial.id for entry in self._front),
             healed=recipe is not None and recipe.weights is not None,
             verdict=self._verdict(trial),
-            notes=[note] if (note := remark(trial.facts.get("audit") or {})) else [],
+            notes=remarks(trial),
             audit=audit_view(trial.facts.get("audit")),
             latency=self._latency(trial),
             quality=_quality(trial, self._expected_drops.get(trial.id)),

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: reads ONNX or its own IR, computes in fp32 or bf16, and in int8 where the graph says so."""
 
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -194,7 +195,7 @@ class OpenVinoHandle(InProcessHandle):
             InvalidModelError: OpenVINO does not tell.
         """
         try:
-            return histogram(self._layers())
+            return histogram(self._layers)
         except RuntimeError as error:
             raise InvalidModelError(
                 f"OpenVINO does not tell the layers of {self._name}: {_first_lines(error)}", hint="Do without them."
@@ -208,10 +209,11 @@ class OpenVinoHandle(InProcessHandle):
         """
         precision = self._compiled.get_property(_PRECISION).get_type_name()
         try:
-            return {_PRECISION: precision, "products": products(self._layers())}
+            return {_PRECISION: precision, "products": products(self._layers)}
         except RuntimeError:  # a fact less is no reason to lose a measurement
             return {_PRECISION: precision}
 
+    @cached_property
     def _layers(self) -> list[Layer]:
         return read_layers(self._compiled, self._operators)
 

@@ -122,8 +122,7 @@ class GuidedStrategy:
             InfeasibleGoalError: By the latency table and the options' sizes no allowed model is as fast or as small as
                 the goal asks.
         """
-        model = latency_model(self._request, self._prepared, study.trials)
-        guided = GuidedSpace(self._units, self._space, model, merges=self._merges, drops=self._drops)
+        guided = self._solver(study)
         notice = self._look_at_goal(guided, study)
         turn = _Turn(guided, self._context, study, self._request, self._fixed_bytes, self._prepared.explored)
         proposals: list[Proposal] = []
@@ -138,8 +137,8 @@ class GuidedStrategy:
         """Say at once what would otherwise be found when the time is over: refuse the goal, or return the doubts."""
         if study.goal.max_latency_ms is None and study.goal.max_size_mb is None:
             return None
-        guided = guided.within(_most_bytes(study, guided, self._context, self._fixed_bytes))
         others = _other_bytes(study, guided, self._context)
+        guided = guided.within(_most_bytes(study, others, self._fixed_bytes))
         precisions = [cast("Precision", name) for name in self._space.precisions]
         if not any(trial.source == self.name for trial in study.trials):
             refuse_out_of_reach(guided, study, precisions, others)
@@ -159,9 +158,11 @@ class GuidedStrategy:
         return self._turn(study).solve_nested(ratios)
 
     def _turn(self, study: StudyState) -> "_Turn":
+        return _Turn(self._solver(study), self._context, study, self._request, self._fixed_bytes)
+
+    def _solver(self, study: StudyState) -> GuidedSpace:
         model = latency_model(self._request, self._prepared, study.trials)
-        guided = GuidedSpace(self._units, self._space, model, merges=self._merges, drops=self._drops)
-        return _Turn(guided, self._context, study, self._request, self._fixed_bytes)
+        return GuidedSpace(self._units, self._space, model, merges=self._merges, drops=self._drops)
 
 
 class _Turn:
@@ -181,7 +182,7 @@ class _Turn:
         self._formats_after = FORMATS_AFTER_IN_MEMORY if request.objective == "peak_memory" else FORMATS_AFTER
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
-        self._space = space = space.within(_most_bytes(study, space, context, fixed_bytes))
+        self._space = space = space.within(_most_bytes(study, _other_bytes(study, space, context), fixed_bytes))
         self._weights = self._fit_weights()
         self._precision = self._best_precision()
         self._slowest, self._fastest = self._range()
@@ -384,20 +385,26 @@ def _is_equalled(trial: TrialRecord, everybody: Sequence[TrialRecord]) -> bool:
     )
 
 
-def _most_bytes(study: StudyState, space: GuidedSpace, context: str, fixed_bytes: int) -> float | None:
+def _most_bytes(study: StudyState, others: float | None, fixed_bytes: int) -> float | None:
     """Return how many bytes the branches may take together; ``None``: there is no limit.
 
-    What else a file holds is the difference that the files so far show, also those that were too large to be evaluated;
-    before there is one, ``fixed_bytes``.
+    Args:
+        study: With the goal.
+        others: What files hold beside the branches (:func:`_other_bytes`) ...
+        fixed_bytes: ... and what is taken for it before there is one.
     """
     if study.goal.max_size_mb is None:
         return None
-    others = _other_bytes(study, space, context)
     return study.goal.max_size_mb * 1e6 - (fixed_bytes if others is None else others)
 
 
 def _other_bytes(study: StudyState, space: GuidedSpace, context: str) -> float | None:
-    """Return what files hold beside the branches; ``None`` while there is no file."""
+    """Return what files hold beside the branches, by the difference that the files so far show.
+
+    Also by those that were too large to be evaluated. ``None`` while there is no file, and where no size is asked for.
+    """
+    if study.goal.max_size_mb is None:
+        return None
     others = [
         trial.size_bytes - space.stored_bytes(found[0])
         for trial in study.trials

@@ -12,7 +12,7 @@ from infra.database.models import Step
 from infra.errors import NotFoundError
 from infra.errors import ParetuneError
 from infra.events import append_event
-from search.audits import remark
+from search.audits import remarks
 from workers.stage import StageContext
 from workers.stages.inputs import fetch_weights
 from workers.stages.inputs import get_job
@@ -50,7 +50,7 @@ class ExportStage:
                     "confirmed": trial.final_measurement is not None,
                     "quality": trial.holdout or trial.quality,
                     "search_quality": trial.quality,
-                    "notes": [note] if (note := remark(trial.facts.get("audit") or {})) else [],
+                    "notes": remarks(trial),
                 },
             }
         fetch_weights(context, inputs, trial.candidate)

@@ -11,13 +11,13 @@ from compressors.recipe import BaselineCandidate
 from compressors.recipe import GraphRecipe
 from compressors.recipe import QuantizationRecipe
 from profilers.isa import this_cpu
-from profilers.types import Effort
 from tests.unit.workers.test_bench import on_device
 from tests.unit.workers.test_bench import unfused
 from tests.unit.workers.test_fusion import NO_ATTENTION
 from tests.unit.workers.test_fusion import NO_FEED_FORWARD
 from tests.unit.workers.test_fusion import SHAPES
 from tests.unit.workers.test_fusion import WHOLE
+from tests.unit.workers.test_fusion import brief as brief
 from tests.unit.workers.test_fusion import measured
 from tests.unit.workers.test_fusion import recipe
 from workers.operations.bench import Bench
@@ -38,12 +38,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture(scope="module")
 def device(work: Bench) -> OperationContext:
     return OperationContext("device", work.inputs.work, lambda _: None)
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    effort = Effort(half_width=10.0, seconds=2.0, min_blocks=8, retreats=0)
-    monkeypatch.setattr("workers.operations.measure._effort", lambda *_: effort)
 
 
 @pytest.mark.parametrize("bits", [32, 8])
