@@ -18,7 +18,7 @@ table depends on what else the machine computes. Budgets in ``--minutes`` give a
 ``--steps`` another run trains the same models.
 Accuracies are on texts that neither training nor the choice of the checkpoint has seen. With several seeds, means have
 the half-width of a 95 % interval over seeds. Each section is appended to ``--results`` when it is done, so that a long
-benchmark can be run in pieces; ``--print`` shows all that is stored.
+benchmark can be run in pieces, with ``--only`` row by row; ``--print`` shows all that is stored.
 """
 
 import argparse
@@ -69,6 +69,7 @@ def main() -> None:
         heads=arguments.heads,
         width=arguments.width,
         seeds=arguments.seeds,
+        only=arguments.only,
     )
     dense = to_module(bench.network)
     print(f"dense: dev {accuracy(dense, bench.dev):.2f}, test {accuracy(dense, bench.test):.2f}")
@@ -86,11 +87,14 @@ def main() -> None:
 
 
 def print_stored(path: Path) -> None:
-    """Print the tables of every section that was stored, in the order in which they were finished."""
+    """Print the tables of every section that was stored; rows that were run in pieces are in one table."""
+    tables: dict[tuple[str, str], list[dict[str, str]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         stored = json.loads(line)
-        print(f"\n{stored['section']}: {stored['shape']}")
-        print_table(stored["rows"])
+        tables.setdefault((stored["section"], stored["shape"]), []).extend(stored["rows"])
+    for (section, shape), rows in tables.items():
+        print(f"\n{section}: {shape}")
+        print_table(rows)
 
 
 def parse() -> argparse.Namespace:
@@ -108,6 +112,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=RecoveryConfig().learning_rate)
     parser.add_argument("--copies", type=int, default=0, help="augmented variants of each text")
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="ROW", help="rows of starts and losses, by their names"
+    )
     parser.add_argument("--results", type=Path, help="JSON lines, to which each finished section is appended")
     parser.add_argument("--print", type=Path, metavar="FILE", help="print what --results has stored, and run nothing")
     arguments = parser.parse_args()

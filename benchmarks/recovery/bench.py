@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from profilers.quality.encode import TextEncoder
 from profilers.quality.examples import read_examples
 
 Rows = list[dict[str, str]]
+T = TypeVar("T")
 STUDENTS_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
 """97.5 % quantile of Student's t for a number of seeds."""
 
@@ -74,7 +76,13 @@ class Bench:
     """The shape that is healed."""
     config: RecoveryConfig
     seeds: int
+    only: Sequence[str] = ()
+    """Rows of a section that are wanted, by name; empty: all."""
     teachers: dict[tuple[str, tuple[int, ...]], TeacherCache] = field(default_factory=dict)
+
+    def wanted(self, rows: Mapping[str, T]) -> dict[str, T]:
+        """Return the rows of a section that were asked for; all where none of its names were."""
+        return {name: row for name, row in rows.items() if name in self.only} or dict(rows)
 
     def student(self, criterion: str = "obs", compensation: str = "least_squares") -> CompressedEncoder:
         """Return the unhealed shape, from one of the starting points."""
@@ -115,7 +123,14 @@ class Healed:
 
 
 def load(
-    model: Path, files: Mapping[str, Path], config: RecoveryConfig, *, heads: int, width: int, seeds: int
+    model: Path,
+    files: Mapping[str, Path],
+    config: RecoveryConfig,
+    *,
+    heads: int,
+    width: int,
+    seeds: int,
+    only: Sequence[str] = (),
 ) -> Bench:
     """Read model and data, calibrate, and find the removal orders.
 
@@ -126,6 +141,7 @@ def load(
         heads: Heads that every layer of the shape keeps.
         width: Feed-forward channels that every layer keeps.
         seeds: Trainings of each kind.
+        only: Rows that are wanted; empty: all.
     """
     network = load_network(model, "sequence-classification")
     encoder = TextEncoder(model, 128)
@@ -136,7 +152,7 @@ def load(
     add_taylor_orders(calibration, taylor_importance(network, some))
     layer = LayerRecipe(attention=AttentionRecipe(heads=heads), feed_forward=FeedForwardRecipe(intermediate_size=width))
     recipe = Recipe(layers=(layer,) * len(network.layers))
-    return Bench(network, calibration, train, data["dev"], data["test"], recipe, config, seeds)
+    return Bench(network, calibration, train, data["dev"], data["test"], recipe, config, seeds, only)
 
 
 def encode(encoder: TextEncoder, path: Path) -> TrainingData:

@@ -37,7 +37,7 @@ def starts(bench: Bench, budgets: Sequence[Budget]) -> Rows:
         "fewer layers": bench.shallow,
     }
     rows = []
-    for name, make in students.items():
+    for name, make in bench.wanted(students).items():
         unhealed = make()
         before = {"dev": f"{accuracy(unhealed, bench.dev):.2f}", "test": f"{accuracy(unhealed, bench.test):.2f}"}
         rows.append({"start": name, "training": "none", "minutes": "0", "steps": "0"} | before)
@@ -47,13 +47,12 @@ def starts(bench: Bench, budgets: Sequence[Budget]) -> Rows:
 
 def loss_terms(bench: Bench, budgets: Sequence[Budget]) -> Rows:
     """The terms of the loss, its temperature, and variants of the texts, from the OBS start."""
+    changes: dict[str, dict[str, object]] = {name: {"losses": weights} for name, weights in LOSSES.items()}
+    changes["all, temperature 2"] = {"temperature": 2.0}
+    changes["all, three variants of each text"] = {"augmentation": Augmentation(copies=3)}
     rows = []
-    for name, weights in LOSSES.items():
-        config = bench.config.model_copy(update={"losses": weights})
-        rows += [{"loss": name} | row for row in healing_rows(bench, bench.student, config, budgets)]
-    warm = bench.config.model_copy(update={"temperature": 2.0})
-    varied = bench.config.model_copy(update={"augmentation": Augmentation(copies=3)})
-    for name, config in (("all, temperature 2", warm), ("all, three variants of each text", varied)):
+    for name, change in bench.wanted(changes).items():
+        config = bench.config.model_copy(update=change)
         rows += [{"loss": name} | row for row in healing_rows(bench, bench.student, config, budgets)]
     return rows
 
