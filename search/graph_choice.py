@@ -8,7 +8,9 @@ from statistics import NormalDist
 from pydantic import BaseModel
 from pydantic import ConfigDict
 
+from compressors.export.graph_choices import FIXED_SHAPE
 from compressors.export.graph_choices import combine
+from compressors.export.graph_choices import with_fixed_shape
 from compressors.recipe import GraphRecipe
 from profilers.types import Estimate
 
@@ -28,6 +30,8 @@ class GraphChoice(BaseModel):
         ratios: Time of every graph that was tried, relative to the one that was used before.
         confirmed: The same for those that seemed faster, and for all of them together, in a second race.
         gain: What the choice saves of the time of the graph that was used before, a fraction of it, by the second race.
+        fixed_shape: Time of the graph that was used before with the workload's shape written into it, relative to
+            itself without. It is offered beside the choice, so it is timed and not chosen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +41,7 @@ class GraphChoice(BaseModel):
     ratios: dict[str, Estimate] = {}
     confirmed: dict[str, Estimate] = {}
     gain: float = 0.0
+    fixed_shape: Estimate | None = None
 
 
 def choose_graph(start: GraphRecipe, others: Mapping[str, GraphRecipe], race: Race) -> GraphChoice:
@@ -49,10 +54,11 @@ def choose_graph(start: GraphRecipe, others: Mapping[str, GraphRecipe], race: Ra
         others: Graphs that differ from it in one setting, by name.
         race: Times graphs on the device.
     """
-    ratios = dict(race(start, others))
+    ratios = dict(race(start, {**others, FIXED_SHAPE: with_fixed_shape(start)}))
+    fixed_shape = ratios.pop(FIXED_SHAPE, None)
     helpful = sorted(faster(ratios), key=lambda name: ratios[name].value)
     if not helpful:
-        return GraphChoice(graph=start, ratios=ratios)
+        return GraphChoice(graph=start, ratios=ratios, fixed_shape=fixed_shape)
     entrants = {name: others[name] for name in helpful}
     together = combine(start, list(entrants.values()))
     if together not in entrants.values():
@@ -60,12 +66,14 @@ def choose_graph(start: GraphRecipe, others: Mapping[str, GraphRecipe], race: Ra
     confirmed = dict(race(start, entrants))
     left = faster(confirmed)
     if not left:
-        return GraphChoice(graph=start, ratios=ratios, confirmed=confirmed)
+        return GraphChoice(graph=start, ratios=ratios, confirmed=confirmed, fixed_shape=fixed_shape)
     best = min(left, key=lambda name: confirmed[name].value)
     graph = entrants[best]
     changes = tuple(name for name in helpful if _part(start, others[name], graph))
     gain = 1.0 - confirmed[best].value
-    return GraphChoice(graph=graph, changes=changes, ratios=ratios, confirmed=confirmed, gain=gain)
+    return GraphChoice(
+        graph=graph, changes=changes, ratios=ratios, confirmed=confirmed, gain=gain, fixed_shape=fixed_shape
+    )
 
 
 def faster(ratios: Mapping[str, Estimate]) -> list[str]:
@@ -88,6 +96,17 @@ def _part(start: GraphRecipe, other: GraphRecipe, chosen: GraphRecipe) -> bool:
     return all(after[name] == value for name, value in wanted.items() if value != before[name])
 
 
+def fixed_shape_note(choice: GraphChoice) -> str | None:
+    """Say what the file with a fixed shape gains, in a sentence; ``None`` where that was not measured."""
+    ratio = choice.fixed_shape
+    if ratio is None:
+        return None
+    return (
+        f"With the workload's shape written into the file, a few layers of the dense model took {ratio.value:.3f} x "
+        f"the time of the file for any shape ({ratio.low:.3f} to {ratio.high:.3f}) on this device."
+    )
+
+
 def describe(choices: Mapping[str, GraphChoice]) -> str:
     """Say in a sentence what was chosen, by the fields of :class:`search.prepared.GraphDefaults`."""
     parts = []
@@ -102,4 +121,6 @@ def describe(choices: Mapping[str, GraphChoice]) -> str:
             parts.append(f"{title} {changes} saves {100 * choice.gain:.1f} % (of {len(choice.ratios)} tried)")
         else:
             parts.append(f"{title} none of {len(choice.ratios)} was faster than the usual one")
+        if choice.fixed_shape is not None:
+            parts[-1] += f", a fixed shape takes {choice.fixed_shape.value:.3f} x the time"
     return f"Graphs raced on this device: {'; '.join(parts)}."

@@ -28,11 +28,16 @@ class GraphDefaults(BaseModel):
     quantization: QuantizationRecipe = QuantizationRecipe()
     precision: Literal["f32", "bf16"] = "f32"
 
-    def graph_for(self, recipe: Recipe) -> GraphRecipe:
-        """Return the graph that a candidate's arithmetic runs fastest in."""
+    def form_of(self, recipe: Recipe) -> Literal["graph", "float_graph"]:
+        """Return the field that a candidate's arithmetic belongs to."""
         present = [layer for layer in recipe.layers if not layer.removed]
         integers = any(branch.bits <= 8 for layer in present for branch in (layer.attention, layer.feed_forward))
-        return self.graph if integers or self.float_graph is None else self.float_graph
+        return "graph" if integers or self.float_graph is None else "float_graph"
+
+    def graph_for(self, recipe: Recipe) -> GraphRecipe:
+        """Return the graph that a candidate's arithmetic runs fastest in."""
+        graph: GraphRecipe = getattr(self, self.form_of(recipe))
+        return graph
 
 
 class Prepared(BaseModel):

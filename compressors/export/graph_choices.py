@@ -6,6 +6,14 @@ from compressors.recipe import GraphRecipe
 
 _FIRST: dict[str, object] = {"layout": "batch_first"}
 
+FIXED_SHAPE = "fixed shape"
+"""Name of :func:`with_fixed_shape` in a race."""
+
+
+def with_fixed_shape(graph: GraphRecipe) -> GraphRecipe:
+    """Return the recipe of the file that accepts the workload's shape only: offered beside the other, not instead."""
+    return graph.model_copy(update={"static_shape": True})
+
 
 def alternatives(graph: GraphRecipe, *, rounded: bool = False) -> dict[str, GraphRecipe]:
     """Return the recipes that differ from ``graph`` in one choice and compute the same function, by name.

@@ -7,12 +7,18 @@ from sqlmodel import Session
 from sqlmodel import select
 
 from infra.database.models import Export
+from infra.database.models import Job
 from infra.database.models import JsonObject
 from infra.database.models import Step
+from infra.database.models import Trial
 from infra.errors import NotFoundError
 from infra.errors import ParetuneError
 from infra.events import append_event
 from search.audits import remarks
+from search.candidates import recipe_of
+from search.graph_choice import GraphChoice
+from search.graph_choice import fixed_shape_note
+from search.prepared import Prepared
 from workers.stage import StageContext
 from workers.stages.inputs import fetch_weights
 from workers.stages.inputs import get_job
@@ -25,6 +31,17 @@ def _get_export(session: Session, step: Step) -> Export:
     if export is None:
         raise NotFoundError("The export of this step is gone.", hint="Ask for it again.")
     return export
+
+
+def form_notes(job: Job, trial: Trial, format_: str) -> list[str]:
+    """Say what the second ONNX file, whose shape is fixed, is worth on the job's device."""
+    recipe = recipe_of(trial.candidate)
+    if format_ != "onnx" or recipe is None:
+        return []
+    form = Prepared.load(job.prepared).graph_defaults.form_of(recipe)
+    chosen = (job.prepared or {}).get("graph_choices", {}).get(form)
+    note = fixed_shape_note(GraphChoice.model_validate(chosen)) if chosen else None
+    return [note] if note else []
 
 
 class ExportStage:
@@ -50,7 +67,7 @@ class ExportStage:
                     "confirmed": trial.final_measurement is not None,
                     "quality": trial.holdout or trial.quality,
                     "search_quality": trial.quality,
-                    "notes": remarks(trial),
+                    "notes": [*remarks(trial), *form_notes(job, trial, context.step.payload["format"])],
                 },
             }
         fetch_weights(context, inputs, trial.candidate)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from sqlmodel import Session
 from sqlmodel import select
 
+from compressors.export.graph_choices import FIXED_SHAPE
 from compressors.export.graph_choices import alternatives
 from compressors.recipe import GraphRecipe
 from infra.database.models import BestGraph
@@ -144,7 +145,7 @@ class _Races:
         others = alternatives(start, rounded=bits == 8)
 
         def race(reference: GraphRecipe, graphs: Mapping[str, GraphRecipe]) -> dict[str, Estimate]:
-            share = FIRST_RACE if graphs is others else 1.0 - FIRST_RACE
+            share = FIRST_RACE if FIXED_SHAPE in graphs else 1.0 - FIRST_RACE
             return self._race(bits, reference, graphs, share * self._seconds)
 
         return choose_graph(start, others, race)

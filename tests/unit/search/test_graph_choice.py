@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from compressors.export.defaults import default_graph
+from compressors.export.graph_choices import FIXED_SHAPE
 from compressors.export.graph_choices import alternatives
 from compressors.export.graph_choices import combine
 from compressors.recipe import GraphRecipe
@@ -17,6 +18,7 @@ from search.graph_choice import GraphChoice
 from search.graph_choice import Race
 from search.graph_choice import choose_graph
 from search.graph_choice import describe
+from search.graph_choice import fixed_shape_note
 
 START = default_graph("onnxruntime", {8}).model_copy(update={"merged_keys": False})
 
@@ -55,6 +57,17 @@ def test_nothing_changes_without_a_difference_or_without_a_measurement() -> None
     unmeasured = choose_graph(START, alternatives(START), lambda *_: {})
     assert (unmeasured.graph, unmeasured.ratios) == (START, {})
     assert "could be timed" in describe({"graph": unmeasured})
+
+
+def test_a_fixed_shape_is_timed_and_never_chosen() -> None:
+    found = choose_graph(START, alternatives(START), device(lambda graph: 0.9 if graph.static_shape else 1.0, noise=0))
+    assert found.graph == START
+    assert found.fixed_shape is not None
+    assert found.fixed_shape.value == pytest.approx(0.9, abs=0.01)
+    assert FIXED_SHAPE not in found.ratios
+    assert "a fixed shape takes 0.900 x" in describe({"graph": found})
+    assert "took 0.900 x" in (fixed_shape_note(found) or "")
+    assert fixed_shape_note(GraphChoice(graph=START)) is None
 
 
 def test_luck_in_one_race_is_no_reason() -> None:

@@ -11,23 +11,31 @@ from tokenizers import Tokenizer
 
 from compressors.export.manifest import Manifest
 from compressors.recipe import BaselineCandidate
+from compressors.recipe import GraphRecipe
 from compressors.recipe import Recipe
 from compressors.recipe import RecipeCandidate
 from compressors.usage import Runtime
 from compressors.usage import program_usage
 from compressors.usage import torch_usage
+from infra.database.models import Job
+from infra.database.models import Trial
 from infra.errors import InvalidInputError
 from profilers.backends import openvino as openvino_backend
 from profilers.isa import Cpu
 from profilers.registry import get_profiler
 from profilers.types import Artifact
+from profilers.types import Estimate
+from search.graph_choice import GraphChoice
+from search.prepared import GraphDefaults
 from tests.helpers import torch_cpu
+from tests.unit.search import synthetic
 from tests.unit.workers.test_bench import context
 from tests.unit.workers.test_bench import on_device
 from workers.operations.artifacts import note_path
 from workers.operations.bench import Bench
 from workers.operations.build import build_artifact
 from workers.operations.export import export
+from workers.stages.export import form_notes
 
 INPUTS = ("input_ids", "attention_mask")
 
@@ -84,6 +92,26 @@ def test_what_is_known_against_a_model_is_in_its_notes(openvino: Bench) -> None:
         _, manifest = exported(openvino, candidate, form, notes=["Its graph is slower than torch's own export."])
         assert manifest.notes[0] == "Its graph is slower than torch's own export."
         assert "notes" not in manifest.provenance.model_dump(mode="json"), "once is enough"
+
+
+def test_what_a_fixed_shape_saves_is_told_of_the_form_that_it_was_measured_in() -> None:
+    took = {
+        form: Estimate(value=value, low=value, high=value) for form, value in (("graph", 0.9), ("float_graph", 0.8))
+    }
+    choices = {form: GraphChoice(graph=GraphRecipe(), fixed_shape=ratio) for form, ratio in took.items()}
+    defaults = GraphDefaults(float_graph=GraphRecipe())
+    prepared = synthetic.prepared().model_copy(update={"graph_defaults": defaults}).model_dump(mode="json")
+    prepared["graph_choices"] = {form: choice.model_dump(mode="json") for form, choice in choices.items()}
+    dense = Recipe.dense(2)
+    rounded = dense.model_copy(update={"layers": tuple(layer.with_branches(bits=8) for layer in dense.layers)})
+
+    def notes(candidate: BaselineCandidate | RecipeCandidate, form: str = "onnx", **job: Any) -> list[str]:
+        return form_notes(Job(prepared=prepared | job), Trial(candidate=candidate.model_dump(mode="json")), form)
+
+    assert "took 0.800 x" in notes(RecipeCandidate(recipe=dense))[0]
+    assert "took 0.900 x" in notes(RecipeCandidate(recipe=rounded))[0]
+    assert notes(RecipeCandidate(recipe=dense), "torch") == notes(BaselineCandidate(name="fp32")) == []
+    assert notes(RecipeCandidate(recipe=dense), graph_choices={}) == []
 
 
 @pytest.mark.parametrize("fastest", ["f32", "bf16"])
