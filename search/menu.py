@@ -107,6 +107,11 @@ class Menu:
         return kept
 
     @cached_property
+    def largest(self) -> FloatArray:
+        """Return the largest divergence that an option of each part has, ``[parts]``."""
+        return np.array([*(unit.divergence.max() for unit in self.units), *(drop.divergence for drop in self.drops)])
+
+    @cached_property
     def _unweighted(self) -> list[Block]:
         return self.blocks(self.costs())
 

@@ -51,6 +51,8 @@ UNIFORM = (0.5, 0.42, 0.33, 0.25, 0.21, 0.17, 0.125, 0.083)
 LAYERS_KEPT = (0.67, 0.5, 0.33)
 NEAR = 0.04
 """Difference in the logarithm of time that does not decide between two shapes."""
+_RANK = {"explored": 0, "solver": 1, "trial": 2}
+"""Origins of what the search has found. Explored combinations were improved and scored as a whole."""
 
 
 class Shape(BaseModel):
@@ -59,7 +61,8 @@ class Shape(BaseModel):
     Attributes:
         recipe: The structure in floating point.
         ratio: Latency ratio in the fastest number format, as predicted before the first training.
-        origin: ``trial``, ``solver``, ``uniform``, ``depth`` (layers removed, the rest uniform) or ``gradual``.
+        origin: ``explored``, ``solver``, ``trial``, ``uniform``, ``depth`` (layers removed, the rest uniform) or
+            ``gradual``.
         number: Number of the trial that it comes from.
     """
 
@@ -73,7 +76,7 @@ class Shape(BaseModel):
     @property
     def family(self) -> str:
         """Shapes of a family are alike: what one of them comes to says something about the others."""
-        return SEARCHED if self.origin in {"solver", "trial"} else self.origin
+        return SEARCHED if self.origin in _RANK else self.origin
 
 
 @dataclass(frozen=True)
@@ -195,13 +198,10 @@ def spread(shapes: Sequence[Shape], targets: Sequence[float]) -> list[Shape]:
     for target in targets:
         if not left:
             break
-        best = min(left, key=lambda shape: (_steps_from(shape.ratio, target), _RANK.get(shape.origin, 2)))
+        best = min(left, key=lambda shape: (_steps_from(shape.ratio, target), _RANK.get(shape.origin, len(_RANK))))
         left.remove(best)
         chosen.append(best)
     return sorted(chosen, key=lambda shape: -shape.ratio)
-
-
-_RANK = {"solver": 0, "trial": 1}
 
 
 def _healable(trial: TrialRecord) -> bool:
@@ -224,6 +224,8 @@ def _candidates(
     if prepared.options is not None and request.strategy == "guided":
         from search.strategies.guided import GuidedStrategy  # loads Optuna
 
+        for entry in prepared.explored:
+            yield _shape(entry.recipe, "explored", space, model)
         for recipe in GuidedStrategy(request, prepared, space).solve(study, targets):
             yield _shape(recipe, "solver", space, model)
     for trial in study.trials:

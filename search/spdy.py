@@ -15,6 +15,8 @@ from search.solver import FloatArray
 
 Part = Branch | Literal["layer"]
 """What has a weight: a branch, or a layer that goes as a whole."""
+LEAST_FACTOR = 1e-3
+_NOTHING = 1e-12
 _ATTENTION: dict[Part, float] = {"attention": 1.0, "layer": 0.5, "feed_forward": 0.0}
 
 
@@ -49,41 +51,51 @@ def unit_weights(shape: WeightShape, parts: Sequence[Part], depths: Sequence[flo
     return np.asarray(np.exp(logarithm - logarithm.mean()))
 
 
-def fit_weights(errors: FloatArray, losses: FloatArray, prior: FloatArray, prior_weight: float) -> FloatArray:
+def fit_weights(
+    errors: FloatArray,
+    losses: FloatArray,
+    prior: FloatArray,
+    prior_weight: float,
+    largest: FloatArray | None = None,
+) -> FloatArray:
     """Learn unit weights from evaluated candidates: ``loss ~ sum_u weight_u * error_u`` with non-negative weights.
+
+    A weight is held the nearer to the prior the larger the error that it may be applied to: what small errors of a part
+    seem to weigh, those of its rounding for example, must not be taken for what its removal would cost.
 
     Args:
         errors: ``[candidates, parts]``, error of the option that each candidate has in each unit, and of each layer
             that is gone; zeros for its units then.
         losses: ``[candidates]``, their measured loss.
         prior: ``[parts]``, weights to stay near to where the candidates say nothing.
-        prior_weight: How many candidates the prior is worth.
+        prior_weight: How many candidates with the largest error of a part the prior is worth.
+        largest: ``[parts]``, the largest error that each part can have; ``None``: that it has in a candidate.
 
     Returns:
-        ``[parts]``; the prior where no candidate has an error, scaled to the losses of the others if there are any.
+        ``[parts]``, scaled so that their sums are the candidates' losses on the whole; the prior where no candidate has
+        an error.
     """
-    if len(errors) == 0:
+    expected = errors @ prior if len(errors) else np.zeros(0)
+    told = (expected > _NOTHING) & (losses > _NOTHING)
+    if not told.any():
         return prior
-    expected = errors @ prior
-    scale = float((expected @ np.maximum(losses, 0.0)) / max(float(expected @ expected), 1e-12)) or 1.0
-    start = prior * scale
+    errors, losses, expected = errors[told], losses[told], expected[told]
+    scale = float((expected @ losses) / (expected @ expected))
     seen = errors.any(axis=0)  # nothing pulls the weight of any other from zero
-    weights = start.copy()
-    if seen.any():
-        weights[seen] = _fit_seen(errors[:, seen], losses, start[seen], prior_weight)
+    weights = prior * scale
+    largest = errors.max(axis=0) if largest is None else largest
+    weights[seen] *= _factors(errors[:, seen] * prior[seen], losses / scale, prior_weight, (largest * prior)[seen])
     return weights
 
 
-def _fit_seen(errors: FloatArray, losses: FloatArray, start: FloatArray, prior_weight: float) -> FloatArray:
-    """Fit the weights of parts that have an error in some candidate each."""
+def _factors(errors: FloatArray, losses: FloatArray, prior_weight: float, largest: FloatArray) -> FloatArray:
+    """Fit what multiplies each part's errors, near 1 and not negative."""
     from scipy.optimize import nnls
 
-    expected = errors @ start
     # Relative weighting keeps the strongest compression from deciding alone.
-    row_weight = 1.0 / np.maximum(expected, np.median(expected) * 0.1 + 1e-12)
-    typical = np.sqrt(np.mean((errors * row_weight[:, None]) ** 2, axis=0)) + 1e-9
-    ridge = np.sqrt(prior_weight) * np.diag(typical)
-    design = np.vstack([errors * row_weight[:, None], ridge])
-    target = np.concatenate([np.maximum(losses, 0.0) * row_weight, ridge @ start])
-    weights, _ = nnls(design, target)
-    return np.asarray(np.maximum(weights, start * 1e-3))
+    expected = errors.sum(axis=1)
+    row_weight = 1.0 / np.maximum(expected, np.median(expected) * 0.1)
+    shares = errors * row_weight[:, None]
+    ridge = np.sqrt(prior_weight) * np.median(row_weight) * np.diag(largest)
+    factors, _ = nnls(np.vstack([shares, ridge]), np.concatenate([losses * row_weight, ridge.sum(axis=1)]))
+    return np.asarray(np.maximum(factors, LEAST_FACTOR))

@@ -9,6 +9,7 @@ the trials; every proposal costs milliseconds and is new.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 from typing import NamedTuple
 from typing import cast
@@ -70,7 +71,8 @@ FORMATS_SHARE = 0.15
 """Part of the trials of ``guided`` that may be spent on other number formats."""
 REFINE_AFTER = 0.6
 """Part of the budget after which refinement begins."""
-PRIOR_WEIGHT = 2.0
+PRIOR_WEIGHT = 0.5
+"""See :func:`search.spdy.fit_weights`. In a job there are a few candidates for a dozen weights."""
 PROBES = 10
 """Trials that Optuna is told before it is asked."""
 OFFSPRING = 32
@@ -158,7 +160,8 @@ class GuidedStrategy:
         return self._turn(study).solve_nested(ratios)
 
     def _turn(self, study: StudyState) -> "_Turn":
-        return _Turn(self._solver(study), self._context, study, self._request, self._fixed_bytes)
+        guided = self._solver(study)
+        return _Turn(guided, self._context, study, self._request, self._fixed_bytes, self._prepared.explored)
 
     def _solver(self, study: StudyState) -> GuidedSpace:
         model = latency_model(self._request, self._prepared, study.trials)
@@ -177,13 +180,13 @@ class _Turn:
         fixed_bytes: int,
         explored: Sequence[Explored] = (),
     ) -> None:
-        self._study, self._goal = study, study.goal
+        self._study, self._goal, self._context = study, study.goal, context
         self._trains_later = request.training is not None
         self._formats_after = FORMATS_AFTER_IN_MEMORY if request.objective == "peak_memory" else FORMATS_AFTER
         self._before = sum(trial.source == GuidedStrategy.name for trial in study.trials)
         self._located = [found for trial in study.trials if (found := _locate(space, context, trial)) is not None]
         self._space = space = space.within(_most_bytes(study, _other_bytes(study, space, context), fixed_bytes))
-        self._weights = self._fit_weights()
+        self._weights = self._fit_weights(explored)
         self._precision = self._best_precision()
         self._slowest, self._fastest = self._range()
         self._spread = space.focus((self._slowest, self._fastest), np.ones(len(space.menu.parts)))
@@ -350,13 +353,18 @@ class _Turn:
     def _costs(self, weights: FloatArray) -> Costs:
         return self._space.menu.costs(weights)
 
-    def _fit_weights(self) -> FloatArray:
+    def _fit_weights(self, explored: Sequence[Explored]) -> FloatArray:
+        """Learn how much the errors of each part count from what was tried, and from what was scored before."""
         prior = np.ones(len(self._space.menu.parts))
-        if not self._located:
+        known = [(found.errors, found.divergence) for found in self._located]
+        for entry in explored:
+            found = _choices.get(self._context, entry.recipe.digest, partial(_choice, self._space, entry.recipe))
+            if found is not None:
+                known.append((found[1], entry.divergence))
+        if not known:
             return prior
-        errors = np.array([found.errors for found in self._located])
-        losses = np.array([found.divergence for found in self._located])
-        return fit_weights(errors, losses, prior, PRIOR_WEIGHT)
+        errors, losses = zip(*known, strict=True)
+        return fit_weights(np.array(errors), np.array(losses), prior, PRIOR_WEIGHT, self._space.menu.largest)
 
 
 def format_is_beaten(

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from search.options import Explored
 from search.options import OptionDatabase
 from search.requests import JobRequest
 from search.shapes import choose_shapes
@@ -102,3 +103,16 @@ def test_a_nested_shape_is_never_wider_than_the_one_before_though_there_is_time_
     first, second = strategy.solve_nested(study, [0.35, 0.9])
     assert sizes_of(first) == sizes_of(second)
     assert sizes_of(strategy.solve_nested(study, [0.9])[0]) != sizes_of(first)
+
+
+def test_combinations_that_were_scored_as_a_whole_come_before_what_the_solver_expects_of_others():
+    request, known, study = gradual_job("guided")
+    request = request.model_copy(update={"recover": request.recover.model_copy(update={"mode": "race"})})
+    solved = [shape for shape in choose_shapes(request, known, study) if shape.origin == "solver"]
+    layers = solved[1].recipe.layers
+    other = solved[1].recipe.model_copy(update={"layers": (layers[-1], *layers[1:-1], layers[0])})
+    explored = (Explored(recipe=other, ratio=solved[1].ratio, divergence=0.02),)
+    shapes = choose_shapes(request, known.model_copy(update={"explored": explored}), study)
+    (found,) = [shape for shape in shapes if shape.origin == "explored"]
+    assert found.recipe.layers == other.layers
+    assert found.family == solved[0].family
