@@ -169,7 +169,7 @@ class _Builder:
         statistics = self.calibration.at(self.layer.index, site)
         width = statistics.width if kept is None else len(kept)
         return MatrixInput(
-            lambda: statistics.moments() if kept is None else statistics.moments().restrict(kept),
+            lambda: statistics.stored() if kept is None else statistics.stored().restrict(kept),
             self.calibration.cache,
             f"{self.layer.index}.{site}.{self.recipe.criterion}.{width}",
         )

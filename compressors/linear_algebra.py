@@ -17,6 +17,7 @@ Damping = Literal["diagonal", "mean"]
 
 RELATIVE_DAMPING = 1e-2
 _DEAD = 1e-10
+_COLUMNS = 512
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,19 @@ def upper_inverse_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mo
     identity = torch.eye(upper.shape[0], dtype=upper.dtype)
     factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
     return factor
+
+
+def times_gram(matrix: Tensor, centred: Tensor) -> Tensor:
+    """Return ``matrix @ centred`` in float64, without a whole float64 copy of a ``centred`` that is kept in float32.
+
+    Args:
+        matrix: ``[rows, in]``, float64.
+        centred: ``[in, in]``.
+    """
+    product = torch.empty(matrix.shape[0], centred.shape[1], dtype=matrix.dtype)
+    for start in range(0, centred.shape[1], _COLUMNS):
+        product[:, start : start + _COLUMNS] = matrix @ centred[:, start : start + _COLUMNS].to(matrix.dtype)
+    return product
 
 
 def reconstruction_error(difference: Tensor, centred: Tensor) -> float:

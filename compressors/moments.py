@@ -10,7 +10,7 @@ class Moments:
     """Moments of an input of width ``d``."""
 
     centred: Tensor
-    """``C = X^T X - n mean mean^T``, float64 ``[d, d]``."""
+    """``C = X^T X - n mean mean^T``, float64 ``[d, d]``; float32 where the caller asked for them as they are kept."""
     mean: Tensor
     """float64 ``[d]``."""
     count: int

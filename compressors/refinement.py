@@ -34,7 +34,7 @@ class MatrixInput:
     """The input of one matrix, whose moments are only computed when a method asks for them.
 
     Attributes:
-        compute: Computes them.
+        compute: Computes them, in the dtype that they are kept in.
         cache: Where the factor of the sweeps is kept for other recipes of the same matrix.
         key: Its name there.
     """
@@ -44,16 +44,21 @@ class MatrixInput:
     key: str = ""
 
     @cached_property
-    def moments(self) -> Moments:
-        """Moments of the input."""
+    def stored(self) -> Moments:
+        """Moments of the input in the dtype that they are kept in: of wide inputs, a float64 copy takes much memory."""
         return self.compute()
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Moments of the input in float64."""
+        return Moments(self.stored.centred.double(), self.stored.mean, self.stored.count)
 
     @property
     def sweep(self) -> Tensor:
         """Upper triangular factor of the inverse, float64 ``[in, in]``."""
 
         def factor() -> Tensor:
-            return upper_inverse_factor(self.moments.centred.double())
+            return upper_inverse_factor(self.moments.centred)
 
         return factor() if self.cache is None else self.cache.get(f"sweep.{self.key}", Tensor, factor)
 
@@ -103,7 +108,7 @@ def refine(
 
 
 def _basis(weight: Tensor, given: MatrixInput, recipe: Recipe) -> Basis:
-    return plain_basis(weight) if recipe.factorization == "plain" else whitened_basis(weight, given.moments.centred)
+    return plain_basis(weight) if recipe.factorization == "plain" else whitened_basis(weight, given.stored.centred)
 
 
 def _zero_and_round(
@@ -142,4 +147,4 @@ def _sparsify(weight: Tensor, given: MatrixInput, branch: BranchRecipe) -> tuple
 def _bias(linear: Linear, new_weight: Tensor, given: MatrixInput, recipe: Recipe) -> Tensor | None:
     if recipe.compensation == "none":
         return linear.bias
-    return refit_bias(linear.bias, linear.matrix(), new_weight, given.moments.mean, None).float()
+    return refit_bias(linear.bias, linear.matrix(), new_weight, given.stored.mean, None).float()

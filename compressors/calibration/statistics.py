@@ -67,6 +67,10 @@ class InputStatistics:
         """Return the moments in float64."""
         return Moments(self.centred.double(), self.mean, self.count)
 
+    def stored(self) -> Moments:
+        """Return the moments with the centred Gram matrix in float32, without a copy."""
+        return Moments(self.centred, self.mean, self.count)
+
 
 @dataclass(frozen=True)
 class StoredStatistics:

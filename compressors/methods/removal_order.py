@@ -37,9 +37,11 @@ def obs_channel_order(weight: Tensor, centred: Tensor, relative: float = RELATIV
     removed: list[Tensor] = []
     while len(alive) > 0:
         # Closed form for the survivors: W_K' = W (C + Lambda)_:K (C + Lambda)_KK^-1.
-        factor = damped_factor(centred[alive][:, alive], relative)
+        factor = damped_factor(centred if not removed else centred[alive][:, alive], relative)
         current = _resolve(weight, centred, alive, factor)
-        steps = _sweep(current.T @ current, inverse(factor), min(_REFRESH, len(alive)))
+        inverse_gram = inverse(factor)
+        del factor  # of wide branches each of these takes much memory
+        steps = _sweep(current.T @ current, inverse_gram, min(_REFRESH, len(alive)))
         removed.append(alive[steps])
         survives = torch.ones(len(alive), dtype=torch.bool)
         survives[steps] = False

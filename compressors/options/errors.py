@@ -8,6 +8,7 @@ from torch import Tensor
 from compressors.calibration.statistics import Calibration
 from compressors.calibration.statistics import InputStatistics
 from compressors.calibration.statistics import Site
+from compressors.linear_algebra import times_gram
 from compressors.methods.removal_order import expand_groups
 from compressors.network import Layer
 from compressors.network import Linear
@@ -93,7 +94,7 @@ class _MatrixError:
     def __init__(self, original: Linear, statistics: InputStatistics) -> None:
         self._statistics = statistics
         weight = original.matrix().double()
-        self._product = weight @ statistics.centred.double()
+        self._product = times_gram(weight, statistics.centred)
         self._energy = (self._product * weight).sum(1)
         self._mean_output = weight @ statistics.mean
         if original.bias is not None:
@@ -107,7 +108,7 @@ class _MatrixError:
         if len(inputs) < len(centred):
             centred = centred[inputs][:, inputs]
         cross = (weight * self._product[outputs][:, inputs]).sum()
-        remaining = ((weight @ centred.double()) * weight).sum()
+        remaining = (times_gram(weight, centred) * weight).sum()
         offset = self._mean_output[outputs] - weight @ mean[inputs]
         if linear.bias is not None:
             offset = offset - linear.bias.double()

@@ -134,9 +134,23 @@ def test_the_only_scout_is_one_that_the_search_has_found():
 def test_a_shape_that_begins_now_is_not_promised_what_long_training_gave_another():
     lanes = [lane(0.3, origin="search"), lane(0.28, origin="search")]
     curve = tuple((float(second), -0.011 * 0.5 ** ((second - 200) / 60)) for second in range(0, 201, 40))
-    trained = Outcome(False, "w", {0: Judged(0.011, 0.0005)}, curve)
+    trained = Outcome(False, "w", {0: Judged(0.0104, 0.0005)}, curve)
     assert after((0, trained), lanes=lanes, left=60.0).place[1] == 0
-    assert after((0, trained), lanes=lanes, left=300.0).place[1] == 1
+    assert after((0, trained), lanes=lanes, left=3000.0).place[1] == 1
+
+
+def test_the_fall_of_a_curve_towards_the_end_of_its_steps_is_not_promised_again():
+    """What a job has seen: 45 s of training, whose last steps are small, say little about three minutes."""
+    lanes = [lane(0.15, origin="search"), lane(0.10, origin="search"), lane(0.05, origin="search")]
+    curve = ((0.0, -0.088), (9.3, -0.145), (19.1, -0.112), (27.4, -0.081), (36.5, -0.063), (45.3, -0.061))
+    assert after((1, Outcome(False, "w", {0: Judged(0.0086, 0.0048)}, curve)), lanes=lanes).place[1] == 1
+    assert after((1, Outcome(False, "w", {0: Judged(0.0020, 0.0010)}, curve)), lanes=lanes).place[1] == 2
+
+
+def test_a_model_that_is_only_probably_good_enough_is_made_sure_of_before_a_faster_one_is_tried():
+    lanes = [lane(0.5), lane(0.2), lane(0.17)]
+    assert after((1, outcome(0.0096, error=0.001)), lanes=lanes, left=10.0).place[1] == 1
+    assert after((1, outcome(0.0060, error=0.001)), lanes=lanes, left=10.0).place[1] == 2
 
 
 def test_an_untried_origin_promises_less_than_the_tried_one():
