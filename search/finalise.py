@@ -41,6 +41,10 @@ from search.summary import summarise
 LEAST_SECONDS_FOR_AUDITS = 60.0
 """With less time left the final measurements get all of it: tracing a model takes some seconds."""
 
+LEADERS = 3
+"""Of the fastest models that keep to the maximum drop, whether or not another is better in everything: where the final
+examples are against the first, the next has to be known as well."""
+
 LAST_KINDS = ("confirm", "audit")
 UNCONFIRMED = "Models without final measurements keep the numbers of the search; run the job again for final ones."
 
@@ -104,7 +108,8 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
     Rivals are the baselines and the dense model in its best graph: what has no final numbers holds nobody back.
 
     A candidate that the guard might still pass with a sharper measurement is a finalist as well. The front is thinned
-    so that it keeps as much hypervolume as possible where the goal looks. Places that are left go to what only the
+    so that it keeps as much hypervolume as possible where the goal looks. With a maximum drop the :data:`LEADERS`
+    fastest models that keep to it have the first places. Places that are left go to what only the
     front dominates, and so on: the quality of a front's best is partly luck, and on other examples what was just
     behind it is often better.
     """
@@ -114,13 +119,22 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
     best = choose(goal, pareto_front(candidates), baselines).best
     left = [entry for entry in candidates if _interesting(entry, goal)] or candidates
     left = [entry for entry in left if not entry.dense]
-    chosen: list[Standing] = []
+    chosen = leaders(left, goal)[:size]
+    left = [entry for entry in left if entry not in chosen]
     while left and len(chosen) < size:
         layer = pareto_front(left)
         chosen += _thin(layer, size - len(chosen))
         left = [entry for entry in left if entry not in layer]
     ordered = ([best] if best else []) + baselines + dense + chosen
     return list({entry.trial_id: entry for entry in ordered}.values())
+
+
+def leaders(entries: Sequence[Standing], goal: Goal) -> list[Standing]:
+    """Return the fastest models that are expected to keep to the goal's maximum drop; none without such a goal."""
+    if goal.max_drop is None:
+        return []
+    good = [entry for entry in entries if entry.expected_drop <= goal.max_drop]
+    return sorted(good, key=lambda entry: entry.ratio.value)[:LEADERS]
 
 
 def give_up(session: Session, job: Job) -> None:
