@@ -210,13 +210,12 @@ def test_a_lucky_winner_does_not_keep_others_from_being_confirmed():
 
 def test_the_next_fastest_within_the_drop_is_confirmed_though_the_best_dominates_it():
     """On final examples the best may miss the goal: then the answer must not be far behind it."""
-    best, risky = entry("best", 0.10, 0.008), entry("risky", 0.05, 0.014)
+    best = entry("best", 0.10, 0.008)
     second, third = entry("second", 0.15, 0.009), entry("third", 0.16, 0.0095)
     slow = [entry(f"t{i}", 0.17 + 0.02 * i, 0.007 - 0.001 * i) for i in range(6)]
-    chosen = finalists([best, risky, second, third, *slow, *BASELINES], Goal(max_drop=0.01), 5)
+    chosen = finalists([best, second, third, *slow, *BASELINES], Goal(max_drop=0.01), 5)
     names = [e.trial_id for e in chosen if e.baseline is None]
     assert names[:3] == ["best", "second", "third"]
-    assert "risky" in names
     assert len(names) == 5
 
 
