@@ -90,7 +90,9 @@ class DropModel:
         prior = self.curve[0] * changed + self.curve[1] * changed**2
         spread = np.maximum(LEAST_SPREAD, RELATIVE_SPREAD * prior) ** 2
         noise = changed / examples  # of the difference between predictions lost and won
-        weighed = np.where(changed > 0.0, (drop * spread + prior * noise) / (spread + noise), drop)
+        # What a smaller model seems to win is luck, as far as few labels explain it: on one split all share it.
+        own = np.where(drop < -SURE * np.sqrt(noise), drop, np.maximum(drop, 0.0))
+        weighed = np.where(changed > 0.0, (own * spread + prior * noise) / (spread + noise), drop)
         expected: list[float] = np.where(changed > LARGEST_CHANGE, np.maximum(drop, prior), weighed).tolist()
         return expected
 

@@ -307,12 +307,13 @@ def _worth(chances: Mapping[Variant, float], costs: Mapping[Variant, float], kno
     """Return the expected gain in speed, in logarithm of time, of the fastest model that will keep to the goal.
 
     A model that is probably good enough is worth only so much: one that makes sure of it may be worth more than one
-    that might be faster still.
+    that might be faster still. Models are judged on the same examples and fail on them together, so a slower one is of
+    use only as far as it is likelier to keep to the goal.
     """
-    worth, missed = 0.0, 1.0
+    worth, covered = 0.0, 0.0
     for variant in sorted(chances, key=lambda variant: costs[variant]):
-        worth += missed * chances[variant] * log(known / costs[variant])
-        missed *= 1.0 - chances[variant]
+        worth += max(0.0, chances[variant] - covered) * log(known / costs[variant])
+        covered = max(covered, chances[variant])
     return worth
 
 

@@ -40,6 +40,12 @@ def test_the_luckiest_candidate_is_not_believed() -> None:
     assert model.expected([lucky]) > lucky.drop
 
 
+def test_what_few_labels_make_of_a_smaller_model_is_no_gain():
+    model = DropModel()
+    assert model.expected([Evidence(0.04, -0.012, 465)]) == model.expected([Evidence(0.04, 0.0, 465)])
+    assert model.expected([Evidence(0.04, -0.030, 465)]) < model.expected([Evidence(0.04, -0.012, 465)])
+
+
 def test_many_labels_overrule_the_curve() -> None:
     _, seen = _simulate(1)
     model = DropModel(seen)
