@@ -73,7 +73,7 @@ def test_guided_tries_explored_recipes_first_and_only_near_the_goal() -> None:
     prepared = problem.prepared().model_copy(
         update={
             "explored": tuple(
-                Explored(recipe=r, ratio=x, divergence=0.1) for r, x in zip(recipes, (0.5, 0.4, 1e-4), strict=True)
+                Explored(recipe=r, ratio=x, divergence=1e-3) for r, x in zip(recipes, (0.5, 0.4, 1e-4), strict=True)
             )
         }
     )

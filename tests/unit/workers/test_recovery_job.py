@@ -291,7 +291,8 @@ def test_an_embedding_model_shrinks_step_by_step_without_labels(service_: Servic
 
     # The second starts from the healed model, not from the dense one.
     train(service_, job_id, "direct", recipe(2, 96))
-    done = {step.key: step.output for step in service_.rows(Step, job_id=job_id, kind="recover")}
+    steps = service_.rows(Step, job_id=job_id, kind="recover")
+    done = {step.key: step.output for step in steps}
     assert done["second"]["start_score"] != pytest.approx(done["direct"]["start_score"], rel=1e-3)
     # The finish leaves weights on the int8 grid: a second rounding changes nothing.
     tensors = load_file(service_.settings.work / job_id / "recovery" / "third" / "weights.safetensors")
@@ -303,6 +304,8 @@ def test_an_embedding_model_shrinks_step_by_step_without_labels(service_: Servic
     assert job.state == "succeeded", job.error
     healed = [trial for trial in service_.rows(Trial, job_id=job_id) if trial.source == "recovery"]
     improved = {output["weights"] for output in done.values() if output["improved"]}
-    assert {trial.candidate["recipe"]["weights"] for trial in healed} - {None} == improved
+    # One that was cut from a healed model is tried as it was cut, where its own training had no time to improve it.
+    cut = {step.output["weights"] for step in steps if step.payload.get("parent") is not None}
+    assert improved <= {trial.candidate["recipe"]["weights"] for trial in healed} - {None} <= improved | cut
     assert all(trial.state in {"complete", "rejected"} for trial in healed)
     assert all(trial.quality["metric"] != "accuracy" for trial in healed)
