@@ -16,6 +16,10 @@ class Moments:
     count: int
     """``n``."""
 
+    def double(self) -> "Moments":
+        """Return the same in float64; no copy of what is float64 already."""
+        return Moments(self.centred.double(), self.mean, self.count)
+
     def gram(self) -> Tensor:
         """Return ``H = X^T X``, float64 ``[d, d]``."""
         return self.centred.addr(self.mean, self.mean, alpha=self.count)

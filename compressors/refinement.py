@@ -51,7 +51,7 @@ class MatrixInput:
     @cached_property
     def moments(self) -> Moments:
         """Moments of the input in float64."""
-        return Moments(self.stored.centred.double(), self.stored.mean, self.stored.count)
+        return self.stored.double()
 
     @property
     def sweep(self) -> Tensor:

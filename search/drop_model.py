@@ -36,7 +36,8 @@ LEAST_SPREAD = 0.003
 """Standard deviation of true drops around the curve: a part of the curve's value, but at least this. The less it is,
 the less a candidate's own labels count: those of a few hundred examples are mostly luck, which candidates share."""
 SURE = 2.0
-"""Standard deviations from the curve within which a true drop is taken to lie when it must not be overestimated."""
+"""Standard deviations from the curve within which a true drop is taken to lie when it must not be overestimated, and
+within which what a candidate seems to win is taken for luck."""
 
 
 class Evidence(NamedTuple):

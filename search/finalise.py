@@ -109,9 +109,8 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
 
     A candidate that the guard might still pass with a sharper measurement is a finalist as well. The front is thinned
     so that it keeps as much hypervolume as possible where the goal looks. With a maximum drop the :data:`LEADERS`
-    fastest models that keep to it have the first places. Places that are left go to what only the
-    front dominates, and so on: the quality of a front's best is partly luck, and on other examples what was just
-    behind it is often better.
+    fastest models that keep to it have the first places. Places that are left go to what only the front dominates, and
+    so on: the quality of a front's best is partly luck, and on other examples what was just behind it is often better.
     """
     baselines = [entry for entry in entries if entry.baseline is not None]
     dense = [entry for entry in entries if entry.dense]
@@ -119,7 +118,7 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
     best = choose(goal, pareto_front(candidates), baselines).best
     left = [entry for entry in candidates if _interesting(entry, goal)] or candidates
     left = [entry for entry in left if not entry.dense]
-    chosen = leaders(left, goal)[:size]
+    chosen = _leaders(left, goal)[:size]
     left = [entry for entry in left if entry not in chosen]
     while left and len(chosen) < size:
         layer = pareto_front(left)
@@ -127,14 +126,6 @@ def finalists(entries: Sequence[Standing], goal: Goal, size: int = FINALISTS) ->
         left = [entry for entry in left if entry not in layer]
     ordered = ([best] if best else []) + baselines + dense + chosen
     return list({entry.trial_id: entry for entry in ordered}.values())
-
-
-def leaders(entries: Sequence[Standing], goal: Goal) -> list[Standing]:
-    """Return the fastest models that are expected to keep to the goal's maximum drop; none without such a goal."""
-    if goal.max_drop is None:
-        return []
-    good = [entry for entry in entries if entry.expected_drop <= goal.max_drop]
-    return sorted(good, key=lambda entry: entry.ratio.value)[:LEADERS]
 
 
 def give_up(session: Session, job: Job) -> None:
@@ -163,6 +154,14 @@ def finish_if_confirmed(session: Session, job: Job, trials: Sequence[Trial], now
         fail_job(session, job, InfeasibleGoalError(job.summary["message"], hint=job.summary["hint"]), now)
     else:
         end_job(session, job, "succeeded", now=now)
+
+
+def _leaders(entries: Sequence[Standing], goal: Goal) -> list[Standing]:
+    """Return the fastest models that are expected to keep to the goal's maximum drop; none without such a goal."""
+    if goal.max_drop is None:
+        return []
+    good = [entry for entry in entries if entry.expected_drop <= goal.max_drop]
+    return sorted(good, key=lambda entry: entry.ratio.value)[:LEADERS]
 
 
 def _may_pass(entry: Standing, entries: Sequence[Standing]) -> bool:

@@ -27,7 +27,7 @@ from search.requests import Goal
 
 SEARCHED = "search"
 """Origin of shapes that were solved for this model on this device, in place of narrowing all layers alike."""
-UNIFORM = "uniform"
+NARROWED = "uniform"
 """Origin of shapes whose layers are narrowed alike."""
 SHORTEST_SECONDS = 60.0
 """Least useful training time, where the budget has as much: shorter ones have hardly made up for their own warm-up, and
@@ -52,8 +52,8 @@ UNTRIED_SPREAD = 0.35
 SMALLEST_DROP = 1e-4
 RATE = 0.25
 """How the distance from the dense model shrinks with training time: with this power of it at most. A training's own
-curve falls faster, because its steps get smaller towards its end, but a longer training has the same large steps first:
-three times the time has taken a quarter off the divergence (MiniLM-L6, 275 and 925 steps)."""
+curve falls faster, because its steps get smaller towards its end, but a longer training has the same large steps
+first."""
 LARGEST_RATE = 0.5
 """The same for the lucky end of the range."""
 
@@ -163,15 +163,14 @@ def scouts(lanes: Sequence[Lane], seconds: float) -> list[int]:
     """Return the shapes that train first: spread over every origin, not the most extreme ones; the mildest first.
 
     Where there is time for one only, it is one whose layers are narrowed alike. It begins no nearer to the dense model
-    than what the search has found at its speed, but heals further: narrow layers among wide ones are what a short
-    training does not make up for (275 steps: 0.058 nats at 10.4 x; 253 and 670 of the search's: 0.066 at 9.9 x, 0.058
-    at 9.4 x; MiniLM-L6 on SST-2).
+    than what the search has found at its speed, but in the few jobs that were looked at it healed further: perhaps
+    narrow layers among wide ones are what a short training does not make up for.
     """
     shortest = min(SHORTEST_SECONDS, SCOUT_SHARE * seconds)
     count = max(1, min(SCOUTS, len(lanes), int(SCOUT_SHARE * seconds / shortest)))
     families = _by_origin(lanes)
     if count == 1:
-        families.sort(key=lambda numbers: lanes[numbers[0]].origin != UNIFORM)
+        families.sort(key=lambda numbers: lanes[numbers[0]].origin != NARROWED)
     queues = [_inner_first(numbers) for numbers in families]
     order = [queue[turn] for turn in range(len(lanes)) for queue in queues if turn < len(queue)]
     return sorted(order[:count], key=lambda number: -lanes[number].planned)

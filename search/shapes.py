@@ -26,6 +26,7 @@ from search.presets import Format
 from search.presets import formats
 from search.presets import likely_winners
 from search.presets import uniform
+from search.race import NARROWED
 from search.race import SEARCHED
 from search.reference_time import ratio_ceiling
 from search.requests import JobRequest
@@ -114,7 +115,7 @@ def choose_shapes(request: JobRequest, prepared: Prepared, study: StudyState, co
     for shape in found.values():
         families.setdefault(shape.family, []).append(shape)
     if request.training is not None and request.training.mode == "gradual":
-        return _gradual(families.get("uniform", []), request, space, model)
+        return _gradual(families.get(NARROWED, []), request, space, model)
     chosen = []
     for family, shapes in families.items():
         chosen += spread(shapes, window.targets(SHALLOW if family == "depth" else count))
@@ -234,7 +235,7 @@ def _candidates(
     if {"heads", "ffn"} & set(space.kinds):
         for fraction in UNIFORM:
             narrow = uniform(space, request.space, fraction, 32, space.defaults.precision)
-            yield _shape(narrow, "uniform", space, model)
+            yield _shape(narrow, NARROWED, space, model)
             if "depth" in space.kinds:
                 for shallow in _shallower(narrow, request.space.min_layers):
                     yield _shape(shallow, "depth", space, model)

@@ -16,6 +16,7 @@ from search.solver import FloatArray
 Part = Branch | Literal["layer"]
 """What has a weight: a branch, or a layer that goes as a whole."""
 LEAST_FACTOR = 1e-3
+"""Of its prior that a part weighs at least: nothing is free."""
 _NOTHING = 1e-12
 _ATTENTION: dict[Part, float] = {"attention": 1.0, "layer": 0.5, "feed_forward": 0.0}
 

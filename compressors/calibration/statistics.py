@@ -65,7 +65,7 @@ class InputStatistics:
 
     def moments(self) -> Moments:
         """Return the moments in float64."""
-        return Moments(self.centred.double(), self.mean, self.count)
+        return self.stored().double()
 
     def stored(self) -> Moments:
         """Return the moments with the centred Gram matrix in float32, without a copy."""

@@ -9,7 +9,6 @@ the trials; every proposal costs milliseconds and is new.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal
 from typing import NamedTuple
 from typing import cast
@@ -126,7 +125,7 @@ class GuidedStrategy:
         """
         guided = self._solver(study)
         notice = self._look_at_goal(guided, study)
-        turn = _Turn(guided, self._context, study, self._request, self._fixed_bytes, self._prepared.explored)
+        turn = self._turn(guided, study)
         proposals: list[Proposal] = []
         for _ in range(count):
             proposal = turn.propose(proposals)
@@ -148,7 +147,7 @@ class GuidedStrategy:
 
     def solve(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
         """Return the best recipe for each latency ratio by what the study has taught, known or not."""
-        return self._turn(study).solve(ratios)
+        return self._turn(self._solver(study), study).solve(ratios)
 
     def solve_nested(self, study: StudyState, ratios: Sequence[float]) -> list[Recipe]:
         """Return the same for recipes that can be cut one from the other: no branch is wider than in the one before.
@@ -157,10 +156,9 @@ class GuidedStrategy:
             study: The study.
             ratios: Latency ratios, the slowest first.
         """
-        return self._turn(study).solve_nested(ratios)
+        return self._turn(self._solver(study), study).solve_nested(ratios)
 
-    def _turn(self, study: StudyState) -> "_Turn":
-        guided = self._solver(study)
+    def _turn(self, guided: GuidedSpace, study: StudyState) -> "_Turn":
         return _Turn(guided, self._context, study, self._request, self._fixed_bytes, self._prepared.explored)
 
     def _solver(self, study: StudyState) -> GuidedSpace:
@@ -178,7 +176,7 @@ class _Turn:
         study: StudyState,
         request: JobRequest,
         fixed_bytes: int,
-        explored: Sequence[Explored] = (),
+        explored: Sequence[Explored],
     ) -> None:
         self._study, self._goal, self._context = study, study.goal, context
         self._trains_later = request.training is not None
@@ -358,9 +356,9 @@ class _Turn:
         prior = np.ones(len(self._space.menu.parts))
         known = [(found.errors, found.divergence) for found in self._located]
         for entry in explored:
-            found = _choices.get(self._context, entry.recipe.digest, partial(_choice, self._space, entry.recipe))
-            if found is not None:
-                known.append((found[1], entry.divergence))
+            choice = _options_of(self._space, self._context, entry.recipe)
+            if choice is not None:
+                known.append((choice[1], entry.divergence))
         if not known:
             return prior
         errors, losses = zip(*known, strict=True)
@@ -423,7 +421,7 @@ def _other_bytes(study: StudyState, space: GuidedSpace, context: str) -> float |
 
 def _fits(space: GuidedSpace, context: str, recipe: Recipe) -> bool:
     """Whether a recipe is expected to be small enough; those with options that the database lacks get a try."""
-    found = _choices.get(context, recipe.digest, lambda: _choice(space, recipe))
+    found = _options_of(space, context, recipe)
     return found is None or space.fits(found[0])
 
 
@@ -432,7 +430,7 @@ def _found(space: GuidedSpace, context: str, trial: TrialRecord) -> _Choice | No
     recipe = trial.recipe
     if recipe is None or (trial.sampler_state or {}).get("origin") == FORMAT_ORIGIN:
         return None
-    return _choices.get(context, trial.digest, lambda: _choice(space, recipe))
+    return _options_of(space, context, recipe)
 
 
 def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | None:
@@ -449,6 +447,11 @@ def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | N
     if found is None:
         return None
     return Located(trial, *found, recipe.precision, trial.taught_ratio, loss)
+
+
+def _options_of(space: GuidedSpace, context: str, recipe: Recipe) -> _Choice | None:
+    """Return the options that a recipe uses, found once; ``None`` where these are not the database's."""
+    return _choices.get(context, recipe.digest, lambda: _choice(space, recipe))
 
 
 def _choice(space: GuidedSpace, recipe: Recipe) -> _Choice | None:
