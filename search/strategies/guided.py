@@ -356,7 +356,7 @@ class _Turn:
         prior = np.ones(len(self._space.menu.parts))
         known = [(found.errors, found.divergence) for found in self._located]
         for entry in explored:
-            choice = _options_of(self._space, self._context, entry.recipe)
+            choice = _options_of(self._space, self._context, entry.recipe, entry.recipe.digest)
             if choice is not None:
                 known.append((choice[1], entry.divergence))
         if not known:
@@ -421,7 +421,7 @@ def _other_bytes(study: StudyState, space: GuidedSpace, context: str) -> float |
 
 def _fits(space: GuidedSpace, context: str, recipe: Recipe) -> bool:
     """Whether a recipe is expected to be small enough; those with options that the database lacks get a try."""
-    found = _options_of(space, context, recipe)
+    found = _options_of(space, context, recipe, recipe.digest)
     return found is None or space.fits(found[0])
 
 
@@ -430,7 +430,7 @@ def _found(space: GuidedSpace, context: str, trial: TrialRecord) -> _Choice | No
     recipe = trial.recipe
     if recipe is None or (trial.sampler_state or {}).get("origin") == FORMAT_ORIGIN:
         return None
-    return _options_of(space, context, recipe)
+    return _options_of(space, context, recipe, trial.digest)
 
 
 def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | None:
@@ -449,9 +449,9 @@ def _locate(space: GuidedSpace, context: str, trial: TrialRecord) -> Located | N
     return Located(trial, *found, recipe.precision, trial.taught_ratio, loss)
 
 
-def _options_of(space: GuidedSpace, context: str, recipe: Recipe) -> _Choice | None:
+def _options_of(space: GuidedSpace, context: str, recipe: Recipe, digest: str) -> _Choice | None:
     """Return the options that a recipe uses, found once; ``None`` where these are not the database's."""
-    return _choices.get(context, recipe.digest, lambda: _choice(space, recipe))
+    return _choices.get(context, digest, lambda: _choice(space, recipe))
 
 
 def _choice(space: GuidedSpace, recipe: Recipe) -> _Choice | None:

@@ -35,7 +35,6 @@ from search.strategies import proposer
 from search.strategies.guided import MOST_REPAIRS
 from search.strategies.guided import PRIOR_WEIGHT
 from search.strategies.guided import REPAIR_AFTER
-from search.strategies.guided import _Turn
 from search.strategies.guided_space import GuidedSpace
 from search.strategies.targets import MOST_LOSS
 from search.strategies.targets import spread_target
@@ -345,9 +344,7 @@ def test_models_that_were_rejected_after_their_evaluation_teach_what_options_cos
 def learnt_weights(problem, study):
     """What a turn has learnt about how much the error of each unit costs."""
     strategy = problem.strategy("guided")
-    model = latency_model(strategy._request, strategy._prepared, study.trials)
-    space = GuidedSpace(strategy._units, strategy._space, model)
-    return _Turn(space, strategy._context, study, strategy._request, strategy._fixed_bytes)._weights
+    return strategy._turn(strategy._solver(study), study)._weights
 
 
 def test_what_was_explored_and_does_not_fit_is_not_tried():
