@@ -1,6 +1,7 @@
 """Encoded texts and the batches that are made of them."""
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ UNLABELLED = -100
 
 _BUCKET = 32
 """Batches that are drawn and sorted by length together: little padding, and still a random order."""
+
+WIDTH_STEP = 4
+"""Batches that are trained on are as wide as a multiple of this. Kernels of bf16 products are compiled for each number
+of tokens, which takes about ten times as long as such a product."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,10 @@ class Batch:
     """``[batch]``."""
 
 
-def collate(data: TrainingData, indices: Sequence[int]) -> Batch:
-    """Pad the texts at ``indices`` to the longest of them."""
+def collate(data: TrainingData, indices: Sequence[int], width: int | None = None) -> Batch:
+    """Pad the texts at ``indices`` to ``width`` tokens, or to the longest of them."""
     rows = [data.input_ids[index] for index in indices]
-    width = max(len(row) for row in rows)
+    width = max(len(row) for row in rows) if width is None else width
     lengths = torch.tensor([len(row) for row in rows])
     types = None if data.token_type_ids is None else [data.token_type_ids[index] for index in indices]
     return Batch(
@@ -154,6 +159,30 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     generator.shuffle(batches)
     return batches
+
+
+def padded_width(longest: int, positions: int) -> int:
+    """Return the tokens that a batch to train on is padded to: a multiple of :data:`WIDTH_STEP`, where it fits.
+
+    Args:
+        longest: Tokens of its longest text.
+        positions: Tokens that the model can read.
+    """
+    return max(longest, min(WIDTH_STEP * math.ceil(longest / WIDTH_STEP), positions))
+
+
+def even_parts(rows: list[int], width: int, tokens: int) -> Iterator[list[int]]:
+    """Divide a batch into as few parts as keep to ``tokens`` each, about equally large.
+
+    Args:
+        rows: Texts of the batch.
+        width: Tokens that each is padded to.
+        tokens: That a part has at most, where one text has no more.
+    """
+    size = max(1, tokens // width)
+    size = math.ceil(len(rows) / math.ceil(len(rows) / size))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def model_inputs(batch: Batch) -> dict[str, Tensor]:

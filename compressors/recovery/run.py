@@ -17,6 +17,8 @@ from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import collate
 from compressors.recovery.data import epoch_batches
+from compressors.recovery.data import even_parts
+from compressors.recovery.data import padded_width
 from compressors.recovery.objective import Objective
 from compressors.recovery.optimizer import make_optimizer
 from compressors.recovery.optimizer import optimizer_tensors
@@ -193,8 +195,10 @@ class Run:
         total = 0.0
         labels = self.data.examples.labels
         labelled = sum(labels[self.data.train[row]] != UNLABELLED for row in rows) if labels is not None else 0
-        for part in self._parts(rows):
-            batch = collate(self.data.examples, [self.data.train[row] for row in part])
+        longest = max(self._lengths[row] for row in rows)
+        width = padded_width(longest, self.student.structure.embeddings.positions)
+        for part in even_parts(rows, width, self.config.tokens_per_pass):
+            batch = collate(self.data.examples, [self.data.train[row] for row in part], width)
             loss = self._objective.loss(self.student, batch, rows=len(rows), labelled=labelled)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
@@ -207,12 +211,6 @@ class Run:
             for name, parameter in self.parameters.items():
                 self.average[name].lerp_(parameter.detach(), 1 - decay)
         return total
-
-    def _parts(self, rows: list[int]) -> Iterator[list[int]]:
-        longest = max(self._lengths[row] for row in rows)
-        size = max(1, self.config.tokens_per_pass // longest)
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
 
     def _batches_from(self, step: int) -> Iterator[list[int]]:
         epoch, skip = divmod(step, self._batches_per_epoch)

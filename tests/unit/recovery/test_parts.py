@@ -20,6 +20,9 @@ from compressors.recovery.data import UNLABELLED
 from compressors.recovery.data import TrainingData
 from compressors.recovery.data import collate
 from compressors.recovery.data import epoch_batches
+from compressors.recovery.data import even_parts
+from compressors.recovery.data import padded_width
+from compressors.recovery.precision import autocast
 from compressors.recovery.prepare import FEWEST_HELD
 from compressors.recovery.prepare import prepare
 from compressors.recovery.schedule import Plan
@@ -262,3 +265,45 @@ def test_few_texts_to_choose_by_are_made_up_for_by_held_back_ones() -> None:
     assert not set(data.train) & set(data.held)
     few = prepare(make_texts(50, 400), RecoveryConfig(), held)
     assert len(few.held) == len(held) + 5, "no more than the usual part"
+
+
+@pytest.mark.parametrize(
+    ("longest", "positions", "expected"), [(1, 64, 4), (12, 64, 12), (13, 64, 16), (13, 14, 14), (14, 14, 14)]
+)
+def test_batches_have_few_widths_and_no_more_tokens_than_the_model_reads(longest, positions, expected):
+    assert padded_width(longest, positions) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "tokens", "sizes"),
+    [
+        (32, 8, 1024, [32]),
+        (32, 36, 1024, [16, 16]),
+        (32, 64, 1024, [16, 16]),
+        (7, 10, 30, [3, 3, 1]),
+        (3, 99, 9, [1] * 3),
+    ],
+)
+def test_parts_of_a_batch_are_as_few_as_fit_and_about_equally_large(rows, width, tokens, sizes):
+    parts = list(even_parts(list(range(rows)), width, tokens))
+    assert [len(part) for part in parts] == sizes
+    assert [row for part in parts for row in part] == list(range(rows))
+
+
+def test_a_batch_may_be_wider_than_its_texts(texts):
+    batch, exact = collate(texts, [0, 3], 40), collate(texts, [0, 3])
+    assert batch.input_ids.shape == batch.attention_mask.shape == (2, 40)
+    assert torch.equal(batch.attention_mask.sum(1), exact.attention_mask.sum(1))
+
+
+def test_products_are_in_bf16_and_attention_is_not():
+    """Its gradient in bf16 takes about ten times as long on a CPU."""
+    values = torch.randn(2, 2, 5, 8, requires_grad=True)
+    with autocast("bf16"):
+        product = functional.linear(values, torch.randn(8, 8))
+        attended = functional.scaled_dot_product_attention(product, product, product)
+    assert (product.dtype, attended.dtype) == (torch.bfloat16, torch.float32)
+    attended.sum().backward()
+    assert values.grad.abs().sum() > 0
+    with autocast("f32"):
+        assert functional.linear(values, torch.randn(8, 8)).dtype == torch.float32
