@@ -49,6 +49,8 @@ class Position:
     threads: int = 0
     """Of torch, and its arithmetic, as found fastest at the start: a resumed run goes on with them."""
     precision: str = ""
+    rate: float = 1.0
+    """Part of the configured learning rate that is used: less after the weights had run away from the start."""
     loss_sum: float = 0.0
     loss_count: int = 0
     curve: list[CurvePoint] = field(default_factory=list)

@@ -47,6 +47,15 @@ _FEWEST_EVALUATIONS = 2
 _PACE_SHARE = 0.03
 """Part of the time after which no further pace is tried. Where a step takes so long that this is only a few, a pace is
 timed on fewer batches, so that the other arithmetic is tried all the same."""
+_FIRST_LOOK = 1 / 12
+"""Progress by which the held-back part has been evaluated at the latest: large steps show what they do at once."""
+_EARLY = 0.4
+"""Progress until which a run may be taken back to its best weights: later ones have no time to make use of it."""
+_EXCURSION = 1.25
+"""Distance from the dense model, in units of that at the start, at which a run has lost more than it wins back in good
+time. A student that was damaged little is driven away by steps that heal another one."""
+_SMALLER = 1 / 3
+"""The learning rate is reduced to this part then; each time takes a twelfth of the run or more."""
 _STEADY_STEPS = 8
 """Steps after which their mean duration is trusted more than the planned one."""
 
@@ -119,7 +128,7 @@ class Run:
             self.config.decay,
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
+            group["lr"] = self.config.learning_rate * factor * self.position.rate
         self.student.train()
         loss = self._update(next(self._batches))
         before = self.plan.progress
@@ -128,8 +137,9 @@ class Run:
         self.position.loss_count += 1
         evaluations = self.position.evaluations
         due = self.plan.finished or int(self.plan.progress * evaluations) > int(before * evaluations)
-        if due:
+        if due or (self.position.start_score < 0 and before < _FIRST_LOOK <= self.plan.progress):
             self._record()
+            self._turn_back()
         self._tick()
         self._refit()
         if self._now() - self._last_checkpoint >= self.config.checkpoint_seconds:
@@ -299,6 +309,20 @@ class Run:
             self.best = _copy(self.parameters)
         if kept:
             self._load(kept)
+
+    def _turn_back(self) -> None:
+        """Go on from the best weights in smaller steps where the first steps were too large for this student."""
+        position = self.position
+        limit = _EXCURSION * position.start_score
+        far = position.curve[-1].score < limit < 0
+        if not far or self.plan.progress > _EARLY:
+            return
+        position.rate *= _SMALLER
+        self._load(self.best)
+        if self.average:
+            self.average = {name: tensor.clone() for name, tensor in self.best.items()}
+        for state in self.optimizer.state.values():  # the sizes of gradients stay known; where they led to does not
+            state["exp_avg"].zero_()
 
     def _score(self) -> float:
         self.student.eval()

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from compressors.network import EncoderNetwork
 from compressors.recovery import checkpoint
+from compressors.recovery import run as run_module
 from compressors.recovery.config import LossWeights
 from compressors.recovery.config import RecoveryConfig
 from compressors.recovery.data import UNLABELLED
@@ -162,6 +164,37 @@ def test_embeddings_of_few_texts_at_a_time_train_alike(embedder: EncoderNetwork,
     assert pairs.best_score == pytest.approx(whole.best_score, rel=0.2)
 
 
+def test_steps_that_drive_a_student_away_are_taken_back_and_made_smaller(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healed = student_of(classifier)
+    run(classifier, healed, texts, SHORT)
+    start = {name: tensor.clone() for name, tensor in healed.state_dict().items()}
+    config = SHORT.model_copy(update={"epochs": 10.0, "learning_rate": 0.03, "evaluations": 10})
+
+    def train() -> RecoveryResult:
+        healed.load_state_dict(start)
+        return run(classifier, healed, texts, config)
+
+    careful = train()
+    monkeypatch.setattr(run_module, "_EXCURSION", float("inf"))
+    stubborn = train()
+    assert not stubborn.improved, "these steps are too large"
+    assert careful.improved
+
+
+def test_a_run_goes_on_in_the_smaller_steps_that_it_had_found(
+    classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf, tmp_path: Path
+) -> None:
+    config = SHORT.model_copy(update={"learning_rate": 0.1, "evaluations": 10})
+    whole = run(classifier, student_of(classifier), texts, config)
+    run(classifier, student_of(classifier), texts, config, checkpoint_dir=tmp_path, should_stop=stop_after(20))
+    with safe_open(tmp_path / checkpoint.FILE, framework="pt") as file:
+        assert json.loads(file.metadata()["position"])["rate"] < 1
+    again = run(classifier, student_of(classifier), texts, config, checkpoint_dir=tmp_path)
+    assert same(whole, again)
+
+
 def test_a_start_that_training_makes_worse_is_returned_unchanged(
     classifier: EncoderNetwork, texts: TrainingData, student_of: StudentOf
 ) -> None:
@@ -254,11 +287,11 @@ def test_a_killed_training_with_a_budget_in_seconds_ends_within_a_tenth_of_the_u
     def kill() -> bool:
         """Keep the checkpoint as a kill would leave it: the one that is written for a cancelled run is not."""
         saved.append(last.read_bytes())
-        return len(saved) == undisturbed.steps // 2
+        return len(saved) == undisturbed.steps // 2 - 5
 
     run(classifier, student_of(classifier), texts, config, clock=clock(), checkpoint_dir=tmp_path, should_stop=kill)
     last.write_bytes(saved[-1])
-    assert 0.4 < steps_saved(tmp_path) / (undisturbed.steps // 2) < 1, "some steps are trained again"
+    assert 0.4 < steps_saved(tmp_path) / (undisturbed.steps // 2 - 5) < 1, "some steps are trained again"
     resumed = run(classifier, student_of(classifier), texts, config, clock=clock(), checkpoint_dir=tmp_path)
     assert resumed.stopped == "finished"
     assert resumed.seconds == pytest.approx(undisturbed.seconds, rel=0.1)
