@@ -1,5 +1,6 @@
 """A service of its own for a demo or a benchmark: ``paretune up`` for the time of a block."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -18,12 +19,12 @@ START_SECONDS = 90.0
 
 @contextmanager
 def running_service(home: Path | None = None) -> Iterator[paretune.Client]:
-    """Run the embedded service for the time of the block.
+    """Run the embedded service for the time of the block. It ends with the block, also where this process is terminated.
 
     Args:
         home: Where it keeps everything; default: a directory that is removed afterwards.
     """
-    with tempfile.TemporaryDirectory(prefix="paretune-") as scratch:
+    with _termination_as_exit(), tempfile.TemporaryDirectory(prefix="paretune-") as scratch:
         place = (home or Path(scratch) / "home").absolute()
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
@@ -36,6 +37,16 @@ def running_service(home: Path | None = None) -> Iterator[paretune.Client]:
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Let SIGTERM raise :class:`SystemExit`, so that what was started here is stopped."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:

@@ -162,16 +162,11 @@ class _State:
 def scouts(lanes: Sequence[Lane], seconds: float) -> list[int]:
     """Return the shapes that train first: spread over every origin, not the most extreme ones; the mildest first.
 
-    Where there is time for one only, it is one whose layers are narrowed alike. It begins no nearer to the dense model
-    than what the search has found at its speed, but in the few jobs that were looked at it healed further: perhaps
-    narrow layers among wide ones are what a short training does not make up for.
+    Where there is time for one only, it is one that the search has found: its start is the best for its speed.
     """
     shortest = min(SHORTEST_SECONDS, SCOUT_SHARE * seconds)
     count = max(1, min(SCOUTS, len(lanes), int(SCOUT_SHARE * seconds / shortest)))
-    families = _by_origin(lanes)
-    if count == 1:
-        families.sort(key=lambda numbers: lanes[numbers[0]].origin != NARROWED)
-    queues = [_inner_first(numbers) for numbers in families]
+    queues = [_inner_first(numbers) for numbers in _by_origin(lanes)]
     order = [queue[turn] for turn in range(len(lanes)) for queue in queues if turn < len(queue)]
     return sorted(order[:count], key=lambda number: -lanes[number].planned)
 

@@ -124,11 +124,12 @@ def test_without_a_goal_every_speed_gets_the_same_time():
     assert sorted(evenly_spread(lanes, 99)) == list(range(10))
 
 
-def test_where_one_shape_can_be_looked_at_it_is_one_whose_layers_are_narrowed_alike():
-    lanes = [lane(0.2, origin="search"), lane(0.15, origin="search"), lane(0.14), lane(0.1, origin="depth")]
-    assert scouts(lanes, 150.0) == [2]
-    assert scouts(lanes[:2], 150.0) != []
-    assert {lanes[shape].origin for shape in scouts(lanes, 1000.0)} == {"search", "uniform", "depth"}
+def test_the_only_scout_is_one_that_the_search_has_found():
+    places = [(0.3, "uniform"), (0.28, "search"), (0.2, "uniform"), (0.15, "search"), (0.1, "search")]
+    lanes = [lane(cost, origin=origin) for cost, origin in places]
+    (only,) = scouts(lanes, SHORTEST_SECONDS)
+    assert lanes[only].origin == "search"
+    assert {lanes[shape].origin for shape in scouts(lanes, 1000.0)} == {"search", "uniform"}
 
 
 def test_a_shape_that_begins_now_is_not_promised_what_long_training_gave_another():
@@ -154,10 +155,8 @@ def test_a_model_that_is_only_probably_good_enough_is_made_sure_of_before_a_fast
 
 
 def test_an_untried_origin_promises_less_than_the_tried_one():
-    lanes = [lane(0.3), lane(0.25), lane(0.245, origin="search")]
-    (scout,) = scouts(lanes, 140.0)
-    assert scout == 0
-    assert after((scout, outcome(0.006, 1e6)), lanes=lanes).place[1] == 1
+    lanes = [lane(0.3, origin="search"), lane(0.25, origin="search"), lane(0.245)]
+    assert after((0, outcome(0.006, 1e6)), lanes=lanes).place[1] == 1
 
 
 def test_a_shape_is_judged_by_the_time_and_the_drop_of_one_number_format():
