@@ -19,7 +19,7 @@ START_SECONDS = 90.0
 
 @contextmanager
 def running_service(home: Path | None = None) -> Iterator[paretune.Client]:
-    """Run the embedded service for the time of the block. It ends with the block, also where this process is terminated.
+    """Run the embedded service for the time of the block, which ends it even where this process is terminated.
 
     Args:
         home: Where it keeps everything; default: a directory that is removed afterwards.
