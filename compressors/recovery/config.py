@@ -64,7 +64,7 @@ class RecoveryConfig(_Frozen):
     the dense model rules out, of which there are few."""
 
     batch_size: Annotated[int, Field(ge=1)] = 32
-    tokens_per_pass: Annotated[int, Field(ge=1)] = 1024
+    tokens_per_pass: Annotated[int, Field(ge=1)] = 768
     """A batch with more tokens (padding included) goes through the model in parts, which bounds the memory that
     activations take. The gradient is that of the whole batch, but for the terms that compare the texts of a batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
