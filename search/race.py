@@ -27,8 +27,6 @@ from search.requests import Goal
 
 SEARCHED = "search"
 """Origin of shapes that were solved for this model on this device, in place of narrowing all layers alike."""
-NARROWED = "uniform"
-"""Origin of shapes whose layers are narrowed alike."""
 SHORTEST_SECONDS = 60.0
 """Least useful training time, where the budget has as much: shorter ones have hardly made up for their own warm-up, and
 a short budget is better spent on one or two shapes than on a look at many."""

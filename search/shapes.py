@@ -26,7 +26,6 @@ from search.presets import Format
 from search.presets import formats
 from search.presets import likely_winners
 from search.presets import uniform
-from search.race import NARROWED
 from search.race import SEARCHED
 from search.reference_time import ratio_ceiling
 from search.requests import JobRequest
@@ -52,6 +51,8 @@ UNIFORM = (0.5, 0.42, 0.33, 0.25, 0.21, 0.17, 0.125, 0.083)
 LAYERS_KEPT = (0.67, 0.5, 0.33)
 NEAR = 0.04
 """Difference in the logarithm of time that does not decide between two shapes."""
+NARROWED = "uniform"
+"""Origin of shapes whose layers are narrowed alike."""
 _RANK = {"explored": 0, "solver": 1, "trial": 2}
 """Origins of what the search has found. Explored combinations were improved and scored as a whole."""
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -320,7 +321,7 @@ class Run:
         position.rate *= _SMALLER
         self._load(self.best)
         if self.average:
-            self.average = {name: tensor.clone() for name, tensor in self.best.items()}
+            self.average = _copy(self.best)
         for state in self.optimizer.state.values():  # the sizes of gradients stay known; where they led to does not
             state["exp_avg"].zero_()
 
@@ -349,5 +350,5 @@ class Run:
         )
 
 
-def _copy(tensors: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -36,7 +36,7 @@ def test_a_smaller_model_takes_less_memory_and_the_control_is_one(tmp_path):
     reference = reference_memory(DEVICE, WORKLOAD, Artifact(path=tmp_path / "large.onnx"), 2)
     taken = repeat_peak_memory(DEVICE, WORKLOAD, Artifact(path=tmp_path / "small.onnx"), 2)
     found = by_memory(TIMED, taken, reference)
-    # No word about its status and the interval of the control: one time in twenty two processes do differ by chance.
+    # No word about its status and the interval of the control: one time in twenty, two processes differ by chance.
     assert found.objective == "peak_memory"
     assert found.control_ratio.value == pytest.approx(1.0, abs=0.25)
     assert 0.15 < found.ratio.value < 0.6  # a quarter of the weights, beside what does not shrink
