@@ -9,13 +9,14 @@ starts     what is removed first: OBS, Taylor importance, magnitude, whole layer
 losses     the terms of the loss, its temperature, and variants of the texts
 labels     the same training with labels and with the text only
 precision  bf16 against fp32: speed and outcome
+kernels    what bf16 costs beside its products: attention's gradient, products of a new number of tokens
 teacher    outputs of the dense model from a cache against computed at every step: speed
 finish     what a training that knows about int8 brings after the healing, and what it takes
 memory     peak of a training in a process of its own
 
-Minutes and milliseconds are time of the processor for each thread, evaluations of the held-back part included, so no
-table depends on what else the machine computes. Budgets in ``--minutes`` give a few steps more or less each time; with
-``--steps`` another run trains the same models.
+Minutes and milliseconds of trainings are time of the processor for each thread, evaluations of the held-back part
+included, so those tables do not depend on what else the machine computes; ``kernels`` needs a quiet one. Budgets in
+``--minutes`` give a few steps more or less each time; with ``--steps`` another run trains the same models.
 Accuracies are on texts that neither training nor the choice of the checkpoint has seen. With several seeds, means have
 the half-width of a 95 % interval over seeds. Each section is appended to ``--results`` when it is done, so that a long
 benchmark can be run in pieces, with ``--only`` row by row; ``--print`` shows all that is stored.
@@ -31,7 +32,10 @@ from benchmarks.recovery.bench import Budget
 from benchmarks.recovery.bench import accuracy
 from benchmarks.recovery.bench import load
 from benchmarks.recovery.finish import finishes
+from benchmarks.recovery.kernels import kernels
 from benchmarks.recovery.memory import peak_memory
+from benchmarks.recovery.quality import LOSS_CHANGES
+from benchmarks.recovery.quality import STARTS
 from benchmarks.recovery.quality import labels
 from benchmarks.recovery.quality import loss_terms
 from benchmarks.recovery.quality import starts
@@ -47,6 +51,7 @@ SECTIONS = {
     "losses": loss_terms,
     "labels": labels,
     "precision": precisions,
+    "kernels": kernels,
     "teacher": teachers,
     "finish": finishes,
     "memory": peak_memory,
@@ -102,6 +107,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in FILES:
         parser.add_argument(f"--{name}", type=Path)
+    names = ", ".join(f'"{name}"' for name in (*STARTS, *LOSS_CHANGES))
     parser.add_argument("--heads", type=int, default=4, help="heads that every layer keeps")
     parser.add_argument("--width", type=int, default=384, help="feed-forward channels that every layer keeps")
     budget = parser.add_mutually_exclusive_group()
@@ -113,7 +119,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--copies", type=int, default=0, help="augmented variants of each text")
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="ROW", help="rows of starts and losses, by their names"
+        "--only",
+        nargs="+",
+        default=[],
+        choices=[*STARTS, *LOSS_CHANGES],
+        metavar="ROW",
+        help=f"of starts and losses: {names}",
     )
     parser.add_argument("--results", type=Path, help="JSON lines, to which each finished section is appended")
     parser.add_argument("--print", type=Path, metavar="FILE", help="print what --results has stored, and run nothing")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -25,19 +26,26 @@ LOSSES = {
     "logits + states": LossWeights(task=0, logits=1, hidden=1),
     "labels + logits + states": LossWeights(task=0.3, logits=0.7, hidden=1),
 }
+STARTS: dict[str, Callable[[Bench], CompressedEncoder]] = {
+    "OBS, compensated": lambda bench: bench.student("obs"),
+    "Taylor, compensated": lambda bench: bench.student("taylor"),
+    "Taylor, as it is": lambda bench: bench.student("taylor", "none"),
+    "magnitude, as it is": lambda bench: bench.student("magnitude", "none"),
+    "fewer layers": lambda bench: bench.shallow(),
+}
+LOSS_CHANGES: dict[str, dict[str, object]] = {
+    **{name: {"losses": weights} for name, weights in LOSSES.items()},
+    "all, temperature 2": {"temperature": 2.0},
+    "all, three variants of each text": {"augmentation": Augmentation(copies=3)},
+}
+"""What each row of the section changes in the config."""
 
 
 def starts(bench: Bench, budgets: Sequence[Budget]) -> Rows:
     """OBS with compensation, Taylor with and without, magnitude, and whole layers removed."""
-    students = {
-        "OBS, compensated": lambda: bench.student("obs"),
-        "Taylor, compensated": lambda: bench.student("taylor"),
-        "Taylor, as it is": lambda: bench.student("taylor", "none"),
-        "magnitude, as it is": lambda: bench.student("magnitude", "none"),
-        "fewer layers": bench.shallow,
-    }
     rows = []
-    for name, make in bench.wanted(students).items():
+    for name, start in bench.wanted(STARTS).items():
+        make = partial(start, bench)
         unhealed = make()
         before = {"dev": f"{accuracy(unhealed, bench.dev):.2f}", "test": f"{accuracy(unhealed, bench.test):.2f}"}
         rows.append({"start": name, "training": "none", "minutes": "0", "steps": "0"} | before)
@@ -47,11 +55,8 @@ def starts(bench: Bench, budgets: Sequence[Budget]) -> Rows:
 
 def loss_terms(bench: Bench, budgets: Sequence[Budget]) -> Rows:
     """The terms of the loss, its temperature, and variants of the texts, from the OBS start."""
-    changes: dict[str, dict[str, object]] = {name: {"losses": weights} for name, weights in LOSSES.items()}
-    changes["all, temperature 2"] = {"temperature": 2.0}
-    changes["all, three variants of each text"] = {"augmentation": Augmentation(copies=3)}
     rows = []
-    for name, change in bench.wanted(changes).items():
+    for name, change in bench.wanted(LOSS_CHANGES).items():
         config = bench.config.model_copy(update=change)
         rows += [{"loss": name} | row for row in healing_rows(bench, bench.student, config, budgets)]
     return rows

@@ -133,10 +133,13 @@ def _weight_only(context: Context, source: str, weight: Float, bias: Float | Non
             block_size=BLOCK,
             accuracy_level=INT8_COMPUTE,
         )
-    values = blocks.values.reshape(outputs, -1)[:, :inputs].T
+    values = blocks.values.reshape(outputs, -1).T  # whole blocks: OpenVINO refuses a last one that is not
     matrix = builder.integers(f"{output}.weight", values, bits)
     scales = builder.initializer(f"{output}.weight.scale", np.ascontiguousarray(blocks.scales.T))
     floats = builder.node("DequantizeLinear", [matrix, scales], f"{output}.weight.float", axis=0, block_size=BLOCK)
+    if len(values) > inputs:
+        bounds = [builder.constant(bound) for bound in ([0], [inputs], [0])]
+        floats = builder.node("Slice", [floats, *bounds], f"{output}.weight.used")
     return _float(context, source, floats, bias, output)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +24,24 @@ from compressors.export.fusion import expected_fusions
 from compressors.export.fusion import fusions
 from compressors.export.graph_choices import alternatives
 from compressors.export.onnx import write_onnx
+from compressors.export.simulation import stored_attention
+from compressors.export.simulation import stored_feed_forward
 from compressors.network import EncoderNetwork
 from compressors.recipe import AttentionRecipe
+from compressors.recipe import FeedForwardRecipe
 from compressors.recipe import GraphRecipe
 from compressors.recipe import LayerRecipe
 from compressors.recipe import QuantizationRecipe
 from compressors.recipe import Recipe
 from compressors.torch_module import to_module
 from infra.errors import InvalidInputError
+from paretune.artifact.encoder import CompressedEncoder
 from tests.unit.export.candidates import cut
 from tests.unit.export.conftest import in_bits
 
 BERT = ("bert", "sequence-classification")
+ACTIVATIONS_IN_INT8 = 0.02
+"""Relative error of a runtime that rounds what layers with weights of few bits read."""
 Networks = dict[tuple[str, str], EncoderNetwork]
 
 
@@ -238,3 +245,33 @@ def test_the_runtime_fuses_every_block_of_every_graph_that_a_device_may_choose(
         network = in_bits(networks[case], bits)
         path = write_onnx(network, recipe_of(graph), tmp_path / "model.onnx").path
         assert fusions(executed_operators(path)) == expected_fusions(describe(network)), (case, graph)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_openvino_runs_weights_in_blocks_whatever_their_number(networks: Networks, tmp_path: Path, bits: int) -> None:
+    openvino = pytest.importorskip("openvino")
+    layer = LayerRecipe(
+        attention=AttentionRecipe(heads=3, bits=bits), feed_forward=FeedForwardRecipe(intermediate_size=49, bits=bits)
+    )
+    recipe = Recipe(
+        layers=(layer,) * 3,
+        quantization=QuantizationRecipe(scheme="weight_only"),
+        graph=default_graph("openvino", {bits}),
+    )
+    network = cut(networks[BERT], recipe)
+    path = write_onnx(network, recipe, tmp_path / "model.onnx").path
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    stored = module_runner(_stored(network, recipe))
+    assert compare(lambda feeds: model(feeds)[0], stored, example_feeds(network)).relative_error < ACTIVATIONS_IN_INT8
+
+
+def _stored(network: EncoderNetwork, recipe: Recipe) -> CompressedEncoder:
+    """Return the module with the rounded weights that a file has."""
+    layers = []
+    for layer in network.layers:
+        assert layer.attention is not None
+        assert layer.feed_forward is not None
+        attention = stored_attention(layer.attention, recipe.quantization)
+        feed_forward = stored_feed_forward(layer.feed_forward, recipe.quantization)
+        layers.append(replace(layer, attention=attention, feed_forward=feed_forward))
+    return to_module(replace(network, layers=layers))
