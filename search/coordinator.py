@@ -276,11 +276,14 @@ def after_confirm(session: Session, job: Job, trial: Trial) -> None:
     request_tick(session, job)
 
 
-def after_audit(session: Session, job: Job) -> None:
+def after_audit(session: Session, job: Job, now: datetime | None = None) -> None:
     """Go on after a finalist was compared with torch's own export."""
     job = lock_job(session, job)
-    if job.state not in ENDED:
-        request_tick(session, job)
+    if job.state in ENDED:
+        return
+    now = now or database_now(session)
+    finalise.give_up_late_audits(session, job, current_budget(session, job, now), now)
+    request_tick(session, job)
 
 
 def trial_failed(session: Session, job: Job, trial: Trial, error: ParetuneError, now: datetime | None = None) -> None:

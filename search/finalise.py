@@ -45,7 +45,10 @@ LEADERS = 3
 """Of the fastest models that keep to the maximum drop, whether or not another is better in everything: where the final
 examples are against the first, the next has to be known as well."""
 
+LATEST_AUDIT = AUDIT_SECONDS / 2
+"""With less time left no further audit begins. The first, of the best model, is made in any case."""
 LAST_KINDS = ("confirm", "audit")
+NOT_AUDITED = "The budget is over: {count} of the measured models were not compared with torch's own export."
 UNCONFIRMED = "Models without final measurements keep the numbers of the search; run the job again for final ones."
 
 
@@ -137,6 +140,17 @@ def give_up(session: Session, job: Job) -> None:
         cancel_stage_steps(session, job)
         message = f"No worker of the device has come within {PATIENCE / 60:g} minutes for what is left of the finish."
         append_event(session, job.id, "notice", {"message": message, "hint": UNCONFIRMED})
+
+
+def give_up_late_audits(session: Session, job: Job, budget: BudgetState, now: datetime) -> None:
+    """Go without the audits that have not begun when the budget is over; called when one has ended."""
+    waiting = select(Step).where(Step.job_id == job.id, Step.kind == "audit", Step.state == "queued")
+    late = session.exec(waiting).all() if budget.remaining < LATEST_AUDIT else []
+    for step in late:
+        step.state, step.finished_at = "cancelled", now
+        session.add(step)
+    if late:
+        append_event(session, job.id, "notice", {"message": NOT_AUDITED.format(count=len(late))})
 
 
 def finish_if_confirmed(session: Session, job: Job, trials: Sequence[Trial], now: datetime) -> None:

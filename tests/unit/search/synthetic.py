@@ -246,7 +246,7 @@ class Bench:
             elif step.kind == "audit":
                 trial.facts = trial.facts | {"audit": {"ok": trial.digest not in self.mismatches}}
                 session.add(trial)
-                coordinator.after_audit(session, job)
+                coordinator.after_audit(session, job, self.now)
             elif step.kind == "confirm":
                 self.confirm(session, job, step)
             elif trial is None:

@@ -16,6 +16,7 @@ from search.budget import AUDIT_SECONDS
 from search.budget import FEW_AUDITS
 from search.budget import FINALISTS
 from search.budget import SHORT_FINALISTS
+from search.budget import SLACK
 from search.budget import budget_state
 from search.pareto import non_dominated
 from search.standing import standings
@@ -153,6 +154,27 @@ def test_the_final_measurements_leave_the_audits_their_time(bench):
     assert audits == FEW_AUDITS
     left = 1000 - job.active_seconds
     assert 0 < confirm.payload["max_seconds"] <= left - AUDIT_SECONDS * audits
+
+
+@pytest.mark.parametrize(("late", "audits"), [(0.0, FEW_AUDITS), (40.0, 1)])
+def test_a_late_finish_makes_no_further_audits_than_that_of_the_best(bench, late, audits):
+    job_id = bench.submit(goal={"max_drop": 0.02}, budget={"seconds": 1000})
+    run_until_queued(bench, job_id, "audit")
+    with bench.database.write_session() as session:
+        job = session.get_one(Job, job_id)
+        confirm = session.exec(select(Step).where(Step.job_id == job_id, Step.kind == "confirm")).one()
+        confirm.state = "done"  # as late as it likes
+        session.add(confirm)
+        in_time = 1000 * (1 - SLACK) - AUDIT_SECONDS * FEW_AUDITS
+        bench.pass_time(session, job, in_time + late - job.active_seconds)
+    bench.seconds = AUDIT_SECONDS / 2 - 0.5  # of an audit, and of the tick behind it
+    job = bench.run(job_id)
+    assert job.state == "succeeded"
+    assert sum("audit" in trial.facts for trial in bench.trials(job_id)) == audits
+    with bench.database.read_session() as session:
+        notices = session.exec(select(Event.payload).where(Event.job_id == job_id, Event.kind == "notice")).all()
+    said = [notice for notice in notices if "torch's own export" in notice["message"]]
+    assert len(said) == (audits < FEW_AUDITS)
 
 
 def test_a_model_whose_file_fails_the_audit_is_in_no_front(bench):
