@@ -8,6 +8,8 @@ of the results catches that, whatever has gone wrong.
 import torch
 from torch import Tensor
 
+from compressors.linear_algebra import times_gram
+
 TOLERANCE = 1e-3
 """Of rounding, relative to what the change alone contributes to the error."""
 
@@ -31,8 +33,8 @@ def is_no_worse(weight: Tensor, solved: Tensor, naive: Tensor, kept: Tensor, cen
     rest = weight.to(centred.dtype).clone()
     rest[:, kept] -= naive.to(centred.dtype)
     lacking = rest.any(0).nonzero()[:, 0]
-    own = ((change @ centred[kept][:, kept]) * change).sum()
-    shared = ((rest[:, lacking] @ centred[lacking][:, kept]) * change).sum()
+    own = (times_gram(change, centred, kept, kept) * change).sum()
+    shared = (times_gram(rest[:, lacking], centred, lacking, kept) * change).sum()
     return bool(own - 2 * shared <= TOLERANCE * own.abs())
 
 

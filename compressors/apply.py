@@ -12,6 +12,7 @@ from compressors.anatomy.describe import describe
 from compressors.calibration.statistics import Calibration
 from compressors.calibration.statistics import Site
 from compressors.methods.merging import merge_layers
+from compressors.moments import Moments
 from compressors.network import Attention
 from compressors.network import EncoderNetwork
 from compressors.network import FeedForward
@@ -166,13 +167,15 @@ class _Builder:
         return branch.activation == "gelu" and self.recipe.graph.gelu == "tanh"
 
     def _input(self, site: Site, kept: Tensor | None) -> MatrixInput:
-        statistics = self.calibration.at(self.layer.index, site)
-        width = statistics.width if kept is None else len(kept)
-        return MatrixInput(
-            lambda: statistics.stored() if kept is None else statistics.stored().restrict(kept),
-            self.calibration.cache,
-            f"{self.layer.index}.{site}.{self.recipe.criterion}.{width}",
-        )
+        """Return the input of a matrix; what is read from a file is read when a method asks for it."""
+        index = self.layer.index
+        width = self.calibration.width(index, site) if kept is None else len(kept)
+
+        def moments() -> Moments:
+            stored = self.calibration.at(index, site).stored()
+            return stored if kept is None else stored.restrict(kept)
+
+        return MatrixInput(moments, self.calibration.cache, f"{index}.{site}.{self.recipe.criterion}.{width}")
 
     def _refine(self, name: str, linear: Linear, given: MatrixInput, plan: BranchRecipe) -> Linear:
         key = f"{self.layer.index}.{name}.{self.recipe.criterion}.{self.compensate}.{linear.outputs}x{linear.inputs}"

@@ -57,26 +57,30 @@ def damped_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mode: Dam
     dead = diagonal <= _DEAD * diagonal.median().clamp_min(torch.finfo(torch.float64).tiny)
     scale = torch.where(dead, torch.ones_like(diagonal), diagonal.clamp_min(0).sqrt())
     inverse = torch.where(dead, torch.zeros_like(scale), scale.reciprocal())
-    scaled = (centred * inverse).mul_(inverse[:, None])  # below, only the lower triangle is read
     base = torch.ones_like(scale)
     if mode == "mean" and not bool(dead.all()):
         base = torch.where(dead, base, diagonal[~dead].mean() * inverse.square())
-    unscaled = scaled.diagonal() + dead.to(scaled.dtype)
+
+    def scaled(damping: float) -> Tensor:
+        """Column by column, as LAPACK wants it."""
+        matrix = centred.to(inverse.dtype, copy=True).mul_(inverse).mul_(inverse[:, None]).mT
+        matrix.diagonal().add_(dead + damping * base)
+        return matrix
+
     for factor in (1.0, 3.0, 10.0, 100.0):
-        scaled.diagonal().copy_(unscaled + factor * relative * base)
-        lower, info = torch.linalg.cholesky_ex(scaled)
+        lower, info = scaled(factor * relative), torch.empty((), dtype=torch.int32)
+        torch.linalg.cholesky_ex(lower, out=(lower, info))  # in place: of a wide input it takes as much as a layer
         if int(info) == 0 and bool(torch.isfinite(lower.diagonal()).all()):
             return DampedFactor(lower, scale, factor * relative)
-    scaled.diagonal().copy_(unscaled)
-    values, vectors = torch.linalg.eigh(scaled)
+    values, vectors = torch.linalg.eigh(scaled(0.0))
     floor = values.clamp_min(1e-8 * float(values.max().clamp_min(1.0))) + max(relative, 1e-8)
     return DampedFactor(torch.linalg.cholesky((vectors * floor) @ vectors.T), scale, max(relative, 1e-8))
 
 
 def solve_right(matrix: Tensor, factor: DampedFactor) -> Tensor:
     """Return ``matrix (C + Lambda)^-1`` for ``matrix [rows, in]``."""
-    solved = torch.cholesky_solve((matrix / factor.scale).T, factor.lower).T
-    return solved / factor.scale
+    half = divide_by_lower(matrix / factor.scale, factor.lower, transposed=True)
+    return divide_by_lower(half, factor.lower).div_(factor.scale)
 
 
 def inverse(factor: DampedFactor) -> Tensor:
@@ -97,16 +101,45 @@ def upper_inverse_factor(centred: Tensor, relative: float = RELATIVE_DAMPING, mo
     return factor
 
 
-def times_gram(matrix: Tensor, centred: Tensor) -> Tensor:
-    """Return ``matrix @ centred`` in float64, without a whole float64 copy of a ``centred`` that is kept in float32.
+def divide_by_lower(matrix: Tensor, lower: Tensor, *, transposed: bool = False) -> Tensor:
+    """Return ``matrix L^-1``, or ``matrix L^-T``, for lower triangular ``L``, which may be a block of a larger matrix.
+
+    Stretch of columns by stretch, so that only small blocks are copied: torch's own solvers copy the whole of such an
+    ``L``, which of a wide input takes as much as a layer.
 
     Args:
-        matrix: ``[rows, in]``, float64.
-        centred: ``[in, in]``.
+        matrix: ``[rows, in]``.
+        lower: ``[in, in]``.
+        transposed: Divide by ``L^T``.
     """
-    product = torch.empty(matrix.shape[0], centred.shape[1], dtype=matrix.dtype)
-    for start in range(0, centred.shape[1], _COLUMNS):
-        product[:, start : start + _COLUMNS] = matrix @ centred[:, start : start + _COLUMNS].to(matrix.dtype)
+    solved = torch.empty(matrix.shape, dtype=matrix.dtype)
+    size = lower.shape[0]
+    starts = range(0, size, _COLUMNS)
+    for start in starts if transposed else reversed(starts):
+        stop = min(start + _COLUMNS, size)
+        done = slice(0, start) if transposed else slice(stop, size)
+        across = lower[start:stop, done].mT if transposed else lower[done, start:stop]
+        block = lower[start:stop, start:stop].mT if transposed else lower[start:stop, start:stop]
+        rest = matrix[:, start:stop] - solved[:, done] @ across
+        solved[:, start:stop] = torch.linalg.solve_triangular(block, rest, upper=transposed, left=False)
+    return solved
+
+
+def times_gram(matrix: Tensor, centred: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
+    """Return ``matrix @ centred[rows][:, columns]`` in the dtype of ``matrix``; ``centred`` is copied in small parts.
+
+    Args:
+        matrix: ``[any, |rows|]``.
+        centred: ``[in, in]``, in any floating-point dtype.
+        rows: int64 indices; ``None``: all.
+        columns: The same.
+    """
+    columns = torch.arange(centred.shape[1]) if columns is None else columns
+    product = torch.empty(matrix.shape[0], len(columns), dtype=matrix.dtype)
+    for start in range(0, len(columns), _COLUMNS):
+        part = centred[:, columns[start : start + _COLUMNS]]
+        part = part if rows is None else part[rows]
+        product[:, start : start + _COLUMNS] = matrix @ part.to(matrix.dtype)
     return product
 
 

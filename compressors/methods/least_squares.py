@@ -8,6 +8,7 @@ from torch import Tensor
 from compressors.linear_algebra import RELATIVE_DAMPING
 from compressors.linear_algebra import DampedFactor
 from compressors.linear_algebra import damped_factor
+from compressors.linear_algebra import divide_by_lower
 from compressors.linear_algebra import solve_right
 
 
@@ -82,8 +83,7 @@ class NestedSolution:
 
     def keep(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the ``count`` kept inputs, ascending, int64, and their weights, float64 ``[out, count]``."""
-        lower = self.factor.lower[:count, :count]
-        solved = torch.linalg.solve_triangular(lower, self.projected[:, :count], upper=False, left=False)
+        solved = divide_by_lower(self.projected[:, :count], self.factor.lower[:count, :count])
         kept, position = self.inputs[:count].sort()
         return kept, (solved / self.factor.scale[:count])[:, position]
 

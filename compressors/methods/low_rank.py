@@ -36,7 +36,9 @@ def whitened_basis(weight: Tensor, centred: Tensor, relative: float = RELATIVE_D
         relative: damping, see :func:`compressors.linear_algebra.damped_factor`.
     """
     factor = damped_factor(centred, relative)
-    return _basis((weight.double() * factor.scale) @ factor.lower)
+    product = weight.to(factor.scale.dtype, copy=True).mul_(factor.scale) @ factor.lower
+    del factor  # of wide inputs it takes as much as a layer
+    return _basis(product)
 
 
 def plain_basis(weight: Tensor) -> Basis:
@@ -53,7 +55,7 @@ def _basis(product: Tensor) -> Basis:
     values, right = torch.linalg.eigh(product.T @ product)
     singular = values.flip(0).clamp_min(0).sqrt()
     floor = singular[0].clamp_min(torch.finfo(singular.dtype).tiny) * 1e-12
-    return Basis((product @ right.flip(1)) / singular.clamp_min(floor), singular)
+    return Basis((product @ right.flip(1)).div_(singular.clamp_min(floor)), singular)
 
 
 def factorise(weight: Tensor, basis: Basis, rank: int) -> tuple[Tensor, Tensor]:

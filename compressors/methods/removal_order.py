@@ -12,6 +12,7 @@ from compressors.linear_algebra import DampedFactor
 from compressors.linear_algebra import damped_factor
 from compressors.linear_algebra import inverse
 from compressors.linear_algebra import solve_right
+from compressors.linear_algebra import times_gram
 
 _PENDING = 32
 _REFRESH = 384
@@ -54,7 +55,7 @@ def _resolve(weight: Tensor, centred: Tensor, alive: Tensor, factor: DampedFacto
     if len(alive) == weight.shape[1]:
         return weight
     damping = factor.damping * factor.scale.square()
-    return solve_right(weight @ centred[:, alive].double() + weight[:, alive] * damping, factor)
+    return solve_right(times_gram(weight, centred, columns=alive) + weight[:, alive] * damping, factor)
 
 
 def _sweep(products: Tensor, inverse_gram: Tensor, steps: int) -> Tensor:

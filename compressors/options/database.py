@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from collections.abc import MutableMapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from compressors.calibration.cache import ByteCache
 from compressors.calibration.statistics import Calibration
 from compressors.export.simulation import FileArithmetic
 from compressors.network import EncoderNetwork
@@ -126,6 +128,10 @@ def build_options(
         built: Units that an earlier call with the same arguments has left: they are not built again. Each new one is
             put into it when it is done.
     """
+    shares = sum(map(_factor_bytes, network.layers)) <= calibration.cache.limit
+    if not shares:
+        room = min(calibration.cache.limit, max(map(_factor_bytes, network.layers)))
+        calibration = replace(calibration, cache=ByteCache(room))
     library = BranchLibrary(network, calibration, recipe, cache_bytes=0)
     model = StitchedModel(network, scoring, follow=True, arithmetic=FileArithmetic.of(recipe, grid="text"))
     kinds = [
@@ -137,12 +143,9 @@ def build_options(
     built = {} if built is None else built
     for number, (index, kind) in enumerate(kinds):
         if (index, kind) not in built:
-            before = calibration.cache.used
-            unit = _Unit(library, model, index, kind).build(bits, low_rank=low_rank, zeros=zeros)
-            if (calibration.cache.used - before) * len(network.layers) > calibration.cache.limit:
-                calibration.cache.clear()  # a model whose factors do not fit: those of the next layer need the room
-            built[index, kind] = unit
-            release_memory()
+            unit = _Unit(library, model, index, kind, shares)
+            built[index, kind] = unit.build(bits, low_rank=low_rank, zeros=zeros)
+            unit.make_room()
         if progress is not None:
             progress(number + 1, len(kinds))
     drops = find_drops(network, model) if depth else ()
@@ -152,12 +155,21 @@ def build_options(
 
 @dataclass
 class _Unit:
-    """Builds the options of one branch."""
+    """Builds the options of one branch.
+
+    Attributes:
+        library: Builds what the branch may become.
+        model: Scores it.
+        index: Position of the layer.
+        kind: Of the branch.
+        shares: Whether there is room for the factors of all layers: then they are left to later candidates.
+    """
 
     library: BranchLibrary
     model: StitchedModel
     index: int
     kind: str
+    shares: bool
 
     def build(self, bits: Sequence[Bits], *, low_rank: bool, zeros: bool) -> BranchUnit:
         layer = self.library.network.layers[self.index]
@@ -167,19 +179,20 @@ class _Unit:
         errors = self._errors(layer)
         known: dict[int, Price] = {}
         for level in computed:
-            branch = self.library.get(self.index, self._recipe(level, bits=max(bits)))
+            branch = self._branch(self._recipe(level, bits=max(bits)))
             known[level] = (errors.relative_error(branch), self._stored_bytes(branch))
             if level in anchors:
                 curve.append((known[level][0], self._divergence(branch)))
         prices = {max(bits): _Interpolation(curve)}
         options = self._narrowed(known, max(bits), prices[max(bits)])
         for fewer in sorted(set(bits) - {max(bits)}, reverse=True):
-            dense = self.library.get(self.index, self._recipe(None, bits=fewer))
+            dense = self._branch(self._recipe(None, bits=fewer))
             prices[fewer] = prices[max(bits)].raised(self._divergence(dense))
             for level in computed[:-1]:
-                branch = self.library.get(self.index, self._recipe(level, bits=fewer))
+                branch = self._branch(self._recipe(level, bits=fewer))
                 known[level] = (errors.relative_error(branch), self._stored_bytes(branch))
             options += self._narrowed(known, fewer, prices[fewer])[:-1]
+        self.make_room()
         everywhere = _levels_everywhere(layer, self.kind)
         narrow = [option for option in options if option.recipe.level in everywhere]
         floating, fewest = self._recipe(None, bits=max(bits)), self._recipe(None, bits=min(bits))
@@ -202,12 +215,29 @@ class _Unit:
         self, recipes: Iterable[BranchRecipe], errors: BranchErrors, prices: Mapping[Bits, "_Interpolation"]
     ) -> list[BranchOption]:
         """Build branches for their errors; divergences follow from these, by bit-width."""
-        found = []
+        found: list[BranchOption] = []
         for recipe in recipes:
-            branch = self.library.get(self.index, recipe)
+            if found and found[-1].recipe.level != recipe.level:
+                self.make_room()
+            branch = self._branch(recipe)
             error = errors.relative_error(branch)
             found.append(BranchOption(recipe, error, prices[recipe.bits](error), self._stored_bytes(branch)))
         return found
+
+    def make_room(self) -> None:
+        """Give back what options of other widths do not need."""
+        if not self.shares:
+            self.library.calibration.cache.clear()
+        release_memory()
+
+    def _branch(self, recipe: BranchRecipe) -> Branch:
+        """Build a branch; where memory is short, what building has left behind is given back at once."""
+        if self.shares:
+            return self.library.get(self.index, recipe)
+        release_memory()
+        branch = self.library.get(self.index, recipe)
+        release_memory()
+        return branch
 
     def _stored_bytes(self, branch: Branch) -> int:
         return stored_bytes(branch.linears, self.library.recipe.quantization)
@@ -298,6 +328,22 @@ def _computed_levels(layer: Layer, kind: str) -> tuple[int, ...]:
         return _levels(layer, kind)
     assert layer.feed_forward is not None
     return computed_width_levels(layer.feed_forward.intermediate_size)
+
+
+def _factor_bytes(layer: Layer) -> int:
+    """Return what the factorisations of a layer's options take together.
+
+    Of what writes to the residual stream a triangular factor with its projections, for removal; of every matrix a basis
+    for low rank. Where those of all layers do not fit the calibration's cache, there is room for one layer's: they are
+    of no use to the layers after it, and of wide layers each takes as much as the weights of several.
+    """
+    total = 0
+    for kind in ("attention", "feed_forward"):
+        for linear in Branch(getattr(layer, kind)).linears:
+            total += linear.outputs * min(linear.outputs, linear.inputs)
+        if getattr(layer, kind) is not None:
+            total += linear.inputs * (linear.inputs + linear.outputs)
+    return 8 * total
 
 
 def _fixed_bytes(network: EncoderNetwork) -> int:

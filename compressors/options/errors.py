@@ -105,12 +105,16 @@ class _MatrixError:
         """Return the error of ``linear``, which keeps ``outputs`` and ``inputs``, over the outputs that it keeps."""
         weight = linear.matrix().double()
         centred, mean = self._statistics.centred, self._statistics.mean
-        if len(inputs) < len(centred):
-            centred = centred[inputs][:, inputs]
-        cross = (weight * self._product[outputs][:, inputs]).sum()
-        remaining = (times_gram(weight, centred) * weight).sum()
+        product = self._product if len(outputs) == len(self._product) else self._product[outputs]
+        product = product if len(inputs) == product.shape[1] else product[:, inputs]
+        cross, remaining = _inner(weight, product), _inner(weight, times_gram(weight, centred, inputs, inputs))
         offset = self._mean_output[outputs] - weight @ mean[inputs]
         if linear.bias is not None:
             offset = offset - linear.bias.double()
         error = self._energy[outputs].sum() - 2 * cross + remaining + self._statistics.count * offset.square().sum()
         return max(float(error), 0.0) / float(self._output_energy[outputs].sum())
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum of the products of all entries, without a matrix of them."""
+    return torch.dot(left.reshape(-1), right.reshape(-1))

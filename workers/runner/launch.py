@@ -45,6 +45,10 @@ def runner_options(settings: Settings, role: Role, workdir: Path, registry: str)
 def runner_environment(role: Role, threads: int, private: Path) -> dict[str, str]:
     """Return the whole environment of a runner.
 
+    How threads wait for each other is left to their library, which lets them look around for a while before they
+    sleep. Nobody else loses by it: a runner is stopped while somebody measures. Where threads sleep at once, a training
+    is much slower (``python -m benchmarks.training_step``).
+
     Args:
         role: A ``device`` runner computes with one thread.
         threads: Threads for a ``compute`` runner; 0 means one for every core.
@@ -67,7 +71,6 @@ def runner_environment(role: Role, threads: int, private: Path) -> dict[str, str
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_WAIT_POLICY": "PASSIVE",
         "NO_COLOR": "1",
     }
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

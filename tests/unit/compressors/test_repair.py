@@ -143,6 +143,7 @@ def test_what_makes_it_worse_is_not_kept(
 ):
     recipe = smaller(bert)
     candidate = apply_recipe(bert, calibration, recipe)
+    torch.manual_seed(0)  # by luck, what spoils it might be good for it
 
     def spoil(weight: Tensor, bias: Tensor, *rest: object, **options: object) -> object:
         return replace(refit(weight, bias, *rest, **options), bias=bias.double() + 3 * torch.randn(len(bias)))  # type: ignore[arg-type]
