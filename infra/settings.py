@@ -133,7 +133,8 @@ class Settings(BaseSettings):
     runner_processes: Count = 4096
     """Processes and threads of a runner; where it does not run as root, of its user."""
     runner_threads: Annotated[int, Field(ge=0)] = 0
-    """Threads for numerics in a ``compute`` runner; 0 means one for every core."""
+    """Threads for numerics in a ``compute`` runner; 0 means one for every core that it may use. Give each of several
+    compute workers of a host its share of them."""
     runner_idle_seconds: Seconds = 120.0
     """A runner that nobody called for this long is closed."""
     runner_isolate_network: bool = True

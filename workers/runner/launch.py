@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import infra
+from infra.cgroup import cpu_limit
 from infra.settings import Settings
 from workers.runner.operation import Role
 from workers.runner.options import RunnerOptions
@@ -51,10 +52,10 @@ def runner_environment(role: Role, threads: int, private: Path) -> dict[str, str
 
     Args:
         role: A ``device`` runner computes with one thread.
-        threads: Threads for a ``compute`` runner; 0 means one for every core.
+        threads: Threads for a ``compute`` runner; 0 means one for every core that may be used.
         private: The runner's own directory: its home and its place for temporary files.
     """
-    count = 1 if role == "device" else threads or len(os.sched_getaffinity(0))
+    count = 1 if role == "device" else threads or usable_cores()
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     root = str(Path(infra.__file__).parents[1])
     environment |= {
@@ -76,3 +77,9 @@ def runner_environment(role: Role, threads: int, private: Path) -> dict[str, str
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment[name] = str(count)
     return environment
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may keep busy; more threads than its container's quota would be stopped."""
+    cores, quota = len(os.sched_getaffinity(0)), cpu_limit()
+    return cores if quota is None else max(1, min(cores, int(quota)))

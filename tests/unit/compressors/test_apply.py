@@ -15,6 +15,8 @@ from compressors.anatomy import load_reference_model
 from compressors.apply import apply_recipe
 from compressors.calibration import Calibration
 from compressors.calibration import calibrate
+from compressors.calibration.statistics import InputStatistics
+from compressors.calibration.statistics import StoredStatistics
 from compressors.export.checks import FLOAT_TOLERANCE
 from compressors.export.checks import check_onnx
 from compressors.export.checks import compare
@@ -119,6 +121,26 @@ def test_a_recipe_gives_the_same_tensors_every_time_and_spares_the_dense_model(
     fresh = named_tensors(apply_recipe(bert, Calibration.load(tmp_path / "c"), recipe))
     assert all(torch.equal(first[name], second[name]) and torch.equal(first[name], fresh[name]) for name in first)
     assert all(torch.equal(tensor, before[name]) for name, tensor in named_tensors(bert).items())
+
+
+def test_only_the_statistics_that_a_recipe_uses_are_read(
+    bert: EncoderNetwork, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Those of one layer of a large model are as large as its weights: reading all for each candidate takes minutes."""
+    calibration.save(tmp_path / "c")
+    stored, read = Calibration.load(tmp_path / "c"), []
+    original = StoredStatistics.read
+
+    def noted(self: StoredStatistics) -> InputStatistics:
+        read.append(self.name)
+        return original(self)
+
+    monkeypatch.setattr(StoredStatistics, "read", noted)
+    apply_recipe(bert, stored, Recipe.dense(2))
+    assert read == []
+    narrow = LayerRecipe(feed_forward=FeedForwardRecipe(intermediate_size=3))
+    apply_recipe(bert, stored, Recipe(layers=(LayerRecipe(), narrow)))
+    assert set(read) == {"inputs/1/feed_forward_mid"}
 
 
 def test_dropped_layers_leave_the_others_alone(bert: EncoderNetwork, calibration: Calibration):

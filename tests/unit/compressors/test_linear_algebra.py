@@ -3,10 +3,12 @@ import torch
 
 from compressors.linear_algebra import composed_error
 from compressors.linear_algebra import damped_factor
+from compressors.linear_algebra import divide_by_lower
 from compressors.linear_algebra import inverse
 from compressors.linear_algebra import output_energy
 from compressors.linear_algebra import reconstruction_error
 from compressors.linear_algebra import solve_right
+from compressors.linear_algebra import times_gram
 from compressors.linear_algebra import upper_inverse_factor
 from compressors.methods.least_squares import removal_update
 from compressors.methods.low_rank import factorise
@@ -31,6 +33,26 @@ def test_factor_solves_the_damped_system(mode):
     torch.testing.assert_close(upper, upper.triu(), atol=0, rtol=0)
     expected = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
     torch.testing.assert_close(upper, expected, atol=1e-8, rtol=0)
+
+
+def test_work_in_stretches_of_columns_is_that_on_whole_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    centred = moments_of(correlated_inputs(200, 12)).centred
+    factor, matrix = damped_factor(centred, 0.05), random_weight(3, 12)
+    rows, columns = torch.tensor([7, 2, 3]), torch.tensor([0, 11, 4, 5, 6, 1, 9])
+    monkeypatch.setattr("compressors.linear_algebra._COLUMNS", 5)  # two whole stretches and a rest
+    solved = torch.linalg.solve(centred + torch.diag(0.05 * centred.diagonal()), matrix, left=False)
+    torch.testing.assert_close(solve_right(matrix, factor), solved, atol=1e-9, rtol=0)
+    for count in (1, 5, 9, 12):
+        lower = factor.lower[:count, :count]
+        torch.testing.assert_close(divide_by_lower(matrix[:, :count], lower) @ lower, matrix[:, :count])
+        torch.testing.assert_close(
+            divide_by_lower(matrix[:, :count], lower, transposed=True) @ lower.mT, matrix[:, :count]
+        )
+    torch.testing.assert_close(times_gram(matrix, centred), matrix @ centred)
+    expected = matrix[:, :3] @ centred[rows][:, columns]
+    torch.testing.assert_close(
+        times_gram(matrix[:, :3], centred.float(), rows, columns), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_huge_channel_does_not_switch_compensation_off_elsewhere():

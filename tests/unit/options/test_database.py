@@ -1,6 +1,7 @@
 """The option database: errors are those of the models that the options describe."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from compressors.apply import apply_recipe
 from compressors.calibration import Calibration
+from compressors.calibration.cache import ByteCache
 from compressors.local_error import relative_errors
 from compressors.network import EncoderNetwork
 from compressors.options.branches import BranchLibrary
@@ -128,6 +130,13 @@ def test_same_inputs_give_the_same_database(
 ) -> None:
     again = build_options(network, calibration, scoring, Recipe.dense(LAYERS), (32, 8), low_rank=True)
     assert again == options
+
+
+def test_a_cache_that_is_too_small_for_the_factors_of_all_layers_changes_nothing(
+    network: EncoderNetwork, calibration: Calibration, scoring: ScoringSet, options: OptionSet
+) -> None:
+    tight = replace(calibration, cache=ByteCache(calibration.cache.used // 2))
+    assert build_options(network, tight, scoring, Recipe.dense(LAYERS), (32, 8), low_rank=True) == options
 
 
 def test_stitched_model_equals_the_built_candidate(

@@ -18,6 +18,7 @@ from infra.errors import UnavailableError
 from infra.settings import Settings
 from infra.settings import load_settings
 from tests.helpers.processes import gone
+from workers.runner.launch import runner_environment
 from workers.runner.pool import RunnerPool
 from workers.runner.process import RunnerProcess
 
@@ -80,6 +81,16 @@ def test_the_environment_has_no_secrets(start: Start, monkeypatch: pytest.Monkey
     assert environment["CUDA_VISIBLE_DEVICES"] == "0"
     assert found["session"] not in (found["pid"], os.getsid(0))
     assert start("compute", runner_threads=7).call("environment", {})["environment"]["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(None, 8), (2.5, 2), (0.5, 1), (64.0, 8)])
+def test_a_runner_has_no_more_threads_than_its_container_may_use(
+    quota: float | None, threads: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("workers.runner.launch.cpu_limit", lambda: quota)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert runner_environment("compute", 0, tmp_path)["OMP_NUM_THREADS"] == str(threads)
+    assert runner_environment("compute", 5, tmp_path)["OMP_NUM_THREADS"] == "5"
 
 
 def test_an_error_raised_on_purpose_arrives_whole_and_the_runner_lives_on(start: Start) -> None:
