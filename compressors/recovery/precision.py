@@ -35,7 +35,8 @@ def candidate_precisions(config: RecoveryConfig) -> tuple[str, ...]:
 def autocast(precision: str) -> Iterator[None]:
     """Return the context for forward passes: products in ``precision``, weights and gradients in float32.
 
-    Attention itself stays in float32: torch's gradient of it in bf16 takes about ten times as long on a CPU.
+    Attention itself stays in float32: torch's gradient of it in bf16 takes many times as long on a CPU
+    (``python -m benchmarks.recovery ... --sections kernels``).
     """
     if precision == "bf16":
         with torch.autocast("cpu", dtype=torch.bfloat16), _Float32Attention():
