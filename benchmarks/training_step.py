@@ -27,7 +27,6 @@ from workers.runner.process import RunnerProcess
 
 OPERATIONS = {"train": "benchmarks.training_step:train"}
 WAITING: dict[str, dict[str, str]] = {"as in jobs": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}}
-PRECISIONS = ("f32", "bf16")
 TEXTS = 640
 UNTIMED_STEPS = 5
 
@@ -35,9 +34,9 @@ UNTIMED_STEPS = 5
 def train(arguments: JsonObject, context: OperationContext) -> JsonObject:
     """Train a fresh student in each arithmetic; return the median milliseconds of a step."""
     from benchmarks.recovery.bench import load
-    from benchmarks.recovery.speed import multiplies_bf16
     from compressors.recovery.config import RecoveryConfig
     from compressors.recovery.objective import state_layers_for
+    from compressors.recovery.precision import candidate_precisions
     from compressors.recovery.prepare import prepare
     from compressors.recovery.recover import recover
     from compressors.recovery.teacher import TeacherCache
@@ -46,7 +45,7 @@ def train(arguments: JsonObject, context: OperationContext) -> JsonObject:
     shape = {"heads": arguments["heads"], "width": arguments["width"]}
     bench = load(Path(arguments["model"]), files, RecoveryConfig(evaluations=1), seeds=1, **shape)
     found: JsonObject = {}
-    for precision in PRECISIONS[: 1 + multiplies_bf16()]:
+    for precision in candidate_precisions(bench.config):
         config = bench.config.model_copy(update={"steps": arguments["steps"], "precision": precision})
         student, data = bench.student(), prepare(bench.train, config)
         layers = state_layers_for(student, len(bench.network.layers), config)

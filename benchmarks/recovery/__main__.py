@@ -107,7 +107,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in FILES:
         parser.add_argument(f"--{name}", type=Path)
-    names = ", ".join(f'"{name}"' for name in (*STARTS, *LOSS_CHANGES))
+    rows = [*STARTS, *LOSS_CHANGES]
     parser.add_argument("--heads", type=int, default=4, help="heads that every layer keeps")
     parser.add_argument("--width", type=int, default=384, help="feed-forward channels that every layer keeps")
     budget = parser.add_mutually_exclusive_group()
@@ -122,9 +122,9 @@ def parse() -> argparse.Namespace:
         "--only",
         nargs="+",
         default=[],
-        choices=[*STARTS, *LOSS_CHANGES],
+        choices=rows,
         metavar="ROW",
-        help=f"of starts and losses: {names}",
+        help="of starts and losses: " + ", ".join(f'"{name}"' for name in rows),
     )
     parser.add_argument("--results", type=Path, help="JSON lines, to which each finished section is appended")
     parser.add_argument("--print", type=Path, metavar="FILE", help="print what --results has stored, and run nothing")

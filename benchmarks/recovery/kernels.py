@@ -12,8 +12,10 @@ from torch.nn import functional
 from benchmarks.recovery.bench import Bench
 from benchmarks.recovery.bench import Budget
 from benchmarks.recovery.bench import Rows
-from benchmarks.recovery.speed import multiplies_bf16
+from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.precision import candidate_precisions
 
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 TEXTS = 32
 LENGTHS = (16, 32, 48, 64)
 REPEATS = 25
@@ -23,10 +25,9 @@ TOKENS = range(509, 769, 4)
 
 def kernels(bench: Bench, _: Sequence[Budget]) -> Rows:
     """Milliseconds of the shape's attention, with its gradient, and of its first FFN product, in f32 and bf16."""
-    precisions = {"f32": torch.float32} | ({"bf16": torch.bfloat16} if multiplies_bf16() else {})
     rows = []
-    for name, dtype in precisions.items():
-        row = {"precision": name}
+    for name in candidate_precisions(RecoveryConfig()):
+        row, dtype = {"precision": name}, DTYPES[name]
         for length in LENGTHS:
             row[f"attention of {TEXTS} x {length}"] = f"{_attention(bench, length, dtype):.2f}"
         first, again = _products(bench, dtype)

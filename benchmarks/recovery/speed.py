@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from benchmarks.recovery.bench import Bench
 from benchmarks.recovery.bench import Budget
@@ -12,6 +11,8 @@ from benchmarks.recovery.bench import heal
 from benchmarks.recovery.bench import interval
 from benchmarks.recovery.bench import processor_seconds
 from benchmarks.recovery.quality import LOSSES
+from compressors.recovery.config import RecoveryConfig
+from compressors.recovery.precision import candidate_precisions
 from compressors.recovery.prepare import prepare
 from compressors.recovery.recover import recover
 
@@ -24,7 +25,7 @@ def precisions(bench: Bench, budgets: Sequence[Budget]) -> Rows:
     budget = next((budget for budget in budgets if budget.steps is not None), SHORT_TRAINING)
     rows: Rows = []
     for name in ("f32", "bf16"):
-        if name == "bf16" and not multiplies_bf16():
+        if name not in candidate_precisions(RecoveryConfig()):
             skipped = dict.fromkeys(list(rows[0])[1:], "-")
             rows.append({"precision": "bf16: not run, this processor has neither AMX nor AVX512-BF16"} | skipped)
             continue
@@ -42,12 +43,6 @@ def precisions(bench: Bench, budgets: Sequence[Budget]) -> Rows:
             }
         )
     return rows
-
-
-def multiplies_bf16() -> bool:
-    """Whether the processor has instructions for bf16 products (AMX or AVX512-BF16); emulated ones say nothing."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def teachers(bench: Bench, _: Sequence[Budget]) -> Rows:
